@@ -1,0 +1,226 @@
+"""What fronts, instances and their peers say to each other, as plain values.
+
+`proto/instance.proto` is the same on the wire and `cluster/wire.py` translates. The brain speaks only these.
+Times that end in `_s` and are not durations are seconds of the speaker's own clock.
+"""
+
+from dataclasses import dataclass, field
+
+from cluster.engine.sampling_params import SamplingParams
+from cluster.engine.sequence import FinishReason, TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Epoch:
+    """A turn at holding a request; minted by its ledger alone, each once, and only ever greater."""
+
+    term: int
+    n: int
+
+    def next(self) -> "Epoch":
+        return Epoch(self.term, self.n + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An instance in one of its lives: a restarted process has a new incarnation."""
+
+    instance: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The ledger's leave to take a request over: exactly this receiver, at exactly this epoch."""
+
+    epoch: Epoch
+    receiver: Holder
+    address: str
+    link_address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceState:
+    """All there is to a request but its KV: who holds this can run it."""
+
+    request_id: str
+    front: str
+    prompt_token_ids: tuple[int, ...]
+    output_token_ids: tuple[int, ...] = ()
+    sampling_params: SamplingParams
+    arrival_time_s: float
+    deadline_s: float | None = None
+    priority: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    num_cached_tokens: int = 0
+
+
+# Front -> instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    state: SequenceState
+    epoch: Epoch
+    grant: Grant | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Let go of everything of this request up to `epoch`; what runs at a later one is left alone."""
+
+    request_id: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseGrant:
+    request_id: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckActivated:
+    request_id: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckFinished:
+    request_id: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantTokens:
+    request_id: str
+    epoch: Epoch
+    next_index: int
+
+
+FrontMessage = Dispatch | Stop | CloseGrant | AckActivated | AckFinished | WantTokens
+
+
+# Instance -> front
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUpdate:
+    """Output tokens [start_index, start_index + len(token_ids)); the finish reason rides with the last."""
+
+    request_id: str
+    epoch: Epoch
+    start_index: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepUpdate:
+    updates: tuple[TokenUpdate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activated:
+    request_id: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRefused:
+    request_id: str
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchRefused:
+    request_id: str
+    epoch: Epoch
+    reason: str
+
+
+InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused
+
+
+# Source -> receiver of a handover
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    request_id: str
+    epoch: Epoch
+    num_tokens: int
+    block_hashes: tuple[bytes, ...] = ()
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """The baton."""
+
+    request_id: str
+    epoch: Epoch
+    reservation: int
+    num_blocks: int
+    num_computed_tokens: int
+    state: SequenceState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    request_id: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    pass
+
+
+SourceMessage = Reserve | Pass | Cancel | Renew
+
+
+# Receiver -> source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    request_id: str
+    epoch: Epoch
+    reservation: int
+    num_cached_blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    request_id: str
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTaken:
+    request_id: str
+    epoch: Epoch
+
+
+ReceiverMessage = Reserved | Refused | PassTaken
+
+
+# Blocks, between an instance and its links
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockTransfer:
+    """Blocks [first_block, first_block + len(block_ids)) of a sequence, for a reservation elsewhere."""
+
+    request_id: str
+    epoch: Epoch
+    reservation: int
+    first_block: int
+    block_ids: tuple[int, ...]
+    checksums: tuple[int, ...] = field(repr=False)

@@ -1,0 +1,389 @@
+from cluster.pb import baton_pb2 as _baton_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Epoch(_message.Message):
+    __slots__ = ("term", "n")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    n: int
+    def __init__(self, term: _Optional[int] = ..., n: _Optional[int] = ...) -> None: ...
+
+class Holder(_message.Message):
+    __slots__ = ("instance", "incarnation")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    incarnation: int
+    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("epoch", "receiver", "address", "link_address")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LINK_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    epoch: Epoch
+    receiver: Holder
+    address: str
+    link_address: str
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., receiver: _Optional[_Union[Holder, _Mapping]] = ..., address: _Optional[str] = ..., link_address: _Optional[str] = ...) -> None: ...
+
+class EngineSamplingParams(_message.Message):
+    __slots__ = ("temperature", "top_p", "top_k", "seed", "max_tokens", "stop_token_ids", "logprobs")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    max_tokens: int
+    stop_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    logprobs: int
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[int] = ...) -> None: ...
+
+class SequenceState(_message.Message):
+    __slots__ = ("request_id", "front", "prompt_token_ids", "output_token_ids", "sampling_params", "arrival_time_s", "time_left_s", "priority", "logprobs", "num_cached_tokens")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FRONT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_PARAMS_FIELD_NUMBER: _ClassVar[int]
+    ARRIVAL_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    TIME_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    NUM_CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    front: str
+    prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    output_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    sampling_params: EngineSamplingParams
+    arrival_time_s: float
+    time_left_s: float
+    priority: int
+    logprobs: _containers.RepeatedCompositeFieldContainer[_baton_pb2.Logprobs]
+    num_cached_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., front: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., output_token_ids: _Optional[_Iterable[int]] = ..., sampling_params: _Optional[_Union[EngineSamplingParams, _Mapping]] = ..., arrival_time_s: _Optional[float] = ..., time_left_s: _Optional[float] = ..., priority: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[_baton_pb2.Logprobs, _Mapping]]] = ..., num_cached_tokens: _Optional[int] = ...) -> None: ...
+
+class FrontHello(_message.Message):
+    __slots__ = ("front", "term", "instance")
+    FRONT_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    front: str
+    term: int
+    instance: Holder
+    def __init__(self, front: _Optional[str] = ..., term: _Optional[int] = ..., instance: _Optional[_Union[Holder, _Mapping]] = ...) -> None: ...
+
+class Dispatch(_message.Message):
+    __slots__ = ("state", "epoch", "grant", "number")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    state: SequenceState
+    epoch: Epoch
+    grant: Grant
+    number: int
+    def __init__(self, state: _Optional[_Union[SequenceState, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
+
+class Stop(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class CloseGrant(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class AckActivated(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class AckFinished(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class WantTokens(_message.Message):
+    __slots__ = ("request_id", "epoch", "next_index")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    next_index: int
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., next_index: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FrontMessage(_message.Message):
+    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    DISPATCH_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_GRANT_FIELD_NUMBER: _ClassVar[int]
+    ACK_ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    ACK_FINISHED_FIELD_NUMBER: _ClassVar[int]
+    WANT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    hello: FrontHello
+    dispatch: Dispatch
+    stop: Stop
+    close_grant: CloseGrant
+    ack_activated: AckActivated
+    ack_finished: AckFinished
+    want_tokens: WantTokens
+    heartbeat: Heartbeat
+    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+
+class InstanceHello(_message.Message):
+    __slots__ = ("instance", "role", "max_model_len", "num_blocks", "block_size", "saturation_tokens", "link_address", "pid")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SATURATION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LINK_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    instance: Holder
+    role: str
+    max_model_len: int
+    num_blocks: int
+    block_size: int
+    saturation_tokens: int
+    link_address: str
+    pid: int
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., max_model_len: _Optional[int] = ..., num_blocks: _Optional[int] = ..., block_size: _Optional[int] = ..., saturation_tokens: _Optional[int] = ..., link_address: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class TokenUpdate(_message.Message):
+    __slots__ = ("request_id", "epoch", "start_index", "token_ids", "logprobs", "finish_reason", "num_cached_tokens")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    NUM_CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    start_index: int
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    logprobs: _containers.RepeatedCompositeFieldContainer[_baton_pb2.Logprobs]
+    finish_reason: _baton_pb2.FinishReason
+    num_cached_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., start_index: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_baton_pb2.Logprobs, _Mapping]]] = ..., finish_reason: _Optional[_Union[_baton_pb2.FinishReason, str]] = ..., num_cached_tokens: _Optional[int] = ...) -> None: ...
+
+class StepUpdate(_message.Message):
+    __slots__ = ("updates",)
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    updates: _containers.RepeatedCompositeFieldContainer[TokenUpdate]
+    def __init__(self, updates: _Optional[_Iterable[_Union[TokenUpdate, _Mapping]]] = ...) -> None: ...
+
+class Activated(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class GrantRefused(_message.Message):
+    __slots__ = ("request_id", "epoch", "reason")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    reason: str
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DispatchRefused(_message.Message):
+    __slots__ = ("request_id", "epoch", "reason")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    reason: str
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("instance", "number", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
+    NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    NUM_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_FREE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_RESERVED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LEAKED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_WAITING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_DISPATCHES_SEEN_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    instance: Holder
+    number: int
+    role: str
+    status: str
+    num_waiting: int
+    num_running: int
+    num_sequences: int
+    num_blocks: int
+    num_free_blocks: int
+    num_reserved_blocks: int
+    num_leaked_blocks: int
+    num_waiting_tokens: int
+    num_dispatches_seen: int
+    links: _containers.RepeatedCompositeFieldContainer[_baton_pb2.LinkStatus]
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., number: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ...) -> None: ...
+
+class InstanceMessage(_message.Message):
+    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    GRANT_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    DISPATCH_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    hello: InstanceHello
+    step: StepUpdate
+    activated: Activated
+    grant_refused: GrantRefused
+    dispatch_refused: DispatchRefused
+    snapshot: Snapshot
+    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class PeerHello(_message.Message):
+    __slots__ = ("source", "receiver")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    source: Holder
+    receiver: Holder
+    def __init__(self, source: _Optional[_Union[Holder, _Mapping]] = ..., receiver: _Optional[_Union[Holder, _Mapping]] = ...) -> None: ...
+
+class Reserve(_message.Message):
+    __slots__ = ("request_id", "epoch", "num_tokens", "block_hashes", "lease_s")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_HASHES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    num_tokens: int
+    block_hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    lease_s: float
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., num_tokens: _Optional[int] = ..., block_hashes: _Optional[_Iterable[bytes]] = ..., lease_s: _Optional[float] = ...) -> None: ...
+
+class Pass(_message.Message):
+    __slots__ = ("request_id", "epoch", "reservation", "num_blocks", "num_computed_tokens", "state")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    reservation: int
+    num_blocks: int
+    num_computed_tokens: int
+    state: SequenceState
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reservation: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_computed_tokens: _Optional[int] = ..., state: _Optional[_Union[SequenceState, _Mapping]] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class Renew(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SourceMessage(_message.Message):
+    __slots__ = ("hello", "reserve", "cancel", "renew")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_FIELD_NUMBER: _ClassVar[int]
+    PASS_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
+    hello: PeerHello
+    reserve: Reserve
+    cancel: Cancel
+    renew: Renew
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., **kwargs) -> None: ...
+
+class Reserved(_message.Message):
+    __slots__ = ("request_id", "epoch", "reservation", "num_cached_blocks")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    NUM_CACHED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    reservation: int
+    num_cached_blocks: int
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reservation: _Optional[int] = ..., num_cached_blocks: _Optional[int] = ...) -> None: ...
+
+class Refused(_message.Message):
+    __slots__ = ("request_id", "epoch", "reason")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    reason: str
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PassTaken(_message.Message):
+    __slots__ = ("request_id", "epoch")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class ReceiverMessage(_message.Message):
+    __slots__ = ("reserved", "refused", "pass_taken")
+    RESERVED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    PASS_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    reserved: Reserved
+    refused: Refused
+    pass_taken: PassTaken
+    def __init__(self, reserved: _Optional[_Union[Reserved, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., pass_taken: _Optional[_Union[PassTaken, _Mapping]] = ...) -> None: ...

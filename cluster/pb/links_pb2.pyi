@@ -1,0 +1,82 @@
+from cluster.pb import instance_pb2 as _instance_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class LinkHello(_message.Message):
+    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_RANK_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    REGION_PATH_FIELD_NUMBER: _ClassVar[int]
+    REGION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    source: _instance_pb2.Holder
+    receiver: _instance_pb2.Holder
+    source_rank: int
+    receiver_rank: int
+    host: str
+    region_path: str
+    region_bytes: int
+    record_bytes: int
+    transport: str
+    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ...) -> None: ...
+
+class LinkWelcome(_message.Message):
+    __slots__ = ("transport", "error")
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    transport: str
+    error: str
+    def __init__(self, transport: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    reservation: int
+    epoch: _instance_pb2.Epoch
+    first_block: int
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    checksums: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Post(_message.Message):
+    __slots__ = ("slot",)
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    def __init__(self, slot: _Optional[int] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ("slot", "error")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    error: str
+    def __init__(self, slot: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class LinkFrame(_message.Message):
+    __slots__ = ("hello", "welcome", "offer", "post", "done")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    POST_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    hello: LinkHello
+    welcome: LinkWelcome
+    offer: Offer
+    post: Post
+    done: Done
+    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
