@@ -1,0 +1,69 @@
+"""What an instance is told when it is made, and what it tells once it runs."""
+
+from dataclasses import dataclass
+
+from cluster.role import InstanceRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConfig:
+    """`transport`: auto, shm or tcp."""
+
+    transport: str = "auto"
+    checksum: bool = True
+    setup_timeout_s: float = 5.0
+    transfer_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandoverConfig:
+    """A reservation lives `lease_s` after its source was last heard; a source waits `reserve_timeout_s` for one."""
+
+    lease_s: float = 5.0
+    reserve_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """The YAML's engine options, under vLLM's names. None: chosen from the model or measured."""
+
+    dtype: str = "float32"
+    max_model_len: int | None = None
+    block_size: int = 16
+    kv_cache_memory_bytes: int = 256 << 20
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int | None = None
+    enable_prefix_caching: bool = True
+    tensor_parallel_size: int = 1
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceConfig:
+    """`front_timeout_s`: a front that is silent for so long is gone, and its requests with it."""
+
+    name: str
+    role: InstanceRole
+    model_path: str
+    host: str = "127.0.0.1"
+    engine: EngineConfig = EngineConfig()
+    links: LinkConfig = LinkConfig()
+    handover: HandoverConfig = HandoverConfig()
+    snapshot_interval_s: float = 0.25
+    front_timeout_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceInfo:
+    """One life of an instance, and where to reach it."""
+
+    name: str
+    incarnation: int
+    role: InstanceRole
+    address: str
+    link_address: str
+    pid: int
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+    saturation_tokens: int

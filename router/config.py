@@ -1,0 +1,37 @@
+"""What the router is told when it is made, and what it tells once it runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterConfig:
+    """`max_model_len` None: the model's own. Ports of 0 are drawn.
+
+    `suspect_after_s`: an instance that is silent for so long is treated as lost. `term`: of this router's life; greater
+    than that of any router before it.
+    """
+
+    name: str
+    deployment: str
+    model_name: str
+    model_path: str
+    term: int
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = 50051
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+    policy: str = "least_loaded"
+    max_model_len: int | None = None
+    max_queued_requests: int = 1024
+    request_timeout_s: float | None = 600.0
+    suspect_after_s: float = 2.0
+    heartbeat_interval_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterInfo:
+    name: str
+    term: int
+    grpc_address: str
+    http_address: str
+    pid: int
