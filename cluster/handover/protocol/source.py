@@ -1,0 +1,216 @@
+"""The side that has the request: reserves at the receiver, sends blocks as they are sealed, and passes the baton.
+
+    RESERVING --Reserved--> TRANSFERRING --frozen, everything offered--> PASSED --PassTaken--> CLOSING --> RELEASED
+        |                        |                                         |
+        +------ refused, timed out, peer lost, closed by the ledger -------+--Refused, closed--> RAN_ON
+        +------ the request ended (stop, finish, deadline) ---------------------> CLOSING --> RELEASED
+
+RAN_ON: the request stays here and goes on. RELEASED: its blocks may be freed. CLOSING waits until no link reads them
+any more (law 9). Once PASSED, only a refusal of this very reservation, or the ledger, lets it run here again (law 3).
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from cluster.handover.protocol.machine import Machine
+from cluster.messages import Cancel, Grant, Pass, Refused, Reserve, Reserved, SequenceState, SourceMessage
+
+
+class SourceState(Enum):
+    RESERVING = auto()
+    TRANSFERRING = auto()
+    PASSED = auto()
+    CLOSING = auto()
+    RELEASED = auto()
+    RAN_ON = auto()
+
+
+_TABLE = {
+    SourceState.RESERVING: frozenset({SourceState.TRANSFERRING, SourceState.RAN_ON, SourceState.CLOSING}),
+    SourceState.TRANSFERRING: frozenset({SourceState.PASSED, SourceState.RAN_ON, SourceState.CLOSING}),
+    SourceState.PASSED: frozenset({SourceState.RAN_ON, SourceState.CLOSING}),
+    SourceState.CLOSING: frozenset({SourceState.RELEASED}),
+    SourceState.RELEASED: frozenset(),
+    SourceState.RAN_ON: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Tell the receiver."""
+
+    message: SourceMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Offer blocks [first_block, first_block + num_blocks) of the sequence to the reservation, over the link."""
+
+    reservation: int
+    first_block: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunOn:
+    """The handover is off and the request goes on here; the ledger is told to close the grant."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nothing reads the blocks any more and the request is not ours."""
+
+
+SourceInstruction = Send | Transfer | RunOn | Release
+
+
+class HandoverSource(Machine[SourceState]):
+    """One handover, seen from the source. Methods are events; each returns what is to be done."""
+
+    def __init__(self, request_id: str, grant: Grant, *, give_up_at_s: float, repeat_s: float) -> None:
+        super().__init__(request_id, SourceState.RESERVING, _TABLE)
+        self.grant = grant
+        self._give_up_at_s = give_up_at_s
+        self._repeat_s = repeat_s
+        self._repeat_at_s = 0.0
+        self._reservation: int | None = None
+        self._num_sealed = 0
+        self._num_offered = 0
+        self._num_in_flight = 0
+        self._frozen: tuple[int, int, SequenceState] | None = None
+        self._pass: Pass | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state not in (SourceState.RELEASED, SourceState.RAN_ON)
+
+    @property
+    def holds_baton(self) -> bool:
+        """Whether the request is still ours to run, to report and to finish."""
+        return self.state in (SourceState.RESERVING, SourceState.TRANSFERRING)
+
+    def start(self, num_tokens: int, block_hashes: tuple[bytes, ...], lease_s: float) -> list[SourceInstruction]:
+        return [
+            Send(
+                Reserve(
+                    request_id=self.request_id,
+                    epoch=self.grant.epoch,
+                    num_tokens=num_tokens,
+                    block_hashes=block_hashes,
+                    lease_s=lease_s,
+                )
+            )
+        ]
+
+    def on_reserved(self, message: Reserved, now_s: float) -> list[SourceInstruction]:
+        if self.state is not SourceState.RESERVING:
+            return []
+        self.transition(SourceState.TRANSFERRING)
+        self._reservation = message.reservation
+        self._num_offered = message.num_cached_blocks
+        return self._advance(now_s)
+
+    def on_sealed(self, num_sealed_blocks: int, now_s: float) -> list[SourceInstruction]:
+        """The first `num_sealed_blocks` blocks of the sequence are full and computed."""
+        self._num_sealed = max(self._num_sealed, num_sealed_blocks)
+        return self._advance(now_s)
+
+    def on_frozen(
+        self, num_blocks: int, num_computed_tokens: int, state: SequenceState, now_s: float
+    ) -> list[SourceInstruction]:
+        """The sequence stands still: `num_blocks` blocks, the last perhaps partly filled, are all there is to send."""
+        self._frozen = (num_blocks, num_computed_tokens, state)
+        return self._advance(now_s)
+
+    def _advance(self, now_s: float) -> list[SourceInstruction]:
+        if self.state is not SourceState.TRANSFERRING:
+            return []
+        assert self._reservation is not None
+        out: list[SourceInstruction] = []
+        ready = self._num_sealed if self._frozen is None else self._frozen[0]
+        if ready > self._num_offered:
+            out.append(Transfer(self._reservation, self._num_offered, ready - self._num_offered))
+            self._num_offered = ready
+            self._num_in_flight += 1
+        if self._frozen is not None:
+            out.append(self._pass_baton(self._reservation, *self._frozen, now_s))
+        return out
+
+    def _pass_baton(
+        self, reservation: int, num_blocks: int, num_computed_tokens: int, state: SequenceState, now_s: float
+    ) -> Send:
+        self.transition(SourceState.PASSED)
+        self._repeat_at_s = now_s + self._repeat_s
+        self._pass = Pass(
+            request_id=self.request_id,
+            epoch=self.grant.epoch,
+            reservation=reservation,
+            num_blocks=num_blocks,
+            num_computed_tokens=num_computed_tokens,
+            state=state,
+        )
+        return Send(self._pass)
+
+    def on_transfer_ended(self) -> list[SourceInstruction]:
+        """A transfer is complete or known dead: no link reads those blocks any more."""
+        self._num_in_flight -= 1
+        return self._release_when_quiet()
+
+    def on_transfer_failed(self, reason: str) -> list[SourceInstruction]:
+        """Before the baton is passed the handover is off; afterwards the receiver is asked to refuse it."""
+        out = self.on_transfer_ended()
+        if self.state is SourceState.TRANSFERRING:
+            return [*out, *self._run_on(f"transfer failed: {reason}", cancel=True)]
+        return [*out, Send(self._cancel())] if self.state is SourceState.PASSED else out
+
+    def on_refused(self, message: Refused) -> list[SourceInstruction]:
+        if self.holds_baton or self.state is SourceState.PASSED:
+            return self._run_on(message.reason, cancel=False)
+        return []
+
+    def on_grant_closed(self) -> list[SourceInstruction]:
+        """The ledger fenced the receiver off: we are the owner it has on record."""
+        if self.holds_baton or self.state is SourceState.PASSED:
+            return self._run_on("closed by the ledger", cancel=True)
+        return []
+
+    def on_peer_lost(self) -> list[SourceInstruction]:
+        """Without the baton passed we simply keep it; with it passed, the Pass is repeated until it is answered."""
+        return self._run_on("receiver lost", cancel=False) if self.holds_baton else []
+
+    def on_pass_taken(self) -> list[SourceInstruction]:
+        return self._close() if self.state is SourceState.PASSED else []
+
+    def on_request_ended(self) -> list[SourceInstruction]:
+        """The request is over for us: finished, stopped or expired."""
+        if self.state in (SourceState.RESERVING, SourceState.TRANSFERRING, SourceState.PASSED):
+            return [Send(self._cancel()), *self._close()]
+        return []
+
+    def tick(self, now_s: float) -> list[SourceInstruction]:
+        if self.state is SourceState.RESERVING and now_s >= self._give_up_at_s:
+            return self._run_on("no reservation in time", cancel=True)
+        if self.state is SourceState.PASSED and now_s >= self._repeat_at_s:
+            assert self._pass is not None
+            self._repeat_at_s = now_s + self._repeat_s
+            return [Send(self._pass)]
+        return []
+
+    def _cancel(self) -> Cancel:
+        return Cancel(request_id=self.request_id, epoch=self.grant.epoch)
+
+    def _run_on(self, reason: str, *, cancel: bool) -> list[SourceInstruction]:
+        self.transition(SourceState.RAN_ON)
+        return [Send(self._cancel()), RunOn(reason)] if cancel else [RunOn(reason)]
+
+    def _close(self) -> list[SourceInstruction]:
+        self.transition(SourceState.CLOSING)
+        return self._release_when_quiet()
+
+    def _release_when_quiet(self) -> list[SourceInstruction]:
+        if self.state is SourceState.CLOSING and self._num_in_flight == 0:
+            self.transition(SourceState.RELEASED)
+            return [Release()]
+        return []
