@@ -54,13 +54,13 @@ class EngineSamplingParams(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[int] = ...) -> None: ...
 
 class SequenceState(_message.Message):
-    __slots__ = ("request_id", "front", "prompt_token_ids", "output_token_ids", "sampling_params", "arrival_time_s", "time_left_s", "priority", "logprobs", "num_cached_tokens")
+    __slots__ = ("request_id", "front", "prompt_token_ids", "output_token_ids", "sampling_params", "age_s", "time_left_s", "priority", "logprobs", "num_cached_tokens")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FRONT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_PARAMS_FIELD_NUMBER: _ClassVar[int]
-    ARRIVAL_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
     TIME_LEFT_S_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
@@ -70,12 +70,12 @@ class SequenceState(_message.Message):
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     output_token_ids: _containers.RepeatedScalarFieldContainer[int]
     sampling_params: EngineSamplingParams
-    arrival_time_s: float
+    age_s: float
     time_left_s: float
     priority: int
     logprobs: _containers.RepeatedCompositeFieldContainer[_baton_pb2.Logprobs]
     num_cached_tokens: int
-    def __init__(self, request_id: _Optional[str] = ..., front: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., output_token_ids: _Optional[_Iterable[int]] = ..., sampling_params: _Optional[_Union[EngineSamplingParams, _Mapping]] = ..., arrival_time_s: _Optional[float] = ..., time_left_s: _Optional[float] = ..., priority: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[_baton_pb2.Logprobs, _Mapping]]] = ..., num_cached_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., front: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., output_token_ids: _Optional[_Iterable[int]] = ..., sampling_params: _Optional[_Union[EngineSamplingParams, _Mapping]] = ..., age_s: _Optional[float] = ..., time_left_s: _Optional[float] = ..., priority: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[_baton_pb2.Logprobs, _Mapping]]] = ..., num_cached_tokens: _Optional[int] = ...) -> None: ...
 
 class FrontHello(_message.Message):
     __slots__ = ("front", "term", "instance")

@@ -30,28 +30,32 @@ class LinkHello(_message.Message):
     def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ...) -> None: ...
 
 class LinkWelcome(_message.Message):
-    __slots__ = ("transport", "error")
+    __slots__ = ("transport", "error", "note")
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     transport: str
     error: str
-    def __init__(self, transport: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    note: str
+    def __init__(self, transport: _Optional[str] = ..., error: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums")
+    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums", "valid_until_ns")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
     BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    VALID_UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
     slot: int
     reservation: int
     epoch: _instance_pb2.Epoch
     first_block: int
     block_ids: _containers.RepeatedScalarFieldContainer[int]
     checksums: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ...) -> None: ...
+    valid_until_ns: int
+    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., valid_until_ns: _Optional[int] = ...) -> None: ...
 
 class Post(_message.Message):
     __slots__ = ("slot",)

@@ -1,12 +1,13 @@
 """The side that has the request: reserves at the receiver, sends blocks as they are sealed, and passes the baton.
 
-    RESERVING --Reserved--> TRANSFERRING --frozen, everything offered--> PASSED --PassTaken--> CLOSING --> RELEASED
+    RESERVING --Reserved--> TRANSFERRING --frozen, everything offered--> PASSED --PassTaken--> RELEASED
         |                        |                                         |
         +------ refused, timed out, peer lost, closed by the ledger -------+--Refused, closed--> RAN_ON
-        +------ the request ended (stop, finish, deadline) ---------------------> CLOSING --> RELEASED
+        +------ the request ended (stop, finish, deadline) ----------------+-------------------> RELEASED
 
-RAN_ON: the request stays here and goes on. RELEASED: its blocks may be freed. CLOSING waits until no link reads them
-any more (law 9). Once PASSED, only a refusal of this very reservation, or the ledger, lets it run here again (law 3).
+RAN_ON: the request stays here and goes on. RELEASED: it is not ours any more. Blocks that a link still reads are pinned
+by whoever started the transfer (law 9), whatever becomes of the handover. Once PASSED, only a refusal of this very
+reservation, or the ledger, lets the request run here again (law 3).
 """
 
 from dataclasses import dataclass
@@ -20,16 +21,14 @@ class SourceState(Enum):
     RESERVING = auto()
     TRANSFERRING = auto()
     PASSED = auto()
-    CLOSING = auto()
     RELEASED = auto()
     RAN_ON = auto()
 
 
 _TABLE = {
-    SourceState.RESERVING: frozenset({SourceState.TRANSFERRING, SourceState.RAN_ON, SourceState.CLOSING}),
-    SourceState.TRANSFERRING: frozenset({SourceState.PASSED, SourceState.RAN_ON, SourceState.CLOSING}),
-    SourceState.PASSED: frozenset({SourceState.RAN_ON, SourceState.CLOSING}),
-    SourceState.CLOSING: frozenset({SourceState.RELEASED}),
+    SourceState.RESERVING: frozenset({SourceState.TRANSFERRING, SourceState.RAN_ON, SourceState.RELEASED}),
+    SourceState.TRANSFERRING: frozenset({SourceState.PASSED, SourceState.RAN_ON, SourceState.RELEASED}),
+    SourceState.PASSED: frozenset({SourceState.RAN_ON, SourceState.RELEASED}),
     SourceState.RELEASED: frozenset(),
     SourceState.RAN_ON: frozenset(),
 }
@@ -60,7 +59,7 @@ class RunOn:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Nothing reads the blocks any more and the request is not ours."""
+    """The request is not ours any more: let go of it."""
 
 
 SourceInstruction = Send | Transfer | RunOn | Release
@@ -78,7 +77,6 @@ class HandoverSource(Machine[SourceState]):
         self._reservation: int | None = None
         self._num_sealed = 0
         self._num_offered = 0
-        self._num_in_flight = 0
         self._frozen: tuple[int, int, SequenceState] | None = None
         self._pass: Pass | None = None
 
@@ -104,17 +102,18 @@ class HandoverSource(Machine[SourceState]):
             )
         ]
 
-    def on_reserved(self, message: Reserved, now_s: float) -> list[SourceInstruction]:
+    def on_reserved(self, message: Reserved, num_sealed_blocks: int, now_s: float) -> list[SourceInstruction]:
         if self.state is not SourceState.RESERVING:
             return []
         self.transition(SourceState.TRANSFERRING)
+        self._num_sealed = num_sealed_blocks
         self._reservation = message.reservation
         self._num_offered = message.num_cached_blocks
         return self._advance(now_s)
 
     def on_sealed(self, num_sealed_blocks: int, now_s: float) -> list[SourceInstruction]:
-        """The first `num_sealed_blocks` blocks of the sequence are full and computed."""
-        self._num_sealed = max(self._num_sealed, num_sealed_blocks)
+        """The first `num_sealed_blocks` of the sequence are full and computed; fewer again after a preemption."""
+        self._num_sealed = num_sealed_blocks
         return self._advance(now_s)
 
     def on_frozen(
@@ -133,7 +132,6 @@ class HandoverSource(Machine[SourceState]):
         if ready > self._num_offered:
             out.append(Transfer(self._reservation, self._num_offered, ready - self._num_offered))
             self._num_offered = ready
-            self._num_in_flight += 1
         if self._frozen is not None:
             out.append(self._pass_baton(self._reservation, *self._frozen, now_s))
         return out
@@ -153,17 +151,11 @@ class HandoverSource(Machine[SourceState]):
         )
         return Send(self._pass)
 
-    def on_transfer_ended(self) -> list[SourceInstruction]:
-        """A transfer is complete or known dead: no link reads those blocks any more."""
-        self._num_in_flight -= 1
-        return self._release_when_quiet()
-
     def on_transfer_failed(self, reason: str) -> list[SourceInstruction]:
         """Before the baton is passed the handover is off; afterwards the receiver is asked to refuse it."""
-        out = self.on_transfer_ended()
         if self.state is SourceState.TRANSFERRING:
-            return [*out, *self._run_on(f"transfer failed: {reason}", cancel=True)]
-        return [*out, Send(self._cancel())] if self.state is SourceState.PASSED else out
+            return self._run_on(f"transfer failed: {reason}", cancel=True)
+        return [Send(self._cancel())] if self.state is SourceState.PASSED else []
 
     def on_refused(self, message: Refused) -> list[SourceInstruction]:
         if self.holds_baton or self.state is SourceState.PASSED:
@@ -181,13 +173,17 @@ class HandoverSource(Machine[SourceState]):
         return self._run_on("receiver lost", cancel=False) if self.holds_baton else []
 
     def on_pass_taken(self) -> list[SourceInstruction]:
-        return self._close() if self.state is SourceState.PASSED else []
+        if self.state is not SourceState.PASSED:
+            return []
+        self.transition(SourceState.RELEASED)
+        return [Release()]
 
     def on_request_ended(self) -> list[SourceInstruction]:
-        """The request is over for us: finished, stopped or expired."""
-        if self.state in (SourceState.RESERVING, SourceState.TRANSFERRING, SourceState.PASSED):
-            return [Send(self._cancel()), *self._close()]
-        return []
+        """The caller lets go of the request by itself: finished, stopped or expired."""
+        if not self.is_open:
+            return []
+        self.transition(SourceState.RELEASED)
+        return [Send(self._cancel())]
 
     def tick(self, now_s: float) -> list[SourceInstruction]:
         if self.state is SourceState.RESERVING and now_s >= self._give_up_at_s:
@@ -204,13 +200,3 @@ class HandoverSource(Machine[SourceState]):
     def _run_on(self, reason: str, *, cancel: bool) -> list[SourceInstruction]:
         self.transition(SourceState.RAN_ON)
         return [Send(self._cancel()), RunOn(reason)] if cancel else [RunOn(reason)]
-
-    def _close(self) -> list[SourceInstruction]:
-        self.transition(SourceState.CLOSING)
-        return self._release_when_quiet()
-
-    def _release_when_quiet(self) -> list[SourceInstruction]:
-        if self.state is SourceState.CLOSING and self._num_in_flight == 0:
-            self.transition(SourceState.RELEASED)
-            return [Release()]
-        return []

@@ -1,0 +1,44 @@
+"""What an instance reports about itself, a few times a second: all that policies ever see of it."""
+
+from dataclasses import dataclass
+
+from cluster.messages import Holder
+from cluster.role import InstanceRole, InstanceStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSnapshot:
+    """A link in use, named and measured; `alpha_s` and `beta_bytes_per_s` are None until enough has moved."""
+
+    source: str
+    target: str
+    transport: str
+    num_transfers: int = 0
+    num_bytes: int = 0
+    num_failures: int = 0
+    alpha_s: float | None = None
+    beta_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceSnapshot:
+    """Counts are sequences, blocks or tokens.
+
+    `num_sequences` is everything the instance holds anything of, finished but unacknowledged requests included.
+    `num_dispatches_seen` counts the dispatches of the front that this snapshot goes to: later ones are not in here.
+    """
+
+    instance: Holder
+    number: int
+    role: InstanceRole
+    status: InstanceStatus
+    num_waiting: int = 0
+    num_running: int = 0
+    num_sequences: int = 0
+    num_blocks: int
+    num_free_blocks: int
+    num_reserved_blocks: int = 0
+    num_leaked_blocks: int = 0
+    num_waiting_tokens: int = 0
+    num_dispatches_seen: int = 0
+    links: tuple[LinkSnapshot, ...] = ()

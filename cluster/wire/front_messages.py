@@ -1,0 +1,137 @@
+"""What a front and an instance say to each other."""
+
+from cluster.messages import (
+    AckActivated,
+    AckFinished,
+    Activated,
+    CloseGrant,
+    Dispatch,
+    DispatchRefused,
+    FrontMessage,
+    GrantRefused,
+    InstanceMessage,
+    StepUpdate,
+    Stop,
+    TokenUpdate,
+    WantTokens,
+)
+from cluster.pb import instance_pb2
+from cluster.wire.values import (
+    about_from_pb,
+    about_to_pb,
+    epoch_from_pb,
+    epoch_to_pb,
+    finish_reason_from_pb,
+    finish_reason_to_pb,
+    grant_from_pb,
+    grant_to_pb,
+    logprobs_from_pb,
+    logprobs_to_pb,
+    state_from_pb,
+    state_to_pb,
+)
+
+
+def front_message_to_pb(message: FrontMessage, now_s: float) -> instance_pb2.FrontMessage:
+    if isinstance(message, Dispatch):
+        dispatch = instance_pb2.Dispatch(
+            state=state_to_pb(message.state, now_s),
+            epoch=epoch_to_pb(message.epoch),
+            grant=grant_to_pb(message.grant) if message.grant else None,
+            number=message.number,
+        )
+        return instance_pb2.FrontMessage(dispatch=dispatch)
+    about = about_to_pb(message)
+    match message:
+        case Stop():
+            return instance_pb2.FrontMessage(stop=instance_pb2.Stop(**about))
+        case CloseGrant():
+            return instance_pb2.FrontMessage(close_grant=instance_pb2.CloseGrant(**about))
+        case AckActivated():
+            return instance_pb2.FrontMessage(ack_activated=instance_pb2.AckActivated(**about))
+        case AckFinished():
+            return instance_pb2.FrontMessage(ack_finished=instance_pb2.AckFinished(**about))
+        case WantTokens():
+            want = instance_pb2.WantTokens(**about, next_index=message.next_index)
+            return instance_pb2.FrontMessage(want_tokens=want)
+
+
+def front_message_from_pb(message: instance_pb2.FrontMessage, now_s: float) -> FrontMessage | None:
+    """None for what is said between the streams' ends only (hello, heartbeat)."""
+    kind = message.WhichOneof("message")
+    match kind:
+        case "dispatch":
+            dispatch = message.dispatch
+            return Dispatch(
+                state=state_from_pb(dispatch.state, now_s),
+                epoch=epoch_from_pb(dispatch.epoch),
+                grant=grant_from_pb(dispatch.grant) if dispatch.HasField("grant") else None,
+                number=dispatch.number,
+            )
+        case "stop":
+            return Stop(**about_from_pb(message.stop))
+        case "close_grant":
+            return CloseGrant(**about_from_pb(message.close_grant))
+        case "ack_activated":
+            return AckActivated(**about_from_pb(message.ack_activated))
+        case "ack_finished":
+            return AckFinished(**about_from_pb(message.ack_finished))
+        case "want_tokens":
+            want = message.want_tokens
+            return WantTokens(**about_from_pb(want), next_index=want.next_index)
+        case _:
+            return None
+
+
+def _update_to_pb(update: TokenUpdate) -> instance_pb2.TokenUpdate:
+    return instance_pb2.TokenUpdate(
+        request_id=update.request_id,
+        epoch=epoch_to_pb(update.epoch),
+        start_index=update.start_index,
+        token_ids=update.token_ids,
+        logprobs=logprobs_to_pb(update.logprobs),
+        finish_reason=finish_reason_to_pb(update.finish_reason),
+        num_cached_tokens=update.num_cached_tokens,
+    )
+
+
+def _update_from_pb(update: instance_pb2.TokenUpdate) -> TokenUpdate:
+    return TokenUpdate(
+        **about_from_pb(update),
+        start_index=update.start_index,
+        token_ids=tuple(update.token_ids),
+        logprobs=logprobs_from_pb(update.logprobs),
+        finish_reason=finish_reason_from_pb(update.finish_reason),
+        num_cached_tokens=update.num_cached_tokens,
+    )
+
+
+def instance_message_to_pb(message: InstanceMessage) -> instance_pb2.InstanceMessage:
+    if isinstance(message, StepUpdate):
+        step = instance_pb2.StepUpdate(updates=[_update_to_pb(update) for update in message.updates])
+        return instance_pb2.InstanceMessage(step=step)
+    about = about_to_pb(message)
+    match message:
+        case Activated():
+            return instance_pb2.InstanceMessage(activated=instance_pb2.Activated(**about))
+        case GrantRefused():
+            refused = instance_pb2.GrantRefused(**about, reason=message.reason)
+            return instance_pb2.InstanceMessage(grant_refused=refused)
+        case DispatchRefused():
+            dispatch = instance_pb2.DispatchRefused(**about, reason=message.reason)
+            return instance_pb2.InstanceMessage(dispatch_refused=dispatch)
+
+
+def instance_message_from_pb(message: instance_pb2.InstanceMessage) -> InstanceMessage | None:
+    """None for hello and snapshot, which are not about a request."""
+    match message.WhichOneof("message"):
+        case "step":
+            return StepUpdate(updates=tuple(_update_from_pb(update) for update in message.step.updates))
+        case "activated":
+            return Activated(**about_from_pb(message.activated))
+        case "grant_refused":
+            return GrantRefused(**about_from_pb(message.grant_refused), reason=message.grant_refused.reason)
+        case "dispatch_refused":
+            return DispatchRefused(**about_from_pb(message.dispatch_refused), reason=message.dispatch_refused.reason)
+        case _:
+            return None

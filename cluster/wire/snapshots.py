@@ -1,0 +1,70 @@
+"""What an instance reports about itself."""
+
+from cluster.pb import baton_pb2, instance_pb2
+from cluster.role import InstanceRole, InstanceStatus
+from cluster.snapshot import InstanceSnapshot, LinkSnapshot
+from cluster.wire.values import holder_from_pb, holder_to_pb
+
+
+def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
+    return instance_pb2.Snapshot(
+        instance=holder_to_pb(snapshot.instance),
+        number=snapshot.number,
+        role=snapshot.role.value,
+        status=snapshot.status.value,
+        num_waiting=snapshot.num_waiting,
+        num_running=snapshot.num_running,
+        num_sequences=snapshot.num_sequences,
+        num_blocks=snapshot.num_blocks,
+        num_free_blocks=snapshot.num_free_blocks,
+        num_reserved_blocks=snapshot.num_reserved_blocks,
+        num_leaked_blocks=snapshot.num_leaked_blocks,
+        num_waiting_tokens=snapshot.num_waiting_tokens,
+        num_dispatches_seen=snapshot.num_dispatches_seen,
+        links=[link_to_pb(link) for link in snapshot.links],
+    )
+
+
+def snapshot_from_pb(snapshot: instance_pb2.Snapshot) -> InstanceSnapshot:
+    return InstanceSnapshot(
+        instance=holder_from_pb(snapshot.instance),
+        number=snapshot.number,
+        role=InstanceRole(snapshot.role),
+        status=InstanceStatus(snapshot.status),
+        num_waiting=snapshot.num_waiting,
+        num_running=snapshot.num_running,
+        num_sequences=snapshot.num_sequences,
+        num_blocks=snapshot.num_blocks,
+        num_free_blocks=snapshot.num_free_blocks,
+        num_reserved_blocks=snapshot.num_reserved_blocks,
+        num_leaked_blocks=snapshot.num_leaked_blocks,
+        num_waiting_tokens=snapshot.num_waiting_tokens,
+        num_dispatches_seen=snapshot.num_dispatches_seen,
+        links=tuple(_link_from_pb(link) for link in snapshot.links),
+    )
+
+
+def link_to_pb(link: LinkSnapshot) -> baton_pb2.LinkStatus:
+    return baton_pb2.LinkStatus(
+        source=link.source,
+        target=link.target,
+        transport=link.transport,
+        num_transfers=link.num_transfers,
+        num_bytes=link.num_bytes,
+        num_failures=link.num_failures,
+        alpha_s=link.alpha_s,
+        beta_bytes_per_s=link.beta_bytes_per_s,
+    )
+
+
+def _link_from_pb(link: baton_pb2.LinkStatus) -> LinkSnapshot:
+    return LinkSnapshot(
+        source=link.source,
+        target=link.target,
+        transport=link.transport,
+        num_transfers=link.num_transfers,
+        num_bytes=link.num_bytes,
+        num_failures=link.num_failures,
+        alpha_s=link.alpha_s if link.HasField("alpha_s") else None,
+        beta_bytes_per_s=link.beta_bytes_per_s if link.HasField("beta_bytes_per_s") else None,
+    )
