@@ -1,0 +1,89 @@
+"""What can go wrong with a request, as types, and the status each becomes on gRPC and HTTP."""
+
+from dataclasses import dataclass
+
+
+class BatonError(Exception):
+    """Its text is one line that may be shown to a client."""
+
+
+class InvalidRequest(BatonError):
+    """`field` is the one to correct, under the name that the client's interface gives it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class ModelNotFound(InvalidRequest):
+    """The request names a model that is not served here."""
+
+
+class QueueFull(BatonError):
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"the queue is full, try again in {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+
+
+class DuplicateRequest(BatonError):
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"a request with the id {request_id!r} is already running")
+
+
+class InstanceLost(BatonError):
+    def __init__(self, instance: str) -> None:
+        super().__init__(f"instance {instance} was lost while it held the request")
+
+
+class NoInstance(BatonError):
+    """No instance could take the request; the text says which kind is missing."""
+
+
+class DeadlineExceeded(BatonError):
+    def __init__(self, message: str = "the request's deadline has passed") -> None:
+        super().__init__(message)
+
+
+class RequestAborted(BatonError):
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request {request_id} was aborted")
+
+
+class GenerationFailed(BatonError):
+    """A defect on our side: the text says what was seen."""
+
+
+class PortInUse(BatonError):
+    def __init__(self, host: str, port: int, reason: str = "it is in use") -> None:
+        super().__init__(f"cannot listen on {host}:{port}: {reason}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorStatus:
+    """`grpc` is the name of a `grpc.StatusCode`; `kind` is the `type` in OpenAI's error object."""
+
+    grpc: str
+    http: int
+    kind: str
+
+
+ERROR_STATUS: dict[type[BatonError], ErrorStatus] = {
+    InvalidRequest: ErrorStatus(grpc="INVALID_ARGUMENT", http=400, kind="invalid_request_error"),
+    ModelNotFound: ErrorStatus(grpc="NOT_FOUND", http=404, kind="invalid_request_error"),
+    QueueFull: ErrorStatus(grpc="RESOURCE_EXHAUSTED", http=429, kind="rate_limit_error"),
+    DuplicateRequest: ErrorStatus(grpc="ALREADY_EXISTS", http=409, kind="invalid_request_error"),
+    InstanceLost: ErrorStatus(grpc="UNAVAILABLE", http=503, kind="service_unavailable_error"),
+    NoInstance: ErrorStatus(grpc="UNAVAILABLE", http=503, kind="service_unavailable_error"),
+    DeadlineExceeded: ErrorStatus(grpc="DEADLINE_EXCEEDED", http=504, kind="timeout_error"),
+    RequestAborted: ErrorStatus(grpc="CANCELLED", http=499, kind="request_aborted_error"),
+    GenerationFailed: ErrorStatus(grpc="INTERNAL", http=500, kind="server_error"),
+}
+
+
+def status_of(error: Exception) -> ErrorStatus:
+    """The status of the error's nearest type in the table; what is in none is our own failure."""
+    for kind in type(error).__mro__:
+        if kind in ERROR_STATUS:
+            return ERROR_STATUS[kind]
+    return ERROR_STATUS[GenerationFailed]
