@@ -1,0 +1,100 @@
+"""What no single field can tell: combinations that cannot work. Each check yields problems, and looks nothing up."""
+
+from collections.abc import Iterator
+
+from cluster.spec.checkpoint import ELEMENT_BYTES, CheckpointFacts
+from cluster.spec.deployment import Deployment
+from cluster.spec.pool import Pool
+from cluster.spec.problem import Problem, YamlPath
+from cluster.spec.quantity import format_bytes
+
+# An instance before it has loaded anything: Python, torch, Ray's worker (measured as private memory on Linux).
+PROCESS_BYTES = 250 << 20
+
+
+def check_combinations(deployment: Deployment) -> Iterator[Problem]:
+    yield from _pools(deployment.spec.pools)
+    yield from _fronts(deployment)
+    for index, pool in enumerate(deployment.spec.pools):
+        yield from _pool(pool, ("spec", "pools", index))
+
+
+def _pools(pools: list[Pool]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, pool in enumerate(pools):
+        if first.setdefault(pool.name, index) != index:
+            message = f"is {pool.name!r}, as is spec.pools[{first[pool.name]}].name; names have to differ"
+            yield Problem(path=("spec", "pools", index, "name"), message=message)
+    roles = {pool.role for pool in pools}
+    for role, other in (("prefill", "decode"), ("decode", "prefill")):
+        if role in roles and not roles & {other, "mixed"}:
+            message = f"has a {role} pool but none that could {other}; add a pool with role {other}, or make it mixed"
+            yield Problem(path=("spec", "pools"), message=message)
+
+
+def _fronts(deployment: Deployment) -> Iterator[Problem]:
+    grpc, http = deployment.spec.fronts.grpc, deployment.spec.fronts.http
+    if grpc.port == http.port != 0:
+        message = f"is {http.port}, as is spec.fronts.grpc.port; each front needs a port of its own"
+        yield Problem(path=("spec", "fronts", "http", "port"), message=message)
+
+
+def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:
+    engine = pool.engine
+    if engine.max_num_batched_tokens is not None and engine.max_num_batched_tokens < engine.max_num_seqs:
+        message = (
+            f"is {engine.max_num_batched_tokens}, less than max_num_seqs ({engine.max_num_seqs}): "
+            "each running sequence needs a token of every step; raise it, or lower max_num_seqs"
+        )
+        yield Problem(path=(*path, "engine", "max_num_batched_tokens"), message=message)
+    if engine.tensor_parallel_size > 1:
+        message = f"is {engine.tensor_parallel_size}; instances of several ranks are not supported yet, use 1"
+        yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
+    for name in ("cpus", "gpus"):
+        amount = getattr(pool.resources, name)
+        if amount > 1 and amount != int(amount):
+            message = f"is {amount:g}; above 1 Ray counts whole ones only"
+            yield Problem(path=(*path, "resources", name), message=message)
+
+
+def check_checkpoint(
+    deployment: Deployment, facts: CheckpointFacts, machine_memory_bytes: int | None
+) -> Iterator[Problem]:
+    """`machine_memory_bytes` None: where the instances will run is not known here."""
+    model = deployment.spec.model
+    if model.max_model_len is not None and model.max_model_len > facts.max_model_len:
+        message = f"is {model.max_model_len}; the checkpoint was made for {facts.max_model_len} at most"
+        yield Problem(path=("spec", "model", "max_model_len"), message=message)
+        return
+    max_model_len = model.max_model_len or facts.max_model_len
+    for index, pool in enumerate(deployment.spec.pools):
+        path: YamlPath = ("spec", "pools", index)
+        yield from _kv_cache(pool, path, facts.kv_elements_per_token * ELEMENT_BYTES[model.dtype], max_model_len)
+        yield from _memory(pool, path, facts.num_parameters * ELEMENT_BYTES[model.dtype], machine_memory_bytes)
+
+
+def _kv_cache(pool: Pool, path: YamlPath, token_bytes: int, max_model_len: int) -> Iterator[Problem]:
+    block_size = pool.engine.block_size
+    num_tokens = pool.engine.kv_cache_memory_bytes // (token_bytes * block_size) * block_size
+    if num_tokens < max_model_len:
+        needed = -(-max_model_len // block_size) * block_size * token_bytes
+        message = (
+            f"holds {num_tokens} tokens, one request may have {max_model_len}; "
+            f"give it at least {format_bytes(needed)}, or lower spec.model.max_model_len"
+        )
+        yield Problem(path=(*path, "engine", "kv_cache_memory_bytes"), message=message)
+
+
+def _memory(pool: Pool, path: YamlPath, weight_bytes: int, machine_bytes: int | None) -> Iterator[Problem]:
+    if pool.resources.gpus:
+        return
+    given = pool.resources.memory or machine_bytes
+    needed = PROCESS_BYTES + weight_bytes + pool.engine.kv_cache_memory_bytes
+    if given is not None and needed > given:
+        where = "given" if pool.resources.memory else "in this machine"
+        message = (
+            f"an instance needs {format_bytes(needed)} (weights {format_bytes(weight_bytes)}, KV cache "
+            f"{format_bytes(pool.engine.kv_cache_memory_bytes)}, process {format_bytes(PROCESS_BYTES)}); "
+            f"{format_bytes(given)} {'are' if given > 1 else 'is'} {where}"
+        )
+        yield Problem(path=(*path, "resources", "memory"), message=message)

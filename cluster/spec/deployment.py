@@ -1,0 +1,103 @@
+"""A deployment, whole: what the top of the YAML holds."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cluster.instance.config import EngineConfig, HandoverConfig, LinkConfig
+from cluster.spec.pool import Pool
+from cluster.spec.schema import Count, Name, Part, Seconds
+
+_ENGINE, _LINKS, _HANDOVER = EngineConfig(), LinkConfig(), HandoverConfig()
+
+
+class Model(Part):
+    path: Annotated[str, Field(min_length=1)]
+    """A Hugging Face checkpoint directory, relative to this file; the same on every node."""
+
+    dtype: Literal["float32", "bfloat16"] = _ENGINE.dtype  # type: ignore[assignment]
+    max_model_len: Count | None = _ENGINE.max_model_len
+    """Prompt and output tokens of a request at most. Default: what the checkpoint was made for."""
+
+    served_model_name: str | None = None
+    """What clients call it. Default: the name of its directory."""
+
+
+class Links(Part):
+    transport: Literal["auto", "shm", "tcp"] = _LINKS.transport  # type: ignore[assignment]
+    """auto: shared memory between instances of one host, TCP between hosts."""
+
+    checksum: bool = _LINKS.checksum
+    """Check every block after it has travelled."""
+
+    setup_timeout_s: Seconds = _LINKS.setup_timeout_s
+    transfer_timeout_s: Seconds = _LINKS.transfer_timeout_s
+
+
+class Handover(Part):
+    lease_s: Seconds = _HANDOVER.lease_s
+    """A reservation outlives its silent source by so long."""
+
+    reserve_timeout_s: Seconds = _HANDOVER.reserve_timeout_s
+    """How long a source waits for a reservation before it is refused."""
+
+
+class Router(Part):
+    policy: Literal["least_loaded"] = "least_loaded"
+    max_queued_requests: Count = 1024
+    request_timeout_s: Seconds = 600.0
+    """A request without a deadline of its own gets this one."""
+
+    suspect_after_s: Seconds = 2.0
+    """An instance that is silent for so long is treated as lost."""
+
+
+class Slos(Part):
+    """The latencies that a request has to meet to count towards goodput."""
+
+    ttft_ms: Seconds | None = None
+    tpot_ms: Seconds | None = None
+    attainment: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The share of requests that have to meet them."""
+
+
+class Front(Part):
+    host: str = "127.0.0.1"
+    """Where to listen; 0.0.0.0 for every network of the router's node."""
+
+    port: Annotated[int, Field(ge=0, le=65535)]
+    """0: any free one."""
+
+
+class GrpcFront(Front):
+    port: Annotated[int, Field(ge=0, le=65535)] = 50051
+
+
+class HttpFront(Front):
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+
+
+class Fronts(Part):
+    grpc: GrpcFront = GrpcFront()
+    http: HttpFront = HttpFront()
+
+
+class Spec(Part):
+    model: Model
+    pools: Annotated[list[Pool], Field(min_length=1)]
+    links: Links = Links()
+    handover: Handover = Handover()
+    router: Router = Router()
+    slos: Slos = Slos()
+    fronts: Fronts = Fronts()
+
+
+class Metadata(Part):
+    name: Name
+
+
+class Deployment(Part):
+    apiVersion: Literal["baton/v1"]
+    kind: Literal["Deployment"]
+    metadata: Metadata
+    spec: Spec

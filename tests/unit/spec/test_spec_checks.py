@@ -1,0 +1,104 @@
+import pytest
+from spec_factories import make_checkpoint, make_document
+
+pytestmark = pytest.mark.unit
+
+
+def make_pool(**options):
+    return {"name": "all", "role": "mixed", **options}
+
+
+def test_a_lone_mixed_pool_is_enough(load):
+    assert load(make_document(pools=[make_pool()])).spec.pools[0].role == "mixed"
+
+
+@pytest.mark.parametrize(("role", "missing"), [("prefill", "decode"), ("decode", "prefill")])
+def test_a_pool_without_its_counterpart_is_refused(problems, role, missing):
+    expected = f"spec.pools: has a {role} pool but none that could {missing}"
+    assert problems(make_document(pools=[make_pool(role=role)]))[0].startswith(expected)
+
+
+def test_two_pools_of_one_name_are_refused(problems):
+    assert problems(make_document(pools=[make_pool(), make_pool()])) == [
+        "spec.pools[1].name: is 'all', as is spec.pools[0].name; names have to differ (line 11)"
+    ]
+
+
+def test_fronts_on_one_port_are_refused_unless_the_port_is_drawn(problems, load):
+    fronts = {"grpc": {"port": 9000}, "http": {"port": 9000}}
+    assert "spec.fronts.http.port: is 9000" in problems(make_document(fronts=fronts))[0]
+    load(make_document(fronts={"grpc": {"port": 0}, "http": {"port": 0}}))
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "expected"),
+    [
+        ("engine", {"max_num_batched_tokens": 8, "max_num_seqs": 16}, "max_num_batched_tokens: is 8, less than"),
+        ("engine", {"tensor_parallel_size": 2}, "tensor_parallel_size: is 2; instances of several ranks"),
+        ("resources", {"cpus": 1.5}, "resources.cpus: is 1.5; above 1 Ray counts whole ones only"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(problems, part, options, expected):
+    assert expected in problems(make_document(pools=[make_pool(**{part: options})]))[0]
+
+
+def test_a_model_that_needs_more_memory_than_it_is_given_is_refused(problems, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", num_parameters=1 << 28)
+    pools = [make_pool(resources={"memory": "1GiB"})]
+    expected = "resources.memory: an instance needs 1.494 GiB (weights 1 GiB, KV cache 256 MiB, process 250 MiB); 1 GiB"
+    assert expected in problems(make_document(pools=pools))[0]
+
+
+def test_a_model_that_needs_more_memory_than_the_machine_has_is_refused(problems, load, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", num_parameters=1 << 28)
+    document = make_document(pools=[make_pool()])
+    assert "1 GiB are in this machine" in problems(document, machine_memory_bytes=1 << 30)[0]
+    load(document, machine_memory_bytes=2 << 30)
+
+
+def test_a_kv_cache_too_small_for_one_request_is_refused(problems, load):
+    pools = [make_pool(engine={"kv_cache_memory_bytes": "1MiB"})]
+    assert (
+        "holds 1360 tokens, one request may have 2048; give it at least 1.5 MiB"
+        in problems(make_document(pools=pools))[0]
+    )
+    load(make_document(pools=pools, model={"path": "checkpoint", "dtype": "bfloat16"}))
+
+
+def test_a_context_longer_than_the_checkpoints_is_refused(problems):
+    model = {"path": "checkpoint", "max_model_len": 4096}
+    expected = ["spec.model.max_model_len: is 4096; the checkpoint was made for 2048 at most (line 8)"]
+    assert problems(make_document(model=model)) == expected
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(problems):
+    assert "is no directory; it should hold config.json" in problems(make_document(model={"path": "nowhere"}))[0]
+
+
+def test_a_checkpoint_without_weights_is_refused(problems, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/model.safetensors").unlink()
+    assert "holds no *.safetensors file" in problems(make_document())[0]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(3, "do not even hold its header"), (200, "is cut off: 200 bytes of")])
+def test_a_truncated_checkpoint_is_refused_by_name(problems, tmp_path, size, expected):
+    make_checkpoint(tmp_path / "checkpoint")
+    with (tmp_path / "checkpoint/model.safetensors").open("r+b") as file:
+        file.truncate(size)
+    [problem] = problems(make_document())
+    assert "model.safetensors" in problem
+    assert expected in problem
+
+
+def test_a_checkpoint_with_garbage_for_a_header_is_refused(problems, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/model.safetensors").write_bytes(b"\x04\0\0\0\0\0\0\0oops" + bytes(100))
+    assert "has no safetensors header" in problems(make_document())[0]
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"hidden_size": "big"}'])
+def test_a_broken_config_is_refused_by_name(problems, tmp_path, config):
+    make_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/config.json").write_text(config)
+    assert "config.json" in problems(make_document())[0]
