@@ -1,0 +1,20 @@
+"""What a deployment says about its links."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Transport = Literal["auto", "shm", "tcp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConfig:
+    """`auto` is shm between processes of one host and tcp otherwise; shm and tcp insist, or fail.
+
+    `setup_timeout_s` bounds connecting and greeting, `transfer_timeout_s` one transfer from its offer to its end.
+    """
+
+    transport: Transport = "auto"
+    checksum: bool = True
+    setup_timeout_s: float = 2.0
+    transfer_timeout_s: float = 5.0
+    max_queued_transfers: int = 1024

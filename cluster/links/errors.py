@@ -1,0 +1,9 @@
+"""How a transfer, or a whole link, fails. Both end in a reason that is told to the engine, never in a hang."""
+
+
+class LinkError(Exception):
+    """The link can no longer be used and is torn down; the next transfer makes it anew."""
+
+
+class TransferRefused(Exception):
+    """The receiver did not take, or did not accept, this one transfer; the link goes on."""

@@ -1,0 +1,145 @@
+"""One link from a peer: its thread, from the greeting to the end."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+
+from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBlockReceiver
+from cluster.links.config import LinkConfig
+from cluster.links.deadline import Deadline
+from cluster.links.errors import LinkError
+from cluster.links.events import ReceiverEvents
+from cluster.links.frame_socket import FrameSocket
+from cluster.links.host_identity import host_identity
+from cluster.links.kv_region import KvRegion
+from cluster.links.slot_table import Refusal, SlotTable
+from cluster.links.source_connection import LinkEnd
+from cluster.messages import Epoch
+from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer
+
+log = logging.getLogger(__name__)
+
+
+class IncomingLink:
+    """Takes offers one after the other until the peer closes, something breaks, or `close`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        end: LinkEnd,
+        region: KvRegion,
+        slots: SlotTable,
+        config: LinkConfig,
+        events: ReceiverEvents,
+        on_end: Callable[["IncomingLink"], None],
+    ) -> None:
+        self._socket = FrameSocket(sock)
+        self._end = end
+        self._region = region
+        self._slots = slots
+        self._config = config
+        self._events = events
+        self._on_end = on_end
+        self._source = "?"
+        self._thread = threading.Thread(target=self._run, name="link from a peer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends it soon; `join` waits for that."""
+        self._socket.shutdown()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        receiver: BlockReceiver | None = None
+        try:
+            receiver = self._greet()
+            while (frame := self._socket.receive(None)) is not None:
+                self._take(frame.offer, receiver)
+        except (LinkError, OSError) as error:
+            log.warning("the link from %s is over: %s", self._source, error)
+        finally:
+            if receiver is not None:
+                receiver.close()
+            self._socket.close()
+            self._on_end(self)
+
+    def _greet(self) -> BlockReceiver:
+        deadline = Deadline.after(self._config.setup_timeout_s, "a greeting")
+        hello = self._socket.expect(deadline).hello
+        self._source = hello.source.instance or "?"
+        try:
+            transport, note, receiver = self._choose(hello)
+        except LinkError as refusal:
+            self._socket.send(LinkFrame(welcome=LinkWelcome(error=str(refusal))), deadline)
+            raise
+        self._socket.send(LinkFrame(welcome=LinkWelcome(transport=transport, note=note)), deadline)
+        return receiver
+
+    def _choose(self, hello: LinkHello) -> tuple[str, str, BlockReceiver]:
+        """(transport, why it is not the better one, its receiver). Raises LinkError when there is to be no link."""
+        meant = (hello.receiver.instance, hello.receiver.incarnation, hello.receiver_rank)
+        own = (self._end.holder.instance, self._end.holder.incarnation, self._end.rank)
+        if meant != own:
+            raise LinkError("this is {} in incarnation {}, rank {}; meant was {}, {}, {}".format(*own, *meant))
+        if hello.record_bytes != self._region.record_bytes:
+            raise LinkError(f"records of {hello.record_bytes} bytes do not fit {self._region.record_bytes}")
+        asked = {hello.transport, self._config.transport} - {"auto"}
+        if len(asked) > 1:
+            raise LinkError(f"the source insists on {hello.transport}, the receiver on {self._config.transport}")
+        if asked == {"tcp"}:
+            return "tcp", "", TcpBlockReceiver(self._socket, self._region)
+        try:
+            if hello.host != host_identity():
+                raise OSError("not on the same host")
+            return "shm", "", ShmBlockReceiver(self._socket, self._region, hello)
+        except OSError as error:
+            if asked == {"shm"}:
+                raise LinkError(f"no shm link: {error}") from error
+            if hello.host != host_identity():
+                return "tcp", "", TcpBlockReceiver(self._socket, self._region)
+            log.warning("tcp instead of shm for the link from %s: %s", self._source, error)
+            return "tcp", f"no shm: {error}", TcpBlockReceiver(self._socket, self._region)
+
+    def _take(self, offer: Offer, receiver: BlockReceiver) -> None:
+        """One rendezvous: refused, arrived or bad, and the source is told which."""
+        deadline = Deadline.after(self._config.transfer_timeout_s, f"a transfer of {len(offer.block_ids)} blocks")
+        first_block, count = offer.first_block, len(offer.block_ids)
+        block_ids = self._post(offer, receiver)
+        if isinstance(block_ids, str):
+            reason = block_ids
+            self._events.on_bad(offer.reservation, reason)
+        else:
+            try:
+                reason = receiver.receive(offer, block_ids, deadline)
+            except Exception as error:  # whatever it was: the operation is over, and its blocks must not stay posted
+                self._abandon(offer, f"cut off: {error}")
+                raise
+            if reason:
+                self._abandon(offer, reason)
+            elif self._slots.complete(offer.reservation, first_block, count):
+                # Before Done: whatever the source says to the engine after it finds the blocks in place.
+                self._events.on_arrived(offer.reservation, first_block, count, tuple(offer.checksums))
+            else:
+                reason = Refusal.UNKNOWN_RESERVATION.value
+        self._socket.send(LinkFrame(done=Done(slot=offer.slot, error=reason)), deadline)
+
+    def _post(self, offer: Offer, receiver: BlockReceiver) -> tuple[int, ...] | str:
+        """Where the blocks are to go, or why they are refused."""
+        count = len(offer.block_ids)
+        if not offer.slot or not count:
+            raise LinkError("an offer of nothing")
+        if len(offer.checksums) not in ((count,) if self._config.checksum else (0, count)):
+            return f"{len(offer.checksums)} checksums for {count} blocks"
+        if refusal := receiver.refusal(offer):
+            return refusal
+        posted = self._slots.post(offer.reservation, Epoch(offer.epoch.term, offer.epoch.n), offer.first_block, count)
+        return posted.value if isinstance(posted, Refusal) else posted
+
+    def _abandon(self, offer: Offer, reason: str) -> None:
+        if self._slots.abandon(offer.reservation, offer.first_block, len(offer.block_ids)):
+            self._events.on_bad(offer.reservation, reason)

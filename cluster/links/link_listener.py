@@ -1,0 +1,85 @@
+"""Where peers' links arrive."""
+
+import logging
+import socket
+import threading
+
+from cluster.links.config import LinkConfig
+from cluster.links.events import ReceiverEvents
+from cluster.links.frame_socket import size_buffers
+from cluster.links.incoming_link import IncomingLink
+from cluster.links.kv_region import KvRegion
+from cluster.links.slot_table import SlotTable
+from cluster.links.source_connection import LinkEnd
+from cluster.messages import Holder
+
+BACKLOG = 128
+ACCEPT_RETRY_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class LinkListener:
+    """Accepts from construction to `close`; a thread for each link. Raises OSError when the port is in use."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        region: KvRegion,
+        slots: SlotTable,
+        config: LinkConfig,
+        events: ReceiverEvents,
+        *,
+        host: str,
+        port: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self._end = LinkEnd(holder=holder, rank=rank)
+        self._region = region
+        self._slots = slots
+        self._config = config
+        self._events = events
+        self._lock = threading.Lock()
+        self._links: set[IncomingLink] = set()
+        self._closed = threading.Event()
+        self._socket = socket.create_server((host, port), backlog=BACKLOG)
+        size_buffers(self._socket)
+        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._accept, name="link listener", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_links(self) -> int:
+        with self._lock:
+            return len(self._links)
+
+    def close(self) -> None:
+        """Ends all links, and waits for their threads: after it nothing is posted any more."""
+        self._closed.set()
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._thread.join()
+        self._socket.close()
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            link.close()
+        for link in links:
+            link.join()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                sock, _ = self._socket.accept()
+            except OSError as error:
+                if not self._closed.is_set():
+                    log.error("accepting a link: %s", error)
+                    self._closed.wait(ACCEPT_RETRY_S)  # out of descriptors, say: that does not pass at once
+                continue
+            link = IncomingLink(sock, self._end, self._region, self._slots, self._config, self._events, self._forget)
+            with self._lock:
+                self._links.add(link)
+            link.start()
+
+    def _forget(self, link: IncomingLink) -> None:
+        with self._lock:
+            self._links.discard(link)

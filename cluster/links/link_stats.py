@@ -1,0 +1,93 @@
+"""What a link has done, and how fast it is: latency and bandwidth from its own transfers."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
+
+NUM_SAMPLES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """A transfer of n bytes takes `alpha_s + n / beta_bytes_per_s`; both are 0 before the first one.
+
+    `note` says why the transport is not the better one, `last_failure` why a transfer failed.
+    """
+
+    source: str
+    target: str
+    source_rank: int
+    target_rank: int
+    transport: str
+    note: str
+    num_transfers: int
+    num_bytes: int
+    num_failures: int
+    last_failure: str
+    alpha_s: float
+    beta_bytes_per_s: float
+
+
+class LinkStats:
+    """Thread-safe; outlives the link that is torn down and made again."""
+
+    def __init__(self, *, source: str, target: str, source_rank: int, target_rank: int) -> None:
+        self._source, self._target = source, target
+        self._source_rank, self._target_rank = source_rank, target_rank
+        self._lock = threading.Lock()
+        self._samples: deque[tuple[int, float]] = deque(maxlen=NUM_SAMPLES)  # (bytes, seconds)
+        self._transport = self._note = self._last_failure = ""
+        self._num_transfers = self._num_bytes = self._num_failures = 0
+
+    def connected(self, transport: str, note: str) -> None:
+        with self._lock:
+            if transport != self._transport:
+                self._samples.clear()
+            self._transport, self._note = transport, note
+
+    def sent(self, num_bytes: int, seconds: float) -> None:
+        with self._lock:
+            self._samples.append((num_bytes, seconds))
+            self._num_transfers += 1
+            self._num_bytes += num_bytes
+
+    def failed(self, reason: str) -> None:
+        with self._lock:
+            self._num_failures += 1
+            self._last_failure = reason
+
+    def status(self) -> LinkStatus:
+        with self._lock:
+            samples = tuple(self._samples)
+            alpha_s, beta_bytes_per_s = fit(samples)
+            return LinkStatus(
+                source=self._source,
+                target=self._target,
+                source_rank=self._source_rank,
+                target_rank=self._target_rank,
+                transport=self._transport,
+                note=self._note,
+                num_transfers=self._num_transfers,
+                num_bytes=self._num_bytes,
+                num_failures=self._num_failures,
+                last_failure=self._last_failure,
+                alpha_s=alpha_s,
+                beta_bytes_per_s=beta_bytes_per_s,
+            )
+
+
+def fit(samples: tuple[tuple[int, float], ...]) -> tuple[float, float]:
+    """(alpha_s, beta_bytes_per_s) by Theil and Sen: the median of all pairwise slopes, which a few stalls do not move.
+
+    Where the sizes do not tell the two apart (all alike, or noise), all of the time is put down to the bandwidth.
+    """
+    if not samples:
+        return 0.0, 0.0
+    slopes = [(t1 - t0) / (n1 - n0) for (n0, t0), (n1, t1) in combinations(samples, 2) if n1 != n0]
+    slope = median(slopes) if slopes else 0.0
+    alpha_s = median(t - slope * n for n, t in samples)
+    if slope > 0.0 and alpha_s >= 0.0:
+        return alpha_s, 1.0 / slope
+    return 0.0, 1.0 / median(t / n for n, t in samples)

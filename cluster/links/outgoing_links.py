@@ -1,0 +1,79 @@
+"""All links from one rank to its peers, made on demand."""
+
+import threading
+
+from cluster.links.config import LinkConfig
+from cluster.links.errors import TransferRefused
+from cluster.links.events import SourceEvents
+from cluster.links.kv_region import KvRegion
+from cluster.links.link_stats import LinkStats, LinkStatus
+from cluster.links.outgoing_link import OutgoingLink
+from cluster.links.source_connection import LinkEnd, LinkKey
+from cluster.messages import BlockTransfer, Holder
+
+
+class OutgoingLinks:
+    """At most one link to each rank of each instance. A link that ended is made anew by the next transfer."""
+
+    def __init__(
+        self, holder: Holder, region: KvRegion, config: LinkConfig, events: SourceEvents, *, rank: int = 0
+    ) -> None:
+        self._end = LinkEnd(holder=holder, rank=rank)
+        self._region = region
+        self._config = config
+        self._events = events
+        self._lock = threading.Lock()
+        self._links: dict[tuple[str, int], OutgoingLink] = {}
+        self._stats: dict[tuple[str, int], LinkStats] = {}
+        self._closed = False
+
+    def send(self, link_address: str, receiver: Holder, transfer: BlockTransfer, *, receiver_rank: int = 0) -> None:
+        """Queues and returns. Ends in `on_sent` or `on_send_failed`; until then the blocks must not change."""
+        end = LinkEnd(holder=receiver, rank=receiver_rank)
+        key = LinkKey(source=self._end, receiver=end, address=link_address)
+        with self._lock:
+            stats = self._stats_of(end)
+            reason = "links are closed" if self._closed else self._put(key, stats, transfer)
+        if reason:
+            stats.failed(reason)
+            self._events.on_send_failed(transfer, reason)
+
+    def status(self) -> list[LinkStatus]:
+        """Of every link that there has been."""
+        with self._lock:
+            every = list(self._stats.values())
+        return [stats.status() for stats in every]
+
+    def close(self) -> None:
+        """Fails what is queued or under way, and waits for the threads to end."""
+        with self._lock:
+            self._closed = True
+            links = list(self._links.values())
+        for link in links:
+            link.close("links are closed")
+        for link in links:
+            link.join()
+
+    def _put(self, key: LinkKey, stats: LinkStats, transfer: BlockTransfer) -> str:
+        """Why not, or nothing."""
+        name = (key.receiver.holder.instance, key.receiver.rank)
+        link = self._links.get(name)
+        if link is not None and link.key != key:
+            link.close(f"a later life of {name[0]} took its place")
+        try:
+            while link is None or link.key != key or not link.put(transfer):
+                link = self._links[name] = OutgoingLink(key, self._region, self._config, stats, self._events)
+        except TransferRefused as refusal:
+            return str(refusal)
+        return ""
+
+    def _stats_of(self, receiver: LinkEnd) -> LinkStats:
+        name = (receiver.holder.instance, receiver.rank)
+        if name not in self._stats:
+            self._stats[name] = LinkStats(
+                source=self._end.holder.instance,
+                target=receiver.holder.instance,
+                source_rank=self._end.rank,
+                target_rank=receiver.rank,
+            )
+        return self._stats[name]

@@ -1,0 +1,122 @@
+"""Where blocks from elsewhere may land: the receiver's half of the rendezvous, and the quarantine of law 9."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cluster.messages import Epoch
+
+
+class SlotState(Enum):
+    EMPTY = "empty"
+    POSTED = "posted"
+    ARRIVED = "arrived"
+
+
+class Refusal(Enum):
+    """Why an offer is not posted. Nothing was touched."""
+
+    UNKNOWN_RESERVATION = "the reservation does not exist, or no longer"
+    WRONG_EPOCH = "the reservation belongs to another epoch"
+    OUT_OF_RANGE = "blocks outside of the reservation"
+    NOT_EMPTY = "blocks that are posted or have arrived already"
+
+
+@dataclass(slots=True)
+class _Reservation:
+    epoch: Epoch
+    block_ids: tuple[int, ...]
+    first_block: int
+    closed: bool = False
+    states: list[SlotState] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.states = [SlotState.EMPTY] * len(self.block_ids)
+
+    @property
+    def is_quiet(self) -> bool:
+        return SlotState.POSTED not in self.states
+
+
+class SlotTable:
+    """Thread-safe. An engine opens and closes reservations; link threads post, complete and abandon blocks of them.
+
+    A block is EMPTY -> POSTED -> ARRIVED, or back to EMPTY when the operation ended badly. A reservation that is closed
+    while something is posted takes no more offers and stays until that operation is over: then `on_quiet(reservation)`
+    is called, from the link's thread, and its blocks may be used again.
+    """
+
+    def __init__(self, on_quiet: Callable[[int], None]) -> None:
+        self._on_quiet = on_quiet
+        self._lock = threading.Lock()
+        self._reservations: dict[int, _Reservation] = {}
+
+    def open(self, reservation: int, epoch: Epoch, block_ids: tuple[int, ...], first_block: int) -> None:
+        """Blocks [first_block, first_block + len(block_ids)) of the sequence are to land in these."""
+        with self._lock:
+            if reservation in self._reservations:
+                raise ValueError(f"reservation {reservation} is open already")
+            self._reservations[reservation] = _Reservation(epoch, block_ids, first_block)
+
+    def post(self, reservation: int, epoch: Epoch, first_block: int, count: int) -> tuple[int, ...] | Refusal:
+        """The blocks to write to, quarantined until `complete` or `abandon`."""
+        with self._lock:
+            entry = self._reservations.get(reservation)
+            if entry is None or entry.closed:
+                return Refusal.UNKNOWN_RESERVATION
+            if entry.epoch != epoch:
+                return Refusal.WRONG_EPOCH
+            start = first_block - entry.first_block
+            if start < 0 or count < 1 or start + count > len(entry.block_ids):
+                return Refusal.OUT_OF_RANGE
+            if any(state is not SlotState.EMPTY for state in entry.states[start : start + count]):
+                return Refusal.NOT_EMPTY
+            entry.states[start : start + count] = [SlotState.POSTED] * count
+            return entry.block_ids[start : start + count]
+
+    def complete(self, reservation: int, first_block: int, count: int) -> bool:
+        """Posted blocks are there and checked. False: the reservation was closed meanwhile, nobody wants them."""
+        return self._end(reservation, first_block, count, SlotState.ARRIVED)
+
+    def abandon(self, reservation: int, first_block: int, count: int) -> bool:
+        """The operation on posted blocks is over and failed. False: the reservation was closed meanwhile."""
+        return self._end(reservation, first_block, count, SlotState.EMPTY)
+
+    def close(self, reservation: int) -> bool:
+        """True: nothing is posted (any more), its blocks may be used again. False: `on_quiet` will say so."""
+        with self._lock:
+            if (entry := self._reservations.get(reservation)) is None:
+                return True
+            entry.closed = True
+            if quiet := entry.is_quiet:
+                del self._reservations[reservation]
+            return quiet
+
+    @property
+    def num_reservations(self) -> int:
+        """Open ones, and closed ones that are not quiet yet."""
+        with self._lock:
+            return len(self._reservations)
+
+    def check_integrity(self) -> None:
+        """A closed reservation is here only while something of it is posted, and no block belongs to two."""
+        with self._lock:
+            entries = self._reservations.values()
+            assert not any(entry.closed and entry.is_quiet for entry in entries)
+            block_ids = [block_id for entry in entries for block_id in entry.block_ids]
+            assert len(block_ids) == len(set(block_ids))
+
+    def _end(self, reservation: int, first_block: int, count: int, state: SlotState) -> bool:
+        with self._lock:
+            entry = self._reservations[reservation]
+            start = first_block - entry.first_block
+            assert all(old is SlotState.POSTED for old in entry.states[start : start + count])
+            entry.states[start : start + count] = [state] * count
+            if not entry.closed:
+                return True
+            if quiet := entry.is_quiet:
+                del self._reservations[reservation]
+        if quiet:
+            self._on_quiet(reservation)
+        return False
