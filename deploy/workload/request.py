@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class WorkloadRequest:
     """`arrival_s` counts from the first request; None in a file of lengths only.
 
-    `hash_ids`: one per block of `hash_block_tokens` prompt tokens; an equal id is an equal prefix up to its block's end.
+    `hash_ids`: one per block of `hash_block_tokens` prompt tokens; an equal id is an equal prefix up to its end.
     """
 
     arrival_s: float | None
