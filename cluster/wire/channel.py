@@ -1,0 +1,16 @@
+"""How gRPC connections inside the cluster are set up."""
+
+# A baton carries every token of its request, and a long context with log probabilities has megabytes of them.
+_MAX_MESSAGE_BYTES = 256 << 20
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # An instance that comes back is tried at once, not after gRPC's minutes of back-off.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Two streams to one address must not share a connection's fate through a hidden global pool.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)

@@ -1,0 +1,108 @@
+"""The stream between this front and one instance: made, watched, and made again until it is closed."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import grpc
+
+from cluster.instance.config import InstanceInfo
+from cluster.messages import FrontMessage, Holder, InstanceMessage
+from cluster.pb import instance_pb2, instance_pb2_grpc
+from cluster.snapshot import InstanceSnapshot
+from cluster.wire.channel import CHANNEL_OPTIONS
+from cluster.wire.front_messages import front_message_to_pb, instance_message_from_pb
+from cluster.wire.snapshots import snapshot_from_pb
+from cluster.wire.values import holder_to_pb
+
+_RETRY_S = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class ConnectionEvents(Protocol):
+    def on_joined(self, info: InstanceInfo) -> None: ...
+
+    def on_message(self, holder: Holder, message: InstanceMessage) -> None: ...
+
+    def on_snapshot(self, snapshot: InstanceSnapshot) -> None: ...
+
+    def on_lost(self, holder: Holder, reason: str) -> None: ...
+
+
+class InstanceConnection:
+    """Says `on_joined` when the instance has answered, and `on_lost` when it breaks off or is silent for too long."""
+
+    def __init__(
+        self, info: InstanceInfo, front: str, term: int, events: ConnectionEvents, *, suspect_after_s: float
+    ) -> None:
+        self.info = info
+        self.holder = Holder(info.name, info.incarnation)
+        self._hello = instance_pb2.FrontHello(front=front, term=term, instance=holder_to_pb(self.holder))
+        self._events = events
+        self._suspect_after_s = suspect_after_s
+        self._outgoing: asyncio.Queue[instance_pb2.FrontMessage] | None = None
+        self._is_closed = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"connection to {info.name}")
+
+    def send(self, message: FrontMessage) -> None:
+        """To an instance that is lost this is nothing: it has let go of everything by itself."""
+        if self._outgoing is not None:
+            now_s = asyncio.get_running_loop().time()
+            self._outgoing.put_nowait(front_message_to_pb(message, now_s))
+
+    async def close(self) -> None:
+        self._is_closed.set()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        async with grpc.aio.insecure_channel(self.info.address, options=CHANNEL_OPTIONS) as channel:
+            while not self._is_closed.is_set():
+                reason = await self._serve(instance_pb2_grpc.InstanceStub(channel))
+                if self._outgoing is not None:
+                    self._outgoing = None
+                    log.warning("instance %s lost: %s", self.info.name, reason)
+                    self._events.on_lost(self.holder, reason)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._is_closed.wait(), _RETRY_S)
+        except TimeoutError:
+            return
+
+    async def _serve(self, stub: instance_pb2_grpc.InstanceAsyncStub) -> str:
+        """One stream from hello to end; returns why it ended."""
+        outgoing: asyncio.Queue[instance_pb2.FrontMessage] = asyncio.Queue()
+        outgoing.put_nowait(instance_pb2.FrontMessage(hello=self._hello))
+        call = stub.Serve(_drain(outgoing))
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(self._suspect_after_s) as silence:
+                async for message in call:
+                    silence.reschedule(clock() + self._suspect_after_s)
+                    self._take(message, outgoing)
+            return "it ended the stream"
+        except TimeoutError:
+            return f"silent for {self._suspect_after_s} s"
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        finally:
+            call.cancel()
+
+    def _take(self, message: instance_pb2.InstanceMessage, outgoing: asyncio.Queue[instance_pb2.FrontMessage]) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "hello":
+            self._outgoing = outgoing
+            self._events.on_joined(self.info)
+        elif kind == "snapshot":
+            self._events.on_snapshot(snapshot_from_pb(message.snapshot))
+        elif (said := instance_message_from_pb(message)) is not None:
+            self._events.on_message(self.holder, said)
+
+
+async def _drain(queue: "asyncio.Queue[instance_pb2.FrontMessage]") -> AsyncIterator[instance_pb2.FrontMessage]:
+    while True:
+        yield await queue.get()

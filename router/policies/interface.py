@@ -1,0 +1,54 @@
+"""What a dispatch policy sees and says. Policies are pure: no clock, no logging, no mutation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.messages import Holder
+from cluster.role import InstanceRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestView:
+    request_id: str
+    num_prompt_tokens: int
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceView:
+    """An instance's last snapshot, plus what was dispatched to it since.
+
+    `num_queued_tokens`: to be prefilled before a new request is. `num_committed_blocks`: needed now by the
+    requests that run there or are on their way there.
+    """
+
+    holder: Holder
+    role: InstanceRole
+    num_blocks: int
+    block_size: int
+    saturation_tokens: int
+    num_queued_tokens: int = 0
+    num_requests: int = 0
+    num_committed_blocks: int = 0
+
+    @property
+    def can_prefill(self) -> bool:
+        return self.role is not InstanceRole.DECODE
+
+    @property
+    def can_decode(self) -> bool:
+        return self.role is not InstanceRole.PREFILL
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where to prefill and where to decode; the same instance twice means no handover."""
+
+    prefill: Holder
+    decode: Holder
+
+
+class DispatchPolicy(Protocol):
+    def select(self, request: RequestView, instances: Sequence[InstanceView]) -> Decision | None:
+        """None: not now; the request waits in the queue."""

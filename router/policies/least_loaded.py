@@ -1,0 +1,38 @@
+"""Filter those with room, score by load, pick the least: for prefill by tokens ahead, for decode by memory used."""
+
+from collections.abc import Sequence
+
+from router.policies.interface import Decision, InstanceView, RequestView
+
+# Prefill batches of work that may queue in an instance; the rest waits at the router, where it can still go elsewhere.
+_MAX_BATCHES_AHEAD = 4
+
+
+class LeastLoaded:
+    def select(self, request: RequestView, instances: Sequence[InstanceView]) -> Decision | None:
+        prefill = min(filter(_takes_prompts, instances), key=_prefill_load, default=None)
+        decode = min((it for it in instances if _has_room(it, request)), key=_decode_load, default=None)
+        if prefill is None or decode is None:
+            return None
+        if prefill.can_decode and _has_room(prefill, request):
+            return Decision(prefill.holder, prefill.holder)
+        return Decision(prefill.holder, decode.holder)
+
+
+def _takes_prompts(instance: InstanceView) -> bool:
+    return instance.can_prefill and instance.num_queued_tokens < _MAX_BATCHES_AHEAD * instance.saturation_tokens
+
+
+def _has_room(instance: InstanceView, request: RequestView) -> bool:
+    """For the prompt and a token; an idle instance takes whatever was admitted."""
+    needed = request.num_prompt_tokens // instance.block_size + 1
+    fits = instance.num_committed_blocks + needed <= instance.num_blocks
+    return instance.can_decode and (fits or instance.num_requests == 0)
+
+
+def _prefill_load(instance: InstanceView) -> tuple[int, int, str]:
+    return instance.num_queued_tokens, instance.num_requests, instance.holder.instance
+
+
+def _decode_load(instance: InstanceView) -> tuple[float, int, str]:
+    return instance.num_committed_blocks / instance.num_blocks, instance.num_requests, instance.holder.instance

@@ -1,0 +1,50 @@
+"""The cluster as the router sees it, for people, tests and metrics."""
+
+from collections.abc import Iterable
+
+from cluster.pb import baton_pb2
+from cluster.role import InstanceStatus
+from cluster.wire.snapshots import link_to_pb
+from router.config import RouterConfig
+from router.connection import InstanceConnection
+from router.scheduler import Member, Scheduler
+
+
+def cluster_status(
+    config: RouterConfig, connections: Iterable[InstanceConnection], scheduler: Scheduler, num_requests: int
+) -> baton_pb2.ClusterStatus:
+    status = baton_pb2.ClusterStatus(
+        deployment=config.deployment,
+        model=config.model_name,
+        num_waiting_requests=scheduler.num_queued,
+        num_running_requests=num_requests - scheduler.num_queued,
+        term=config.term,
+    )
+    for connection in connections:
+        member = scheduler.member(connection.holder)
+        status.instances.append(_instance_status(connection, member))
+        if member is not None and member.snapshot is not None:
+            status.links.extend(link_to_pb(link) for link in member.snapshot.links)
+    return status
+
+
+def _instance_status(connection: InstanceConnection, member: Member | None) -> baton_pb2.InstanceStatus:
+    info = connection.info
+    out = baton_pb2.InstanceStatus(
+        instance=info.name,
+        incarnation=info.incarnation,
+        role=info.role.value,
+        status=InstanceStatus.FAILED.value if member is None else InstanceStatus.STARTING.value,
+        address=info.address,
+        num_blocks=info.num_blocks,
+        num_free_blocks=info.num_blocks,
+        pid=info.pid,
+    )
+    if member is not None and (snapshot := member.snapshot):
+        out.role, out.status = snapshot.role.value, snapshot.status.value
+        out.num_waiting, out.num_running = snapshot.num_waiting, snapshot.num_running
+        out.num_sequences = snapshot.num_sequences
+        out.num_blocks, out.num_free_blocks = snapshot.num_blocks, snapshot.num_free_blocks
+        out.num_reserved_blocks = snapshot.num_reserved_blocks
+        out.num_leaked_blocks = snapshot.num_leaked_blocks
+    return out
