@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """`temperature` 0 is greedy; `top_k` 0 is off; `logprobs` None is none, k is the chosen token's and the k best.
+    """`temperature` 0 is greedy; `top_k` 0 is off; `logprobs` None is none, k is of the chosen token and the k best.
 
-    `stop_token_ids` holds the model's eos ids too, unless the client asked to ignore them. Stop strings are the front's.
+    `stop_token_ids` holds the eos ids of the model too, unless the client asked to ignore them. Stop strings are the
+    front's.
     """
 
     temperature: float = 1.0

@@ -38,7 +38,11 @@ class TokenLogprobs:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:
-    """`num_computed_tokens` catches up with `num_tokens`; when it has, the next token can be sampled."""
+    """`num_computed_tokens` catches up with `num_tokens`; when it has, the next token can be sampled.
+
+    `block_hashes` names the sealed blocks, which lead the table; `known_hashes` is the same chain, as far as it was
+    ever computed. `admission_number` is given by the scheduler, and breaks ties.
+    """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
@@ -53,6 +57,8 @@ class Sequence:
     num_cached_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
+    known_hashes: list[bytes] = field(default_factory=list)
+    admission_number: int = 0
 
     @property
     def num_prompt_tokens(self) -> int:
