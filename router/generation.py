@@ -1,6 +1,6 @@
 """From a client's request to text: the one path behind both fronts, and the seam to what runs the tokens.
 
-    check -> tokenise -> resolve -> Backend.submit -> token deltas -> detokenise -> match stop strings -> text deltas
+check -> tokenise -> resolve -> Backend.submit -> token deltas -> detokenise -> match stop strings -> text deltas
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationDelta:
-    """`text` may trail `token_ids`, whose first stands at `index`: half characters and half stop strings are held back."""
+    """`index` is that of the first token. `text` may trail: half characters and half stop strings are held back."""
 
     request_id: str
     index: int
@@ -90,9 +90,7 @@ class GenerationDelta:
 class TextGenerator:
     """Both fronts stand on this; it holds nothing between requests."""
 
-    def __init__(
-        self, backend: Backend, text: Tokenizer, model_info: ModelInfo, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, text: Tokenizer, model_info: ModelInfo, limits: Limits | None = None) -> None:
         self.backend = backend
         self.text = text
         self.model_info = model_info
@@ -106,9 +104,9 @@ class TextGenerator:
         """
         with self.metrics.request() as observed:
             admitted = await self._admit(request)
-            observed.admitted(len(admitted.prompt_token_ids))
             output = _Output(self.text, admitted, request.sampling.stop)
             stream = self.backend.submit(admitted)
+            observed.admitted(len(admitted.prompt_token_ids))
             try:
                 async for token_delta in stream:
                     delta = output.take(token_delta)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cluster.text.checkpoint_json import eos_token_ids, read_json
+from cluster.text.checkpoint_json import read_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +16,10 @@ class ModelInfo:
     eos_token_ids: frozenset[int]
 
     @classmethod
-    def from_checkpoint(cls, path: Path, *, model: str, max_model_len: int | None = None) -> Self:
-        """`model` is the name it is served under. Raises CheckpointTextError naming the file."""
+    def from_checkpoint(
+        cls, path: Path, *, model: str, eos_token_ids: frozenset[int], max_model_len: int | None = None
+    ) -> Self:
+        """`model` is the name it is served under; the eos ids are the tokenizer's. Raises CheckpointTextError."""
         config = read_json(path / "config.json", required=("architectures", "vocab_size", "max_position_embeddings"))
         context = config["max_position_embeddings"]
         return cls(
@@ -25,5 +27,5 @@ class ModelInfo:
             architecture=config["architectures"][0],
             max_model_len=context if max_model_len is None else min(context, max_model_len),
             vocab_size=config["vocab_size"],
-            eos_token_ids=eos_token_ids(path),
+            eos_token_ids=eos_token_ids,
         )

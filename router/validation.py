@@ -101,7 +101,6 @@ def resolve_sampling(
     return params
 
 
-
 def _check_numbers(params: SamplingParams, limits: Limits) -> None:
     _check_range("temperature", params.temperature, 0.0, limits.max_temperature)
     if not 0.0 < params.top_p <= 1.0:

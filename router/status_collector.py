@@ -1,0 +1,70 @@
+"""The cluster's status as Prometheus gauges, made anew at each scrape."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cluster.pb import baton_pb2
+
+INSTANCE_GAUGES = (
+    "num_waiting",
+    "num_running",
+    "num_blocks",
+    "num_free_blocks",
+    "num_reserved_blocks",
+    "num_leaked_blocks",
+)
+LINK_GAUGES = (("alpha_s", "baton:link_alpha_seconds"), ("beta_bytes_per_s", "baton:link_beta_bytes_per_second"))
+LINK_COUNTERS = ("num_transfers", "num_bytes", "num_failures")
+
+
+class StatusCollector(Collector):
+    def __init__(self, model: str, status: Callable[[], baton_pb2.ClusterStatus]) -> None:
+        self._model = model
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # asked at registration, when there is no status yet
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        yield self._gauge("vllm:num_requests_running", "Requests in execution", status.num_running_requests)
+        yield self._gauge("vllm:num_requests_waiting", "Requests in the router's queue", status.num_waiting_requests)
+        num_blocks = sum(instance.num_blocks for instance in status.instances)
+        num_free = sum(instance.num_free_blocks for instance in status.instances)
+        usage = 1 - num_free / num_blocks if num_blocks else 0.0
+        yield self._gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use; 1 is all", usage)
+        yield from _instance_metrics(status.instances)
+        yield from _link_metrics(status.links)
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=("model_name",))
+        family.add_metric((self._model,), value)
+        return family
+
+
+def _instance_metrics(instances: Iterable[baton_pb2.InstanceStatus]) -> Iterator[Metric]:
+    for field in INSTANCE_GAUGES:
+        family = GaugeMetricFamily(
+            f"baton:instance_{field}", "Of an instance, as it last said", labels=("instance", "role", "status")
+        )
+        for instance in instances:
+            family.add_metric((instance.instance, instance.role, instance.status), getattr(instance, field))
+        yield family
+
+
+def _link_metrics(links: Iterable[baton_pb2.LinkStatus]) -> Iterator[Metric]:
+    labels = ("source", "target", "transport")
+    families: list[tuple[str, GaugeMetricFamily | CounterMetricFamily]] = [
+        (field, GaugeMetricFamily(name, "Measured on the link's transfers", labels=labels))
+        for field, name in LINK_GAUGES
+    ]
+    families += [
+        (field, CounterMetricFamily(f"baton:link_{field}", "Over the link's life", labels=labels))
+        for field in LINK_COUNTERS
+    ]
+    for field, family in families:
+        for link in links:
+            family.add_metric((link.source, link.target, link.transport), getattr(link, field))
+        yield family
