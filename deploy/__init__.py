@@ -1,0 +1,1 @@
+"""From a YAML to a running cluster: command line, controller, workloads and benchmarks."""

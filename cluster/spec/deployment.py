@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cluster.instance.config import EngineConfig, HandoverConfig, LinkConfig
+from cluster.instance.config import EngineConfig, HandoverConfig
+from cluster.links.config import LinkConfig, Transport
 from cluster.spec.pool import Pool
 from cluster.spec.schema import Count, Name, Part, Seconds
 
@@ -24,7 +25,7 @@ class Model(Part):
 
 
 class Links(Part):
-    transport: Literal["auto", "shm", "tcp"] = _LINKS.transport  # type: ignore[assignment]
+    transport: Transport = _LINKS.transport
     """auto: shared memory between instances of one host, TCP between hosts."""
 
     checksum: bool = _LINKS.checksum

@@ -1,0 +1,206 @@
+"""Keeps what runs equal to what was asked for: starts the router and the instances, and makes again what has died.
+
+The reconcile loop starts lives; a life is one task: create, start, RUNNING, until_gone, GONE, which wakes the loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from cluster.instance.config import InstanceInfo
+from cluster.spec.deployment import Deployment
+from deploy.errors import MemberFailed
+from deploy.events import Event, EventKind, EventLog
+from deploy.reconcile import Life, Observed, gone, next_retry_s, running, started, to_create
+from deploy.target import InstanceTarget, instance_targets, router_config
+from router.config import RouterConfig, RouterInfo
+
+ROUTER = "router"
+_PROGRESS_INTERVAL_S = 0.5
+_STOP_TIMEOUT_S = 2.0
+
+
+log = logging.getLogger(__name__)
+
+
+class Member(Protocol):
+    """One life of the router or of an instance, in a process of its own. A call to one that is gone: MemberFailed."""
+
+    async def start(self) -> InstanceInfo | RouterInfo: ...
+    async def progress(self) -> str: ...
+    async def set_instances(self, infos: list[InstanceInfo]) -> None: ...  # the router only
+    async def until_gone(self) -> None: ...  # ends in MemberFailed
+    async def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Cluster(Protocol):
+    """Makes processes; their start is not awaited."""
+
+    def create_instance(self, target: InstanceTarget) -> Member: ...
+    def create_router(self, config: RouterConfig) -> Member: ...
+
+
+class Controller:
+    """In one event loop. `draw_term` gives each life of the router a greater term."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        cluster: Cluster,
+        *,
+        draw_term: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._deployment, self._cluster = deployment, cluster
+        self._draw_term, self._clock, self._sleep = draw_term, clock, sleep
+        self._targets = {target.name: target for target in instance_targets(deployment)}
+        self._observed: dict[str, Observed] = {}
+        self._members: dict[str, Member] = {}
+        self._infos: dict[str, InstanceInfo] = {}
+        self._changed = asyncio.Event()
+        self._telling = asyncio.Lock()
+        self._first_failure: MemberFailed | None = None
+        self._router_info: RouterInfo | None = None
+        self._log = EventLog()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def up(self) -> RouterInfo:
+        """Everything started, in parallel; MemberFailed, with nothing left running, when one cannot start."""
+        self._spawn(self._reconcile())
+        while not (self._is_complete() or self._first_failure):
+            await self._next_change()
+        if self._first_failure:
+            await self._end(EventKind.FAILED, str(self._first_failure))
+            raise self._first_failure
+        await self._tell_router()
+        assert self._router_info is not None
+        fronts = f"gRPC {self._router_info.grpc_address}, HTTP http://{self._router_info.http_address}"
+        self._log.add(EventKind.READY, text=fronts)
+        return self._router_info
+
+    async def stop(self) -> None:
+        await self._end(EventKind.STOPPED, "")
+
+    async def events(self, number: int) -> list[Event]:
+        """Those after the first `number`; waits until there are some."""
+        return await self._log.after(number)
+
+    def _is_complete(self) -> bool:
+        names = {ROUTER, *self._targets}
+        return all(name in self._observed and self._observed[name].life is Life.RUNNING for name in names)
+
+    async def _reconcile(self) -> None:
+        while True:
+            for name in to_create((ROUTER, *self._targets), self._observed, self._clock()):
+                self._observe(name, started(self._observed.get(name), self._clock()))
+                self._spawn(self._live(name))
+            await self._next_change(next_retry_s(self._observed))
+
+    async def _live(self, name: str) -> None:
+        member = self._members[name] = self._create(name)
+        self._log.add(EventKind.STARTING, name)
+        try:
+            await self._start(name, member)
+            await self._tell_router()
+            await member.until_gone()
+        except MemberFailed as error:
+            await self._on_gone(name, error)
+        finally:
+            member.kill()
+
+    def _create(self, name: str) -> Member:
+        if name == ROUTER:
+            return self._cluster.create_router(router_config(self._deployment, self._draw_term()))
+        return self._cluster.create_instance(self._targets[name])
+
+    async def _start(self, name: str, member: Member) -> None:
+        progress = self._spawn(self._follow(name, member))
+        try:
+            info = await member.start()
+        finally:
+            progress.cancel()
+        if isinstance(info, RouterInfo):
+            self._router_info = info
+        else:
+            self._infos[name] = info
+        self._observe(name, running(self._observed[name], self._clock()))
+        self._log.add(EventKind.RUNNING, name)
+
+    async def _follow(self, name: str, member: Member) -> None:
+        """Shows what a member says of its start, until it is cancelled; the start itself tells of failures."""
+        shown = ""
+        with contextlib.suppress(MemberFailed):
+            while True:
+                text = await member.progress()
+                if text != shown:
+                    self._log.add(EventKind.PROGRESS, name, text)
+                shown = text
+                await self._sleep(_PROGRESS_INTERVAL_S)
+
+    async def _on_gone(self, name: str, error: MemberFailed) -> None:
+        self._infos.pop(name, None)
+        self._first_failure = self._first_failure or MemberFailed(f"{name}: {error}")
+        self._observe(name, gone(self._observed[name], self._clock()))
+        delay_s = self._observed[name].retry_at_s - self._clock()
+        self._log.add(EventKind.GONE, name, f"{error}; made again in {delay_s:.1f} s")
+        await self._tell_router()
+
+    async def _tell_router(self) -> None:
+        """Which instances there are now; a router yet to come is told later. One call at a time: none overtakes."""
+        async with self._telling:
+            if ROUTER in self._observed and self._observed[ROUTER].life is Life.RUNNING:
+                with contextlib.suppress(MemberFailed):
+                    await self._members[ROUTER].set_instances(list(self._infos.values()))
+
+    def _observe(self, name: str, observed: Observed) -> None:
+        self._observed[name] = observed
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _next_change(self, until_s: float | None = None) -> None:
+        """Until something is observed, or `until_s` by the clock."""
+        waits: list[Coroutine[Any, Any, Any]] = [self._changed.wait()]
+        if until_s is not None:
+            waits.append(self._wait(until_s - self._clock()))
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _wait(self, delay_s: float) -> None:
+        await self._sleep(max(0.0, delay_s))
+
+    async def _end(self, kind: EventKind, text: str) -> None:
+        """The router first, so that clients are told; what does not end in time is killed."""
+        for task in self._tasks:
+            task.cancel()
+        if router := self._members.pop(ROUTER, None):
+            await _stop(router)
+        await asyncio.gather(*map(_stop, self._members.values()))
+        self._members.clear()
+        self._log.add(kind, text=text)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("the controller lost a task", exc_info=error)
+
+
+async def _stop(member: Member) -> None:
+    with contextlib.suppress(MemberFailed, TimeoutError):
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await member.stop()
+    member.kill()

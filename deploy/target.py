@@ -1,0 +1,69 @@
+"""What should run: the instances and the router that a deployment asks for."""
+
+from dataclasses import dataclass
+
+from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig
+from cluster.links.config import LinkConfig
+from cluster.role import InstanceRole
+from cluster.spec.deployment import Deployment
+from cluster.spec.pool import Pool
+from router.config import RouterConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceTarget:
+    """`memory_bytes` 0: not limited."""
+
+    config: InstanceConfig
+    num_cpus: float
+    num_gpus: float
+    memory_bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+def instance_targets(deployment: Deployment) -> tuple[InstanceTarget, ...]:
+    return tuple(
+        InstanceTarget(
+            config=_instance_config(deployment, pool, name),
+            num_cpus=pool.resources.cpus,
+            num_gpus=pool.resources.gpus,
+            memory_bytes=pool.resources.memory or 0,
+        )
+        for pool in deployment.spec.pools
+        for name in pool.instance_names()
+    )
+
+
+def _instance_config(deployment: Deployment, pool: Pool, name: str) -> InstanceConfig:
+    spec = deployment.spec
+    engine = pool.engine.model_dump()
+    engine["num_threads"] = pool.engine.num_threads or max(1, int(pool.resources.cpus))
+    return InstanceConfig(
+        name=name,
+        role=InstanceRole(pool.role),
+        model_path=spec.model.path,
+        engine=EngineConfig(**engine, dtype=spec.model.dtype, max_model_len=spec.model.max_model_len),
+        links=LinkConfig(**spec.links.model_dump()),
+        handover=HandoverConfig(**spec.handover.model_dump()),
+        front_timeout_s=spec.router.suspect_after_s,
+    )
+
+
+def router_config(deployment: Deployment, term: int) -> RouterConfig:
+    spec = deployment.spec
+    return RouterConfig(
+        name="router",
+        deployment=deployment.metadata.name,
+        model_name=spec.model.served_model_name or spec.model.path,
+        model_path=spec.model.path,
+        term=term,
+        grpc_host=spec.fronts.grpc.host,
+        grpc_port=spec.fronts.grpc.port,
+        http_host=spec.fronts.http.host,
+        http_port=spec.fronts.http.port,
+        max_model_len=spec.model.max_model_len,
+        **spec.router.model_dump(),
+    )

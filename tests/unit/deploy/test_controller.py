@@ -1,0 +1,250 @@
+import asyncio
+
+import pytest
+
+from cluster.instance.config import InstanceConfig, InstanceInfo
+from cluster.role import InstanceRole
+from cluster.spec.deployment import Deployment
+from deploy.controller import Controller
+from deploy.errors import MemberFailed
+from deploy.events import EventKind
+from deploy.target import instance_targets
+from router.config import RouterConfig, RouterInfo
+
+pytestmark = pytest.mark.unit
+
+
+class FakeMember:
+    """A process that starts when it is told to, and dies when it is told to."""
+
+    def __init__(self, info, *, error=None):
+        self.info, self.error = info, error
+        self.death = asyncio.get_running_loop().create_future()
+        self.instances = []
+        self.stopped = self.killed = False
+
+    async def start(self):
+        if self.error:
+            raise MemberFailed(self.error)
+        return self.info
+
+    async def progress(self):
+        return "loading"
+
+    async def set_instances(self, infos):
+        self.instances.append(sorted((info.name, info.incarnation) for info in infos))
+
+    async def until_gone(self):
+        raise MemberFailed(await self.death)
+
+    async def stop(self):
+        self.stopped = True
+
+    def kill(self):
+        self.killed = True
+
+
+class FakeCluster:
+    """`errors`: what goes wrong with the first life of a member."""
+
+    def __init__(self, **errors):
+        self.errors = errors
+        self.lives = {}
+
+    def create_instance(self, target):
+        life = len(self.lives.get(target.name, ()))
+        return self._add(target.name, make_info(target.config, incarnation=life))
+
+    def create_router(self, config):
+        info = RouterInfo(name="router", term=config.term, grpc_address="g:1", http_address="h:2", pid=1)
+        return self._add("router", info)
+
+    def _add(self, name, info):
+        member = FakeMember(info, error=self.errors.pop(name.replace("-", "_"), None))
+        self.lives.setdefault(name, []).append(member)
+        return member
+
+    def __getitem__(self, name):
+        return self.lives[name][-1]
+
+    def all_lives(self):
+        return [member for lives in self.lives.values() for member in lives]
+
+
+class FakeTime:
+    """`sleep` ends when the test moves the clock."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.sleepers = []
+
+    def clock(self):
+        return self.now_s
+
+    async def sleep(self, delay_s):
+        woken = asyncio.get_running_loop().create_future()
+        self.sleepers.append((self.now_s + delay_s, woken))
+        await woken
+
+    def advance(self, delay_s):
+        self.now_s += delay_s
+        for until_s, woken in self.sleepers:
+            if until_s <= self.now_s and not woken.done():
+                woken.set_result(None)
+
+
+def make_info(config: InstanceConfig, incarnation: int) -> InstanceInfo:
+    return InstanceInfo(
+        name=config.name,
+        incarnation=incarnation,
+        role=config.role,
+        address="a:1",
+        link_address="a:2",
+        pid=1,
+        num_blocks=10,
+        block_size=16,
+        max_model_len=100,
+        saturation_tokens=64,
+    )
+
+
+def make_deployment(**spec) -> Deployment:
+    pools = [{"name": "p", "role": "prefill"}, {"name": "d", "role": "decode", "replicas": 2}]
+    document = {"apiVersion": "baton/v1", "kind": "Deployment", "metadata": {"name": "test"}}
+    return Deployment.model_validate({**document, "spec": {"model": {"path": "/model"}, "pools": pools, **spec}})
+
+
+def make_controller(cluster, time=None):
+    time = time or FakeTime()
+    terms = iter(range(1, 100))
+    return Controller(make_deployment(), cluster, draw_term=lambda: next(terms), clock=time.clock, sleep=time.sleep)
+
+
+async def settle():
+    """Lets everything run that can run without time passing."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+async def test_up_starts_all_and_tells_the_router_of_all():
+    cluster = FakeCluster()
+    controller = make_controller(cluster)
+    info = await controller.up()
+    assert info.grpc_address == "g:1"
+    assert set(cluster.lives) == {"router", "p-0", "d-0", "d-1"}
+    assert cluster["router"].instances[-1] == [("d-0", 0), ("d-1", 0), ("p-0", 0)]
+    events = await controller.events(0)
+    assert events[-1].kind is EventKind.READY
+    assert {event.member for event in events if event.kind is EventKind.RUNNING} == set(cluster.lives)
+    await controller.stop()
+
+
+@pytest.mark.parametrize("failing", ["p-0", "d-1", "router"])
+async def test_what_cannot_start_brings_everything_down(failing):
+    cluster = FakeCluster(**{failing.replace("-", "_"): "no such file"})
+    controller = make_controller(cluster)
+    with pytest.raises(MemberFailed, match=f"{failing}: no such file"):
+        await controller.up()
+    await settle()
+    assert all(member.killed for member in cluster.all_lives())
+    assert (await controller.events(0))[-1].kind is EventKind.FAILED
+
+
+async def test_a_dead_instance_is_taken_from_the_router_and_its_next_life_given_to_it():
+    cluster, time = FakeCluster(), FakeTime()
+    controller = make_controller(cluster, time)
+    await controller.up()
+    cluster["d-0"].death.set_result("killed")
+    await settle()
+    assert cluster["router"].instances[-1] == [("d-1", 0), ("p-0", 0)]
+    assert len(cluster.lives["d-0"]) == 1
+    assert cluster["d-0"].killed
+    time.advance(0.5)
+    await settle()
+    assert cluster["router"].instances[-1] == [("d-0", 1), ("d-1", 0), ("p-0", 0)]
+    assert [event.text for event in await controller.events(0) if event.kind is EventKind.GONE] == [
+        "killed; made again in 0.5 s"
+    ]
+    await controller.stop()
+
+
+async def test_a_life_that_cannot_start_again_is_tried_again():
+    cluster, time = FakeCluster(), FakeTime()
+    controller = make_controller(cluster, time)
+    await controller.up()
+    cluster.errors["d_0"] = "out of memory"
+    cluster["d-0"].death.set_result("killed")
+    await settle()
+    time.advance(0.5)
+    await settle()
+    assert len(cluster.lives["d-0"]) == 2
+    time.advance(1.0)
+    await settle()
+    assert cluster["router"].instances[-1] == [("d-0", 2), ("d-1", 0), ("p-0", 0)]
+    await controller.stop()
+
+
+async def test_a_dead_router_is_made_again_with_a_greater_term_and_told_of_all():
+    cluster, time = FakeCluster(), FakeTime()
+    controller = make_controller(cluster, time)
+    await controller.up()
+    cluster["router"].death.set_result("killed")
+    await settle()
+    time.advance(0.5)
+    await settle()
+    first, second = cluster.lives["router"]
+    assert second.info.term > first.info.term
+    assert second.instances[-1] == [("d-0", 0), ("d-1", 0), ("p-0", 0)]
+    await controller.stop()
+
+
+async def test_stop_ends_all_and_makes_nothing_again():
+    cluster, time = FakeCluster(), FakeTime()
+    controller = make_controller(cluster, time)
+    await controller.up()
+    await controller.stop()
+    time.advance(100.0)
+    await settle()
+    assert all(member.stopped and member.killed for member in cluster.all_lives())
+    assert len(cluster.all_lives()) == 4
+    assert (await controller.events(0))[-1].kind is EventKind.STOPPED
+
+
+async def test_events_are_waited_for():
+    controller = make_controller(FakeCluster())
+    waiting = asyncio.ensure_future(controller.events(0))
+    await settle()
+    assert not waiting.done()
+    await controller.up()
+    assert (await waiting)[0].kind is EventKind.STARTING
+    await controller.stop()
+
+
+def test_targets_carry_the_options_of_their_pool():
+    pools = [
+        {
+            "name": "all",
+            "role": "mixed",
+            "replicas": 2,
+            "resources": {"cpus": 2.0, "memory": "1GiB"},
+            "engine": {"max_num_seqs": 7},
+        }
+    ]
+    deployment = make_deployment(pools=pools, model={"path": "/m", "dtype": "bfloat16"}, links={"transport": "tcp"})
+    first, second = instance_targets(deployment)
+    assert (first.name, second.name) == ("all-0", "all-1")
+    assert (first.num_cpus, first.memory_bytes) == (2.0, 1 << 30)
+    assert first.config.role is InstanceRole.MIXED
+    assert (first.config.engine.max_num_seqs, first.config.engine.num_threads) == (7, 2)
+    assert (first.config.engine.dtype, first.config.links.transport) == ("bfloat16", "tcp")
+
+
+def test_the_router_is_told_the_options_of_the_yaml():
+    from deploy.target import router_config
+
+    deployment = make_deployment(
+        router={"max_queued_requests": 3}, fronts={"grpc": {"port": 1}, "http": {"host": "0.0.0.0", "port": 2}}
+    )
+    config: RouterConfig = router_config(deployment, term=9)
+    assert (config.deployment, config.term, config.max_queued_requests) == ("test", 9, 3)
+    assert (config.grpc_port, config.http_host, config.http_port) == (1, "0.0.0.0", 2)
