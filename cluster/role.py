@@ -1,8 +1,8 @@
 """Role is data: what an instance does differently when it prefills, decodes, or both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 
 class InstanceRole(Enum):
@@ -19,15 +19,14 @@ class InstanceStatus(Enum):
     FAILED = "FAILED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolePolicy:
-    """`prefills_to_saturation`: a step's token budget is the saturation length L_m (DistServe, section 4.3), not the
-    configured one. `admission_watermark`: the share of blocks that incoming KV must leave free, for running sequences
-    to grow into before one has to be preempted.
-    """
+class RolePolicy(Protocol):
+    """Pure choices; each pool brings its own, and `deploy` hands every instance the whole table."""
 
-    prefills_to_saturation: bool
-    admission_watermark: float
+    def token_budget(self, saturation_tokens: int, max_num_seqs: int) -> int:
+        """Tokens per step, unless the deployment says how many. `saturation_tokens` is L_m (DistServe, section 4.3)."""
+
+    def watermark_blocks(self, num_blocks: int) -> int:
+        """Blocks that incoming KV must leave free, for the running sequences to grow into."""
 
 
 RolePolicies = Mapping[InstanceRole, RolePolicy]

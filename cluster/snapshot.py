@@ -8,7 +8,10 @@ from cluster.role import InstanceRole, InstanceStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSnapshot:
-    """A link in use, named and measured; `alpha_s` and `beta_bytes_per_s` are None until enough has moved."""
+    """A link in use, named and measured: a transfer of n bytes takes `alpha_s + n / beta_bytes_per_s` (0: none yet).
+
+    `note` says why the transport is not the better one, or what failed last.
+    """
 
     source: str
     target: str
@@ -16,8 +19,9 @@ class LinkSnapshot:
     num_transfers: int = 0
     num_bytes: int = 0
     num_failures: int = 0
-    alpha_s: float | None = None
-    beta_bytes_per_s: float | None = None
+    alpha_s: float = 0.0
+    beta_bytes_per_s: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

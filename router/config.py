@@ -25,7 +25,6 @@ class RouterConfig:
     max_queued_requests: int = 1024
     request_timeout_s: float | None = 600.0
     suspect_after_s: float = 2.0
-    heartbeat_interval_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,7 @@ class InstanceConnection:
         """One stream from hello to end; returns why it ended."""
         outgoing: asyncio.Queue[instance_pb2.FrontMessage] = asyncio.Queue()
         outgoing.put_nowait(instance_pb2.FrontMessage(hello=self._hello))
+        beating = asyncio.create_task(self._beat(outgoing))
         call = stub.Serve(_drain(outgoing))
         clock = asyncio.get_running_loop().time
         try:
@@ -90,7 +91,14 @@ class InstanceConnection:
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"
         finally:
+            beating.cancel()
             call.cancel()
+
+    async def _beat(self, outgoing: asyncio.Queue[instance_pb2.FrontMessage]) -> None:
+        """So that the instance knows of us while there is nothing to say."""
+        while True:
+            await asyncio.sleep(self._suspect_after_s / 4)
+            outgoing.put_nowait(instance_pb2.FrontMessage(heartbeat=instance_pb2.Heartbeat()))
 
     def _take(self, message: instance_pb2.InstanceMessage, outgoing: asyncio.Queue[instance_pb2.FrontMessage]) -> None:
         kind = message.WhichOneof("message")

@@ -1,6 +1,6 @@
 """The global router: takes requests in, decides where they run, and relays what they say.
 
-client -> front -> submit -> ledger + queue -> scheduler -> Dispatch -> instances -> TokenUpdate -> ledger -> stream -> client
+client -> front -> submit -> ledger, queue -> scheduler -> Dispatch -> instances -> TokenUpdate -> ledger -> stream
 All of it runs in one event loop; the ledger and the scheduler decide, this carries out.
 """
 

@@ -19,8 +19,8 @@ from router.policies import Decision, DispatchPolicy, InstanceView, RequestView
 class Member:
     """An instance that can be dispatched to.
 
-    `unseen`: prompt tokens of the dispatches that its last snapshot did not know, by their number. `num_tokens`: of each
-    request that runs here or is to.
+    `unseen`: prompt tokens of the dispatches that its last snapshot did not know, by their number.
+    `num_tokens`: of each request that runs here or is to.
     """
 
     place: Place

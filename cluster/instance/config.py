@@ -1,18 +1,9 @@
 """What an instance is told when it is made, and what it tells once it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cluster.links.config import LinkConfig
 from cluster.role import InstanceRole
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkConfig:
-    """`transport`: auto, shm or tcp."""
-
-    transport: str = "auto"
-    checksum: bool = True
-    setup_timeout_s: float = 5.0
-    transfer_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +37,16 @@ class InstanceConfig:
     role: InstanceRole
     model_path: str
     host: str = "127.0.0.1"
-    engine: EngineConfig = EngineConfig()
-    links: LinkConfig = LinkConfig()
-    handover: HandoverConfig = HandoverConfig()
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    links: LinkConfig = field(default_factory=LinkConfig)
+    handover: HandoverConfig = field(default_factory=HandoverConfig)
     snapshot_interval_s: float = 0.25
     front_timeout_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceInfo:
-    """One life of an instance, and where to reach it."""
+    """One life of an instance, and where to reach it. `saturation_tokens`: L_m, as measured when it started."""
 
     name: str
     incarnation: int

@@ -33,6 +33,7 @@ class Inbound:
         activate: Callable[[Sequence, Pass], None],
     ) -> None:
         self._scheduler = scheduler
+        self._blocks = scheduler.block_manager
         self._slots = slots
         self._checksums = checksums
         self._emit = emit
@@ -66,7 +67,7 @@ class Inbound:
             return
         if holds or message.request_id in self._scheduler.sequences:
             self._refuse(source, message.request_id, message.epoch, "this instance has the request already")
-        elif not self._scheduler.can_ever_hold(message.num_tokens):
+        elif self._blocks.num_blocks_for(message.num_tokens) > self._blocks.num_blocks:
             self._refuse(source, message.request_id, message.epoch, f"no room for {message.num_tokens} tokens, ever")
         else:
             self._receivers[key] = HandoverReceiver(source, message)
@@ -93,7 +94,7 @@ class Inbound:
         reservation = self._num_reservations
         self._sequences[key] = sequence
         self._by_reservation[reservation] = key
-        self._slots.open(reservation, reserve.epoch, sequence.block_table[num_cached:], num_cached)
+        self._slots.open(reservation, reserve.epoch, tuple(sequence.block_table[num_cached:]), num_cached)
         self._carry_out(key, receiver.on_room(reservation, num_cached))
         return True
 

@@ -58,6 +58,7 @@ class Outbound:
         sequence, handover = hosted.sequence, hosted.handover
         assert handover is not None
         self._scheduler.freeze(hosted.request_id)
+        hosted.is_frozen = True
         num_blocks = -(-sequence.num_computed_tokens // self._blocks.block_size)
         frozen = handover.on_frozen(num_blocks, sequence.num_computed_tokens, hosted.state(), now_s)
         self._carry_out(hosted, frozen)
@@ -120,13 +121,17 @@ class Outbound:
                 case Transfer(reservation, first_block, num_blocks):
                     self._transfer(hosted, handover.grant, reservation, first_block, num_blocks)
                 case RunOn(reason):
-                    self._scheduler.thaw(hosted.request_id)
-                    epoch = handover.grant.epoch
-                    refused = GrantRefused(request_id=hosted.request_id, epoch=epoch, reason=reason)
-                    self._emit(ToFront(hosted.front, refused))
+                    self._run_on(hosted, handover.grant, reason)
                 case Release():
                     self._scheduler.remove(hosted.request_id, SequenceStatus.FINISHED_ABORTED)
                     self._release(hosted)
+
+    def _run_on(self, hosted: Hosted, grant: Grant, reason: str) -> None:
+        if hosted.is_frozen:
+            self._scheduler.thaw(hosted.request_id)
+            hosted.is_frozen = False
+        refused = GrantRefused(request_id=hosted.request_id, epoch=grant.epoch, reason=reason)
+        self._emit(ToFront(hosted.front, refused))
 
     def _transfer(self, hosted: Hosted, grant: Grant, reservation: int, first_block: int, num_blocks: int) -> None:
         """Blocks stay pinned until the link says that it is done with them, whoever frees them meanwhile (law 9)."""

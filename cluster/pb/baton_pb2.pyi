@@ -191,7 +191,7 @@ class InstanceStatus(_message.Message):
     def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class LinkStatus(_message.Message):
-    __slots__ = ("source", "target", "transport", "num_transfers", "num_bytes", "beta_bytes_per_s", "alpha_s", "num_failures")
+    __slots__ = ("source", "target", "transport", "num_transfers", "num_bytes", "beta_bytes_per_s", "alpha_s", "num_failures", "note")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +200,7 @@ class LinkStatus(_message.Message):
     BETA_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     ALPHA_S_FIELD_NUMBER: _ClassVar[int]
     NUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     source: str
     target: str
     transport: str
@@ -208,4 +209,5 @@ class LinkStatus(_message.Message):
     beta_bytes_per_s: float
     alpha_s: float
     num_failures: int
-    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., transport: _Optional[str] = ..., num_transfers: _Optional[int] = ..., num_bytes: _Optional[int] = ..., beta_bytes_per_s: _Optional[float] = ..., alpha_s: _Optional[float] = ..., num_failures: _Optional[int] = ...) -> None: ...
+    note: str
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., transport: _Optional[str] = ..., num_transfers: _Optional[int] = ..., num_bytes: _Optional[int] = ..., beta_bytes_per_s: _Optional[float] = ..., alpha_s: _Optional[float] = ..., num_failures: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...

@@ -54,6 +54,7 @@ def link_to_pb(link: LinkSnapshot) -> baton_pb2.LinkStatus:
         num_failures=link.num_failures,
         alpha_s=link.alpha_s,
         beta_bytes_per_s=link.beta_bytes_per_s,
+        note=link.note,
     )
 
 
@@ -65,6 +66,7 @@ def _link_from_pb(link: baton_pb2.LinkStatus) -> LinkSnapshot:
         num_transfers=link.num_transfers,
         num_bytes=link.num_bytes,
         num_failures=link.num_failures,
-        alpha_s=link.alpha_s if link.HasField("alpha_s") else None,
-        beta_bytes_per_s=link.beta_bytes_per_s if link.HasField("beta_bytes_per_s") else None,
+        alpha_s=link.alpha_s,
+        beta_bytes_per_s=link.beta_bytes_per_s,
+        note=link.note,
     )

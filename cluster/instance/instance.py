@@ -1,0 +1,179 @@
+"""The body of an actor: an engine in a thread of its own, links, and the service that fronts and peers speak to.
+
+front --Serve--> Fronts --post--> StepLoop: core.step() --effects--> Fronts, Sources, Receivers (in the event loop)
+                                                                \\--> links (threads of their own)
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import grpc
+
+from cluster.instance.checksums import KvChecksums
+from cluster.instance.config import InstanceConfig, InstanceInfo
+from cluster.instance.core import InstanceCore
+from cluster.instance.effects import Effect, StartTransfer, ToFront, ToReceiver, ToSource
+from cluster.instance.fronts import Fronts
+from cluster.instance.link_events import LinkEvents
+from cluster.instance.loading import LoadedEngine, load_engine
+from cluster.instance.peers import Receivers, Sources
+from cluster.instance.servicer import InstanceServicer
+from cluster.instance.step_loop import StepLoop
+from cluster.links.link_listener import LinkListener
+from cluster.links.outgoing_links import OutgoingLinks
+from cluster.links.slot_table import SlotTable
+from cluster.messages import Holder
+from cluster.pb import instance_pb2, instance_pb2_grpc
+from cluster.role import InstanceStatus, RolePolicies, RolePolicy
+from cluster.snapshot import InstanceSnapshot, LinkSnapshot
+from cluster.wire.channel import CHANNEL_OPTIONS
+from cluster.wire.values import holder_to_pb
+
+Loader = Callable[[InstanceConfig, RolePolicy, Callable[[str], None]], LoadedEngine]
+
+log = logging.getLogger(__name__)
+
+
+class Instance:
+    """`start()` once, in an event loop; then it serves until `stop()` or until `failed` is set."""
+
+    def __init__(self, config: InstanceConfig, policies: RolePolicies, *, load: Loader = load_engine) -> None:
+        self.config = config
+        self.progress = "starting"
+        self.failed = asyncio.Event()
+        # Nanoseconds since the epoch: no two lives of an instance share one, whatever machine they are on.
+        self.holder = Holder(config.name, time.time_ns())
+        self._policy = policies[config.role]
+        self._load = load
+
+    async def start(self) -> InstanceInfo:
+        """Raises CheckpointError or ValueError for a model that cannot be served, OSError for a host not ours."""
+        self._loop = asyncio.get_running_loop()
+        loaded = await asyncio.to_thread(self._load, self.config, self._policy, self._say)
+        self._assemble(loaded)
+        self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
+        instance_pb2_grpc.add_InstanceServicer_to_server(InstanceServicer(self._fronts, self._sources), self._server)
+        port = self._server.add_insecure_port(f"{self.config.host}:0")
+        self.info = self._describe(loaded, f"{self.config.host}:{port}")
+        self._hello.CopyFrom(self._hello_of(self.info))
+        self._steps.start()
+        await self._server.start()
+        self._reporting = asyncio.create_task(self._report())
+        self._say("running")
+        return self.info
+
+    def _assemble(self, loaded: LoadedEngine) -> None:
+        config = self.config
+        self._memory = loaded.memory
+        self._hello = instance_pb2.InstanceHello()
+        events = LinkEvents()
+        slots = SlotTable(events.on_quiet)
+        checksums = KvChecksums(loaded.region, enabled=config.links.checksum)
+        self._core = InstanceCore(self.holder, config.role, loaded.engine, slots, checksums, config.handover)
+        self._steps = StepLoop(self._core, self._deliver, self._look, self._on_failure)
+        events.connect(self._core, self._steps)
+        self._links = OutgoingLinks(self.holder, loaded.region, config.links, events)
+        self._listener = LinkListener(self.holder, loaded.region, slots, config.links, events, host=config.host)
+        self._fronts = Fronts(self.holder, config, self._core, self._steps, self._hello)
+        self._sources = Sources(self.holder, self._core, self._steps)
+        self._receivers = Receivers(self.holder, self._core, self._steps)
+        self._snapshots: dict[str, InstanceSnapshot] = {}
+
+    def _say(self, progress: str) -> None:
+        self.progress = progress
+
+    def _describe(self, loaded: LoadedEngine, address: str) -> InstanceInfo:
+        blocks = loaded.engine.scheduler.block_manager
+        return InstanceInfo(
+            name=self.holder.instance,
+            incarnation=self.holder.incarnation,
+            role=self.config.role,
+            address=address,
+            link_address=self._listener.address,
+            pid=os.getpid(),
+            num_blocks=blocks.num_blocks,
+            block_size=blocks.block_size,
+            max_model_len=loaded.max_model_len,
+            saturation_tokens=loaded.saturation_tokens,
+        )
+
+    def _hello_of(self, info: InstanceInfo) -> instance_pb2.InstanceHello:
+        return instance_pb2.InstanceHello(
+            instance=holder_to_pb(self.holder),
+            role=info.role.value,
+            max_model_len=info.max_model_len,
+            num_blocks=info.num_blocks,
+            block_size=info.block_size,
+            saturation_tokens=info.saturation_tokens,
+            link_address=info.link_address,
+            pid=info.pid,
+        )
+
+    async def stop(self) -> None:
+        """Fronts see their streams end, and what they had here is let go of."""
+        self._reporting.cancel()
+        await self._server.stop(grace=None)
+        await self._receivers.close()
+        await asyncio.to_thread(self._steps.stop)
+        await asyncio.to_thread(self._links.close)
+        await asyncio.to_thread(self._listener.close)
+        self._memory.close()
+
+    # In the step loop's thread
+
+    def _deliver(self, effects: list[Effect]) -> None:
+        """Transfers start at once, from here; everything that is said goes through the event loop, in order."""
+        said = []
+        for effect in effects:
+            if isinstance(effect, StartTransfer):
+                self._links.send(effect.grant.link_address, effect.grant.receiver, effect.transfer)
+            else:
+                said.append(effect)
+        if said:
+            self._loop.call_soon_threadsafe(self._say_all, said)
+
+    def _look(self) -> None:
+        """Only this thread may look into the core; the event loop reports what was seen last."""
+        seen = {front: self._core.snapshot(front, InstanceStatus.RUNNING) for front in self._fronts.names}
+        self._loop.call_soon_threadsafe(self._snapshots.update, seen)
+
+    def _on_failure(self, error: BaseException) -> None:
+        self._say(f"failed: {error}")
+        self._loop.call_soon_threadsafe(self.failed.set)
+
+    # In the event loop
+
+    def _say_all(self, effects: list[ToFront | ToReceiver | ToSource]) -> None:
+        for effect in effects:
+            match effect:
+                case ToFront(front, message):
+                    self._fronts.tell(front, message)
+                case ToReceiver(grant, message):
+                    self._receivers.tell(grant, message)
+                case ToSource(source, message):
+                    self._sources.tell(source, message)
+
+    async def _report(self) -> None:
+        """Snapshots are the heartbeat too."""
+        while True:
+            self._fronts.report(self._snapshots, self._link_snapshots())
+            await asyncio.sleep(self.config.snapshot_interval_s)
+
+    def _link_snapshots(self) -> tuple[LinkSnapshot, ...]:
+        return tuple(
+            LinkSnapshot(
+                source=link.source,
+                target=link.target,
+                transport=link.transport,
+                num_transfers=link.num_transfers,
+                num_bytes=link.num_bytes,
+                num_failures=link.num_failures,
+                alpha_s=link.alpha_s,
+                beta_bytes_per_s=link.beta_bytes_per_s,
+                note=link.note or link.last_failure,
+            )
+            for link in self._links.status()
+        )

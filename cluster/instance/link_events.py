@@ -1,0 +1,30 @@
+"""What link threads report, handed to the step loop."""
+
+from functools import partial
+
+from cluster.instance.core import InstanceCore
+from cluster.instance.step_loop import StepLoop
+from cluster.messages import BlockTransfer
+
+
+class LinkEvents:
+    """Implements `SourceEvents` and `ReceiverEvents`; silent until it is connected."""
+
+    def connect(self, core: InstanceCore, steps: StepLoop) -> None:
+        self._core = core
+        self._steps = steps
+
+    def on_sent(self, transfer: BlockTransfer) -> None:
+        self._steps.post(partial(self._core.on_transfer_ended, transfer))
+
+    def on_send_failed(self, transfer: BlockTransfer, reason: str) -> None:
+        self._steps.post(partial(self._core.on_transfer_ended, transfer, reason))
+
+    def on_arrived(self, reservation: int, first_block: int, count: int, checksums: tuple[int, ...]) -> None:
+        self._steps.post(partial(self._core.on_arrived, reservation, first_block, count, checksums))
+
+    def on_bad(self, reservation: int, reason: str) -> None:
+        self._steps.post(partial(self._core.on_bad, reservation, reason))
+
+    def on_quiet(self, reservation: int) -> None:
+        self._steps.post(partial(self._core.on_quiet, reservation))
