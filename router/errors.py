@@ -32,8 +32,8 @@ class DuplicateRequest(BatonError):
 
 
 class InstanceLost(BatonError):
-    def __init__(self, instance: str) -> None:
-        super().__init__(f"instance {instance} was lost while it held the request")
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the instance that held the request was lost: {reason}")
 
 
 class NoInstance(BatonError):
