@@ -60,8 +60,10 @@ class Scheduler:
         return num_tokens < self._max_num_tokens
 
     def add(self, sequence: Sequence) -> None:
-        """Raises ValueError for an id that is here already, and for a sequence too long to yield one more token."""
+        """Raises ValueError for an id that is here already, for no tokens, and for too many to yield one more."""
         self._refuse_duplicate(sequence)
+        if sequence.num_tokens == 0:
+            raise ValueError(f"{sequence.request_id} has num_tokens 0: there is nothing to continue")
         self._refuse_too_long(sequence)
         self._roster.enter(sequence, SequenceStatus.WAITING)
 
@@ -174,8 +176,8 @@ class Scheduler:
     def _grow(self, sequence: Sequence, num_tokens: int, preempted: list[Sequence]) -> bool:
         """Takes blocks from lesser sequences. False: it is the least, and stalls with its blocks until others end.
 
-        To stall is better than to preempt itself: greater ones take its blocks if they need them, and if not, nothing is
-        recomputed.
+        To stall is better than to preempt itself: greater ones take its blocks if they need them, and if not, nothing
+        is recomputed.
         """
         while not self.block_manager.allocate(sequence, num_tokens):
             victim = self._roster.running[-1]
