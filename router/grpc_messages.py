@@ -38,7 +38,7 @@ def _field_not_utf8(data: bytes, message: Any) -> str | None:
         if field.type == FieldDescriptor.TYPE_MESSAGE and (inner := _field_not_utf8(part.data, field.message_type)):
             return f"{field.name}.{inner}"
         if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(part.data):
-            return field.name
+            return str(field.name)
     return None
 
 
