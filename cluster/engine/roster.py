@@ -25,9 +25,15 @@ class Roster:
         self._num_admitted = 0
 
     @property
+    def num_running(self) -> int:
+        """With the frozen that go back to running."""
+        frozen = self.frozen.values()
+        return len(self.running) + sum(sequence.status is SequenceStatus.RUNNING for sequence in frozen)
+
+    @property
     def num_seated(self) -> int:
         """Whoever may have blocks."""
-        return len(self.running) + len(self.frozen) + len(self.reserved)
+        return self.num_running + len(self.reserved)
 
     def enter(self, sequence: Sequence, status: SequenceStatus) -> None:
         self._num_admitted += 1
@@ -80,7 +86,8 @@ class Roster:
             assert is_reserved == (status is SequenceStatus.WAITING_FOR_REMOTE_KVS), f"{request_id} is {status.name}"
             assert not is_running or status is SequenceStatus.RUNNING, f"{request_id} runs as {status.name}"
             assert not is_waiting or not sequence.block_table, f"{request_id} waits with blocks"
-        assert self.num_seated + len(self.waiting) == len(self.sequences), "something is in a place that is not here"
+        num_placed = len(self.running) + len(self.waiting) + len(self.frozen) + len(self.reserved)
+        assert num_placed == len(self.sequences), "something is in a place that is not here"
 
     def _place(self, sequence: Sequence) -> None:
         self.num_changes += 1

@@ -270,8 +270,7 @@ class Scheduler:
     @property
     def num_running(self) -> int:
         """With the frozen among them."""
-        frozen = self._roster.frozen.values()
-        return len(self._roster.running) + sum(sequence.status is SequenceStatus.RUNNING for sequence in frozen)
+        return self._roster.num_running
 
     @property
     def num_waiting_tokens(self) -> int:
