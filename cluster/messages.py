@@ -143,7 +143,15 @@ class DispatchRefused:
     reason: str
 
 
-InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedOn:
+    """The answer to a `CloseGrant` that comes too late: whoever died held the request, nobody has it now."""
+
+    request_id: str
+    epoch: Epoch
+
+
+InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused | PassedOn
 
 
 # Source -> receiver of a handover

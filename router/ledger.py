@@ -26,6 +26,7 @@ from cluster.messages import (
     Grant,
     GrantRefused,
     Holder,
+    PassedOn,
     SequenceState,
     Stop,
     TokenUpdate,
@@ -200,6 +201,13 @@ class Ledger:
             Tell(entry.owner, CloseGrant(request_id=entry.request_id, epoch=epoch)),
             Tell(receiver, Stop(request_id=entry.request_id, epoch=epoch)),
         ]
+
+    def on_passed_on(self, holder: Holder, message: PassedOn) -> list[Instruction]:
+        """The owner on record let go before it heard that the grant was closed: the receiver took the request along."""
+        entry = self._entries.get(message.request_id)
+        if entry is None or entry.owner != holder or entry.grant is not None:
+            return []
+        return self._fail(entry, Failure.INSTANCE_LOST, "it was lost with the instance that it had been passed to")
 
     def on_dispatch_refused(self, holder: Holder, message: DispatchRefused) -> list[Instruction]:
         entry = self._entries.get(message.request_id)

@@ -16,6 +16,7 @@ from cluster.messages import (
     GrantRefused,
     Holder,
     InstanceMessage,
+    PassedOn,
     SequenceState,
     StepUpdate,
 )
@@ -126,6 +127,8 @@ class Router:
                 log.info("%s stays where it is: %s", message.request_id, message.reason)
                 self._stays(message)
                 self._carry_out(self._ledger.on_grant_refused(message))
+            case PassedOn():
+                self._carry_out(self._ledger.on_passed_on(holder, message))
             case DispatchRefused():
                 self._carry_out(self._ledger.on_dispatch_refused(holder, message))
 

@@ -25,7 +25,9 @@ from cluster.messages import (
     DispatchRefused,
     FrontMessage,
     Holder,
+    InstanceMessage,
     Pass,
+    PassedOn,
     ReceiverMessage,
     Refused,
     Renew,
@@ -75,6 +77,8 @@ class InstanceCore:
             self._on_stop(message)
         elif hosted := self._hosted_at(message.request_id, message):
             self._on_word_about(hosted, message, now_s)
+        elif isinstance(message, CloseGrant) and message.request_id not in self._hosted:
+            self._tell(front, PassedOn(request_id=message.request_id, epoch=message.epoch))
 
     def _hosted_at(
         self, request_id: str, message: CloseGrant | AckActivated | AckFinished | WantTokens
@@ -235,7 +239,7 @@ class InstanceCore:
             if updates:
                 self._tell(front, StepUpdate(updates=updates))
 
-    def _tell(self, front: str, message: Activated | DispatchRefused | StepUpdate) -> None:
+    def _tell(self, front: str, message: InstanceMessage) -> None:
         self.effects.append(ToFront(front, message))
 
     # What others may know

@@ -10,6 +10,7 @@ from cluster.messages import (
     FrontMessage,
     GrantRefused,
     InstanceMessage,
+    PassedOn,
     StepUpdate,
     Stop,
     TokenUpdate,
@@ -117,6 +118,8 @@ def instance_message_to_pb(message: InstanceMessage) -> instance_pb2.InstanceMes
         case GrantRefused():
             refused = instance_pb2.GrantRefused(**about, reason=message.reason)
             return instance_pb2.InstanceMessage(grant_refused=refused)
+        case PassedOn():
+            return instance_pb2.InstanceMessage(passed_on=instance_pb2.PassedOn(**about))
         case DispatchRefused():
             dispatch = instance_pb2.DispatchRefused(**about, reason=message.reason)
             return instance_pb2.InstanceMessage(dispatch_refused=dispatch)
@@ -129,6 +132,8 @@ def instance_message_from_pb(message: instance_pb2.InstanceMessage) -> InstanceM
             return StepUpdate(updates=tuple(_update_from_pb(update) for update in message.step.updates))
         case "activated":
             return Activated(**about_from_pb(message.activated))
+        case "passed_on":
+            return PassedOn(**about_from_pb(message.passed_on))
         case "grant_refused":
             return GrantRefused(**about_from_pb(message.grant_refused), reason=message.grant_refused.reason)
         case "dispatch_refused":
