@@ -18,6 +18,7 @@ from cluster.pb import baton_pb2
 from router import grpc_messages
 from router.errors import BatonError, GenerationFailed, InvalidRequest, PortInUse, QueueFull, status_of
 from router.generation import TextGenerator
+from router.listening_socket import address, listening_socket
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,9 @@ class GrpcFront:
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         await self.set_ready(False)
+        listening_socket(host, port).close()  # says why not, where gRPC only says that it failed
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            bound = self._server.add_insecure_port(address(host, port))
         except RuntimeError:
             raise PortInUse(host, port) from None
         await self._server.start()

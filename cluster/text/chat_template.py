@@ -46,14 +46,17 @@ class ChatTemplate:
             raise ChatTemplateError(f"the chat template is not valid: {error}") from None
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt, special tokens spelled out. Raises ChatTemplateError."""
+        """The prompt, special tokens spelled out; `variables` are the template's own. Raises ChatTemplateError."""
+        ours = {"messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
             return self._template.render(
-                **{"tools": None, "documents": None, **self._special_tokens, **variables},
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
+                {"tools": None, "documents": None, **self._special_tokens, **(variables or {}), **ours}
             )
         except Exception as error:  # the template is a program of the checkpoint's: anything may come out of it
             raise ChatTemplateError(f"the chat template refused the messages: {error}") from error
