@@ -162,11 +162,10 @@ class Scheduler:
         Each sequence further behind keeps one token of the budget: a long prefill stalls no decode.
         """
         budget, index, running = self._token_budget, 0, self._roster.running
-        while index < len(running) and budget > 0:
+        while budget > 0 and (num_behind := len(running) - index - 1) >= 0:
             sequence = running[index]
             index += 1
-            num_tokens = max(1, budget - (len(running) - index))
-            entry = _next_chunk(sequence, num_tokens)
+            entry = _next_chunk(sequence, max(1, budget - num_behind))
             if not self._grow(sequence, entry.start + entry.num_tokens, preempted):
                 return budget, False
             scheduled.append(entry)
@@ -217,6 +216,7 @@ class Scheduler:
         self._end_flight()
         tokens: list[tuple[Sequence, int]] = []
         sealed: list[SealedBlocks] = []
+        finished: list[Sequence] = []
         samples = iter(sampled)
         for entry in output.scheduled:
             sequence, sample = entry.sequence, next(samples) if entry.samples else None
@@ -228,18 +228,19 @@ class Scheduler:
                 sealed.append(SealedBlocks(sequence=sequence, first_block=blocks.start, block_ids=block_ids))
             if sample is not None:
                 tokens.append((sequence, sequence.num_output_tokens))
-                self._append(sequence, sample)
-        finished = tuple(sequence for sequence, _ in tokens if sequence.is_finished)
-        return StepResult(tokens=tuple(tokens), sealed=tuple(sealed), finished=finished)
+                status = self._append(sequence, sample)
+                if status is not None:
+                    self.remove(sequence.request_id, status)
+                    finished.append(sequence)
+        return StepResult(tokens=tuple(tokens), sealed=tuple(sealed), finished=tuple(finished))
 
-    def _append(self, sequence: Sequence, sample: SampledToken) -> None:
+    def _append(self, sequence: Sequence, sample: SampledToken) -> SequenceStatus | None:
+        """How it has ended with that token, if it has."""
         output_token_ids, params = sequence.output_token_ids, sequence.sampling_params
         output_token_ids.append(sample.token_id)
         if sample.logprobs is not None:
             sequence.logprobs.append(sample.logprobs)
-        status = stop_status(output_token_ids, sequence.num_prompt_tokens, params, self._max_num_tokens)
-        if status is not None:
-            self.remove(sequence.request_id, status)
+        return stop_status(output_token_ids, sequence.num_prompt_tokens, params, self._max_num_tokens)
 
     def _end_flight(self) -> None:
         """The step is over, or was given up: nothing writes to the blocks of what was removed meanwhile."""
