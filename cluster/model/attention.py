@@ -1,0 +1,53 @@
+"""The one seam between a model and the device's way to attend: plan once a step, then attend layer by layer."""
+
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cluster.model.config import Shard
+from cluster.model.kv_cache import KVCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Tokens [start, start + num_tokens) of one sequence, whose KV for [0, start) lies in the blocks of its table."""
+
+    block_table: List[int]
+    start: int
+    num_tokens: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.num_tokens
+
+
+class Attention(Protocol):
+    """Attends for the spans of a step, whose tokens lie one after the other in the order of `spans`."""
+
+    def plan(self, spans: List[Span]) -> None: ...
+
+    def attend(self, layer: int, heads: Tensor) -> Tensor:
+        """Stores the new K and V and attends, to [num_tokens, num_heads * head_dim].
+
+        `heads` are queries, keys (both rotated) and values, [num_tokens, num_heads + 2 * num_kv_heads, head_dim].
+        """
+        ...
+
+
+def make_attention(kv_cache: KVCache, shard: Shard) -> Attention:
+    """The one for the device that the cache is on."""
+    device = kv_cache.tensor.device
+    if device.type != "cpu":
+        raise NotImplementedError(f"attention on {device.type}")
+    from cluster.model.cpu_attention import CpuAttention
+
+    return CpuAttention(kv_cache, shard)
+
+
+def causal_mask(span: Span, dtype: torch.dtype) -> Tensor:
+    """Additive mask [num_tokens, end]: token i of the span sees the tokens up to start + i."""
+    mask = torch.full((span.num_tokens, span.end), float("-inf"), dtype=dtype)
+    return mask.triu_(span.start + 1)

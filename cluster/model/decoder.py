@@ -1,0 +1,71 @@
+"""A decoder-only transformer from its parts: what every family here is, but for what its layers are made of."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from cluster.model.attention import Attention
+from cluster.model.checkpoint import Checkpoint
+from cluster.model.config import ModelConfig, Shard
+from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
+from cluster.model.linear import Linear
+from cluster.model.rope import Rope
+
+
+class DecoderLayer:
+    """Pre-norm attention and MLP, each added to the residual stream."""
+
+    def __init__(
+        self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, attention: SelfAttention
+    ) -> None:
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(weights.tensor(f"{prefix}.{name}.weight", config.hidden_size), config.rms_norm_eps)
+
+        self.attention = attention
+        self.mlp = GatedMLP(config, shard, weights, f"{prefix}.mlp")
+        self.attention_norm = norm("input_layernorm")
+        self.mlp_norm = norm("post_attention_layernorm")
+
+    def __call__(self, hidden: Tensor, layer: int, rotations: Tensor, attention: Attention) -> Tensor:
+        hidden = self.attention(self.attention_norm(hidden), layer, rotations, attention).add_(hidden)
+        return self.mlp(self.mlp_norm(hidden)).add_(hidden)
+
+
+MakeLayer = Callable[[ModelConfig, Shard, Checkpoint, str], DecoderLayer]
+
+
+class Decoder:
+    """Token ids to hidden states to logits, on one rank."""
+
+    def __init__(self, config: ModelConfig, shard: Shard, weights: Checkpoint, make_layer: MakeLayer) -> None:
+        self.config = config
+        self.shard = shard
+        self.dtype = weights.dtype
+        self.embedding = weights.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+        self.layers = [
+            make_layer(config, shard, weights, f"model.layers.{layer}") for layer in range(config.num_layers)
+        ]
+        self.norm = RMSNorm(weights.tensor("model.norm.weight", config.hidden_size), config.rms_norm_eps)
+        if config.tie_word_embeddings:
+            self.lm_head = Linear(self.embedding, single_row_copy=False)
+        else:
+            self.lm_head = Linear(weights.tensor("lm_head.weight", config.vocab_size, config.hidden_size))
+        self.rope = Rope(config, self.embedding.device)
+        weights.check_all_used(ignore=("rotary_emb.inv_freq", "lm_head.weight"))
+
+    def kv_shape(self, block_size: int) -> tuple[int, int, int, int]:
+        """What a `KVCache` for this rank is made of: num_layers, block_size, num_kv_heads, head_dim."""
+        return len(self.layers), block_size, self.shard.num_kv_heads, self.config.head_dim
+
+    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Hidden states [num_tokens, hidden_size] for ids and positions [num_tokens]; `attention` has been planned."""
+        rotations = self.rope.rotations(positions)
+        hidden = F.embedding(token_ids, self.embedding)
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, index, rotations, attention)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[num_rows, hidden_size] to fp32 [num_rows, vocab_size]."""
+        return self.lm_head(self.norm(hidden)).float()

@@ -1,0 +1,11 @@
+"""Llama (arXiv:2302.13971, 2407.21783)."""
+
+from cluster.model.checkpoint import Checkpoint
+from cluster.model.config import ModelConfig, Shard
+from cluster.model.decoder import DecoderLayer
+from cluster.model.layers import SelfAttention
+
+
+def llama_layer(config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str) -> DecoderLayer:
+    attention = SelfAttention(config, shard, weights, f"{prefix}.self_attn")
+    return DecoderLayer(config, shard, weights, prefix, attention)

@@ -1,0 +1,12 @@
+"""Qwen3, dense (arXiv:2505.09388): Llama with a norm on every query and key head, and a head_dim of its own."""
+
+from cluster.model.checkpoint import Checkpoint
+from cluster.model.config import ModelConfig, Shard
+from cluster.model.decoder import DecoderLayer
+from cluster.model.layers import HeadNorm, SelfAttention
+
+
+def qwen3_layer(config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str) -> DecoderLayer:
+    head_norm = HeadNorm(config, shard, weights, f"{prefix}.self_attn")
+    attention = SelfAttention(config, shard, weights, f"{prefix}.self_attn", head_norm)
+    return DecoderLayer(config, shard, weights, prefix, attention)
