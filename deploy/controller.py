@@ -69,7 +69,12 @@ class Controller:
         self._log = EventLog()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def up(self) -> RouterInfo:
+    def addresses(self) -> RouterInfo:
+        """Of the router as it runs now."""
+        assert self._router_info is not None, "not up yet"
+        return self._router_info
+
+    async def up(self) -> None:
         """Everything started, in parallel; MemberFailed, with nothing left running, when one cannot start."""
         self._spawn(self._reconcile())
         while not (self._is_complete() or self._first_failure):
@@ -78,10 +83,8 @@ class Controller:
             await self._end(EventKind.FAILED, str(self._first_failure))
             raise self._first_failure
         await self._tell_router()
-        assert self._router_info is not None
-        fronts = f"gRPC {self._router_info.grpc_address}, HTTP http://{self._router_info.http_address}"
-        self._log.add(EventKind.READY, text=fronts)
-        return self._router_info
+        router = self.addresses()
+        self._log.add(EventKind.READY, text=f"gRPC {router.grpc_address}, HTTP http://{router.http_address}")
 
     async def stop(self) -> None:
         await self._end(EventKind.STOPPED, "")

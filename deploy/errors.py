@@ -1,9 +1,13 @@
-"""What goes wrong while deploying, for people: every text is one line."""
+"""What goes wrong with a command, for people: every text is one line."""
 
 
 class DeployError(Exception):
-    """The command failed, nothing it started is left."""
+    """The command failed, and nothing that it started is left."""
 
 
 class MemberFailed(DeployError):
     """An instance or the router did not start, or is gone; the text says why."""
+
+
+class InputError(DeployError):
+    """The command was given something it cannot work with."""

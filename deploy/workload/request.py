@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from deploy.errors import InputError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadRequest:
@@ -17,5 +19,5 @@ class WorkloadRequest:
     hash_block_tokens: int = 512
 
 
-class WorkloadError(ValueError):
+class WorkloadError(InputError):
     """Names the file, the line and what was expected there."""

@@ -129,8 +129,8 @@ async def settle():
 async def test_up_starts_all_and_tells_the_router_of_all():
     cluster = FakeCluster()
     controller = make_controller(cluster)
-    info = await controller.up()
-    assert info.grpc_address == "g:1"
+    await controller.up()
+    assert controller.addresses().grpc_address == "g:1"
     assert set(cluster.lives) == {"router", "p-0", "d-0", "d-1"}
     assert cluster["router"].instances[-1] == [("d-0", 0), ("d-1", 0), ("p-0", 0)]
     events = await controller.events(0)

@@ -1,0 +1,49 @@
+"""`baton`: what people type. Commands import what they need when they run, so that `baton --help` answers at once."""
+
+import sys
+from typing import Any
+
+import typer
+
+from cluster.spec.problem import SpecError
+from deploy.cli import bench, describe, serve, talk
+from deploy.errors import DeployError, InputError
+
+# Whatever typer raises for a wrong option; newer versions bring a click of their own, so it is found by inheritance.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    help="Serves a language model on a prefill pool and a decode pool, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+serve.add_to(app)
+talk.add_to(app)
+describe.add_to(app)
+bench.add_to(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exits with 2 for what the user has to correct, with 1 for what went wrong; each said in one line on stderr."""
+    try:
+        sys.exit(app(args=arguments, prog_name="baton", standalone_mode=False))
+    except _UsageError as error:
+        _fail(2, error.format_message())
+    except SpecError as error:
+        for problem in error.problems:
+            _fail_line(f"{error.source}: {problem}")
+        sys.exit(2)
+    except (DeployError, OSError) as error:
+        _fail(2 if isinstance(error, InputError) else 1, str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+
+
+def _fail(code: int, message: str) -> None:
+    _fail_line(message)
+    sys.exit(code)
+
+
+def _fail_line(message: str) -> None:
+    print(f"baton: {' '.join(message.split())}", file=sys.stderr)
