@@ -1,7 +1,7 @@
 """Named places where tests make things go wrong.
 
-The code says `failpoints.hit("links.receive.run", view)`; nothing happens unless a test armed that name, in the process
-(`arm`) or for a child through the environment: `BATON_FAILPOINTS="links.receive.run=flip,links.source.run=stall:30"`.
+The code says `failpoints.hit("links.receive.record", record)`; nothing happens unless a test armed that name, in its
+own process (`armed`) or in a child through `BATON_FAILPOINTS="links.receive.record=flip,links.source.batch=stall:30"`.
 """
 
 import os
@@ -30,9 +30,9 @@ def armed(name: str, action: Action) -> Iterator[None]:
         del _armed[name]
 
 
-def flip(view: memoryview, *_: Any) -> None:
+def flip(record: Any, *_: Any) -> None:
     """Damages the first byte."""
-    view[0] ^= 0xFF
+    record[0] ^= 0xFF
 
 
 def cut(*_: Any) -> None:

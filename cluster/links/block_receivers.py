@@ -3,10 +3,11 @@
 Both write records into the receiver's own memory and check them there, where nobody else can change them any more.
 """
 
-import mmap
 import time
 from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
 
 from cluster import failpoints
 from cluster.links.deadline import Deadline
@@ -23,8 +24,6 @@ class BlockReceiver(Protocol):
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
         """Why what came must not be used, or nothing. Raises LinkError when it did not come in full."""
 
-    def close(self) -> None: ...
-
 
 class TcpBlockReceiver:
     """Takes the records from the socket, straight into their places."""
@@ -38,55 +37,41 @@ class TcpBlockReceiver:
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
         self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
-        damage = ""
-        for index, count in self._region.runs(block_ids):
-            run = self._region.records(block_ids[index], count)
-            self._socket.receive_bytes(run, deadline)
-            failpoints.hit("links.receive.run", run)
-            damage = damage or first_damage(self._region, offer, block_ids, index, count)
+        checksums = list(offer.checksums)
+        index, damage = 0, ""
+        for records in self._region.batches(block_ids):
+            self._socket.receive_views([record.data for record in records], deadline)
+            for record in records:
+                failpoints.hit("links.receive.record", record)
+                # The rest still has to be taken from the stream.
+                if checksums and checksum(record) != checksums[index]:
+                    damage = f"wrong checksum of block {offer.first_block + index}"
+                index += 1
         return damage
-
-    def close(self) -> None:
-        pass
 
 
 class ShmBlockReceiver:
-    """Copies the records from the source's memory, mapped read-only."""
+    """Copies the records from the source's memory, mapped read-only for as long as this object lives."""
 
     def __init__(self, sock: FrameSocket, region: KvRegion, hello: LinkHello) -> None:
         """Raises OSError when the source's region cannot be mapped."""
         self._socket = sock
-        self._region = region
-        self._map: mmap.mmap = map_peer_region(hello.region_path, hello.region_bytes)
-        self._source = KvRegion(buffer=memoryview(self._map), record_bytes=hello.record_bytes)
+        self._records = region.records
+        source = map_peer_region(hello.region_path, hello.region_bytes)
+        self._source_records = KvRegion(memoryview(source), hello.record_bytes).records
 
     def refusal(self, offer: Offer) -> str:
-        return "blocks outside of the source's region" if max(offer.block_ids) >= self._source.num_records else ""
+        return "blocks outside of the source's region" if max(offer.block_ids) >= len(self._source_records) else ""
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
-        source_ids = list(offer.block_ids)
-        for index, count in self._region.runs(block_ids, source_ids):
-            run = self._region.records(block_ids[index], count)
-            run[:] = self._source.records(source_ids[index], count)
-            failpoints.hit("links.receive.run", run)
-            if damage := first_damage(self._region, offer, block_ids, index, count):
-                return damage
-        deadline.remaining_s()
-        # From here on the copy is complete; was the source still bound to keep these blocks as they are?
-        if time.monotonic_ns() >= offer.valid_until_ns or not self._socket.is_open():
+        checksums = list(offer.checksums)
+        for index, (block_id, source_id) in enumerate(zip(block_ids, offer.block_ids, strict=True)):
+            record = self._records[block_id]
+            np.copyto(record, self._source_records[source_id])
+            failpoints.hit("links.receive.record", record)
+            if checksums and checksum(record) != checksums[index]:
+                return f"wrong checksum of block {offer.first_block + index}"
+        # Without checksums: was the source bound to keep these blocks as they are until the copy was complete?
+        if not checksums and (time.monotonic_ns() >= offer.valid_until_ns or not self._socket.is_open()):
             return "the source gave up before the copy was complete"
         return ""
-
-    def close(self) -> None:
-        self._source.buffer.release()
-        self._map.close()
-
-
-def first_damage(region: KvRegion, offer: Offer, block_ids: Sequence[int], index: int, count: int) -> str:
-    """Checks blocks [index, index + count) of an offer where they have landed, while they are hot."""
-    if not offer.checksums:
-        return ""
-    for at in range(index, index + count):
-        if checksum(region.records(block_ids[at])) != offer.checksums[at]:
-            return f"wrong checksum of block {offer.first_block + at}"
-    return ""

@@ -15,6 +15,5 @@ class LinkConfig:
 
     transport: Transport = "auto"
     checksum: bool = True
-    setup_timeout_s: float = 2.0
-    transfer_timeout_s: float = 5.0
-    max_queued_transfers: int = 1024
+    setup_timeout_s: float = 5.0
+    transfer_timeout_s: float = 10.0

@@ -12,11 +12,12 @@ class Deadline:
 
     at_ns: int
     wait: str
+    seconds: float
 
     @classmethod
     def after(cls, seconds: float, wait: str) -> "Deadline":
         """`wait` says in the error what was waited for."""
-        return cls(time.monotonic_ns() + int(seconds * 1e9), f"{wait} within {seconds:g} s")
+        return cls(time.monotonic_ns() + int(seconds * 1e9), wait, seconds)
 
     def remaining_s(self) -> float:
         """Raises LinkError when nothing remains."""
@@ -25,4 +26,4 @@ class Deadline:
         return remaining_ns / 1e9
 
     def missed(self) -> LinkError:
-        return LinkError(f"not done: {self.wait}")
+        return LinkError(f"no {self.wait} within {self.seconds:g} s")

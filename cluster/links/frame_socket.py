@@ -1,8 +1,10 @@
 """LinkFrames and blocks on a TCP socket, each wait under a deadline."""
 
 import contextlib
+import math
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.links.deadline import Deadline
@@ -12,20 +14,25 @@ from cluster.pb.links_pb2 import LinkFrame
 SOCKET_BUFFER_BYTES = 4 << 20  # docs/measurements/links-cpu.md
 MAX_FRAME_BYTES = 4 << 20
 KEEPALIVE_S = 5
+# A wait may outlast its deadline by so long: a transfer then seldom needs a system call to set the kernel's timeout.
+SLACK_S = 0.1
 
 _LENGTH = struct.Struct("<I")
 _TIMEVAL = struct.Struct("ll")
 
 
 class FrameSocket:
-    """Every failure is a LinkError that says what was tried.
+    """Every failure is a LinkError that says what was tried. `shutdown` is the only method for other threads.
 
-    The socket is blocking with kernel timeouts (SO_RCVTIMEO), not Python's: MSG_WAITALL then fills a whole run in one
-    call, without coming back to take the interpreter lock for each segment.
+    The socket is blocking with kernel timeouts (SO_RCVTIMEO), not Python's: MSG_WAITALL then fills many records in one
+    call, without coming back to take the interpreter lock for each segment. At most one frame is ever under way in a
+    direction, and no block follows one unasked; so what a read returns beyond a frame is an error.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._granted_s = {socket.SO_SNDTIMEO: math.inf, socket.SO_RCVTIMEO: math.inf}
+        self._buffer = bytearray(1 << 16)
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A host that vanished while the link was idle is noticed, so that its thread and socket go.
@@ -55,30 +62,51 @@ class FrameSocket:
 
     def send(self, frame: LinkFrame, deadline: Deadline) -> None:
         payload = frame.SerializeToString()
-        self.send_bytes(memoryview(_LENGTH.pack(len(payload)) + payload), deadline)
+        self.send_views([memoryview(_LENGTH.pack(len(payload)) + payload)], deadline)
 
-    def send_bytes(self, view: memoryview, deadline: Deadline) -> None:
+    def send_views(self, views: Sequence[memoryview], deadline: Deadline) -> None:
+        """All of them, in order, from where they are."""
         self._limit(socket.SO_SNDTIMEO, deadline)
         try:
-            self._socket.sendall(view)
+            sent = self._socket.sendmsg(views)
+            for view in views:  # seldom anything: a signal came in between
+                if sent < view.nbytes:
+                    self._socket.sendall(view[sent:])
+                sent = max(0, sent - view.nbytes)
         except BlockingIOError as error:
             raise deadline.missed() from error
         except OSError as error:
             raise LinkError(f"sending: {error}") from error
 
+    def receive_views(self, views: Sequence[memoryview], deadline: Deadline) -> None:
+        """Fills all of them, in order."""
+        views = list(views)
+        while views:
+            count = self._receive(views, socket.MSG_WAITALL, deadline)
+            if not count:
+                raise LinkError("the stream ends within a transfer")
+            while views and count >= views[0].nbytes:
+                count -= views.pop(0).nbytes
+            if count:
+                views[0] = views[0][count:]
+
     def receive(self, deadline: Deadline | None) -> LinkFrame | None:
         """None: the peer closed between two frames. Without a deadline it waits while the peer's host lives."""
-        header = memoryview(bytearray(_LENGTH.size))
-        if not self._receive_into(header, deadline):
-            return None
-        (length,) = _LENGTH.unpack(header)
-        if length > MAX_FRAME_BYTES:
-            raise LinkError(f"a frame of {length} bytes: not a link")
-        payload = memoryview(bytearray(length))
-        if length and not self._receive_into(payload, deadline):
-            raise LinkError("the stream ends within a frame")
+        received, size = 0, _LENGTH.size
+        while received < size:
+            count = self._receive([memoryview(self._buffer)[received:]], 0, deadline)
+            if not count and not received:
+                return None
+            if not count:
+                raise LinkError("the stream ends within a frame")
+            received += count
+            if received >= _LENGTH.size:
+                size = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+                self._make_room(size)
+        if received > size:
+            raise LinkError("more than one frame at a time")
         try:
-            return LinkFrame.FromString(bytes(payload))
+            return LinkFrame.FromString(bytes(memoryview(self._buffer)[_LENGTH.size : size]))
         except Exception as error:  # protobuf's DecodeError is private to its implementation
             raise LinkError(f"not a link frame: {error}") from error
 
@@ -86,10 +114,6 @@ class FrameSocket:
         if (frame := self.receive(deadline)) is None:
             raise LinkError("the peer closed the link")
         return frame
-
-    def receive_bytes(self, view: memoryview, deadline: Deadline) -> None:
-        if not self._receive_into(view, deadline):
-            raise LinkError("the stream ends within a transfer")
 
     def is_open(self) -> bool:
         """Whether the peer is still there and has said nothing more."""
@@ -105,36 +129,38 @@ class FrameSocket:
         return self._socket.fileno()
 
     def shutdown(self) -> None:
-        """Wakes the thread that uses this socket; the only method for other threads."""
+        """Wakes the thread that uses this socket."""
         with contextlib.suppress(OSError):  # not connected, or gone already
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()
 
-    def _receive_into(self, view: memoryview, deadline: Deadline | None) -> bool:
-        """False when the stream ends before the first byte."""
-        received = 0
-        while received < view.nbytes:
-            self._limit(socket.SO_RCVTIMEO, deadline)
+    def _receive(self, views: Sequence[memoryview], flags: int, deadline: Deadline | None) -> int:
+        """Bytes received; 0 at the end of the stream."""
+        while True:
+            if deadline is not None:
+                self._limit(socket.SO_RCVTIMEO, deadline)
             try:
-                count = self._socket.recv_into(view[received:], 0, socket.MSG_WAITALL)
-            except BlockingIOError as error:
-                assert deadline is not None
-                raise deadline.missed() from error
+                return self._socket.recvmsg_into(views, 0, flags)[0]
+            except BlockingIOError as error:  # the kernel's timeout, left over from an earlier wait if we have none
+                if deadline is not None:
+                    raise deadline.missed() from error
             except OSError as error:
                 raise LinkError(f"receiving: {error}") from error
-            if not count and not received:
-                return False
-            if not count:
-                raise LinkError(f"the stream ends {view.nbytes - received} bytes early")
-            received += count
-        return True
 
-    def _limit(self, option: int, deadline: Deadline | None) -> None:
-        # 0 would mean for ever.
-        microseconds = 0 if deadline is None else max(1, int(deadline.remaining_s() * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
+    def _limit(self, option: int, deadline: Deadline) -> None:
+        remaining_s = deadline.remaining_s()
+        if not remaining_s <= self._granted_s[option] <= remaining_s + SLACK_S:
+            self._granted_s[option] = remaining_s + SLACK_S
+            microseconds = int(self._granted_s[option] * 1e6)
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
+
+    def _make_room(self, size: int) -> None:
+        if size > MAX_FRAME_BYTES:
+            raise LinkError(f"a frame of {size} bytes: not a link")
+        if size > len(self._buffer):
+            self._buffer.extend(bytes(size - len(self._buffer)))
 
 
 def size_buffers(sock: socket.socket) -> None:

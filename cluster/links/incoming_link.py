@@ -55,7 +55,6 @@ class IncomingLink:
         self._thread.join()
 
     def _run(self) -> None:
-        receiver: BlockReceiver | None = None
         try:
             receiver = self._greet()
             while (frame := self._socket.receive(None)) is not None:
@@ -63,13 +62,11 @@ class IncomingLink:
         except (LinkError, OSError) as error:
             log.warning("the link from %s is over: %s", self._source, error)
         finally:
-            if receiver is not None:
-                receiver.close()
             self._socket.close()
             self._on_end(self)
 
     def _greet(self) -> BlockReceiver:
-        deadline = Deadline.after(self._config.setup_timeout_s, "a greeting")
+        deadline = Deadline.after(self._config.setup_timeout_s, "greeting")
         hello = self._socket.expect(deadline).hello
         self._source = hello.source.instance or "?"
         try:
@@ -107,7 +104,7 @@ class IncomingLink:
 
     def _take(self, offer: Offer, receiver: BlockReceiver) -> None:
         """One rendezvous: refused, arrived or bad, and the source is told which."""
-        deadline = Deadline.after(self._config.transfer_timeout_s, f"a transfer of {len(offer.block_ids)} blocks")
+        deadline = Deadline.after(self._config.transfer_timeout_s, "complete transfer")
         first_block, count = offer.first_block, len(offer.block_ids)
         block_ids = self._post(offer, receiver)
         if isinstance(block_ids, str):

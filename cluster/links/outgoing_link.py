@@ -15,6 +15,8 @@ from cluster.links.link_stats import LinkStats
 from cluster.links.source_connection import LinkKey, SourceConnection
 from cluster.messages import BlockTransfer
 
+MAX_QUEUED_TRANSFERS = 1024
+
 
 class OutgoingLink:
     """Lives from its first transfer until it fails, is closed, or the peer hangs up; it is not used again after that.
@@ -34,6 +36,8 @@ class OutgoingLink:
         self._lock = threading.Lock()
         self._queue: deque[BlockTransfer] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._wake_fd, select.POLLIN)
         self._socket: FrameSocket | None = None
         self._closing: str | None = None
         self._ended = False
@@ -45,7 +49,7 @@ class OutgoingLink:
         with self._lock:
             if self._ended or self._closing:
                 return False
-            if len(self._queue) >= self._config.max_queued_transfers:
+            if len(self._queue) >= MAX_QUEUED_TRANSFERS:
                 raise TransferRefused(f"{len(self._queue)} transfers are queued on this link")
             self._queue.append(transfer)
             os.eventfd_write(self._wake_fd, 1)
@@ -64,19 +68,19 @@ class OutgoingLink:
         self._thread.join()
 
     def _run(self) -> None:
-        transfer, reason = self._next(None), "the peer hung up"
+        transfer, reason = self._next(), "the peer hung up"
         try:
             if transfer is not None:
-                connection, sock = self._connect()
+                connection = self._connect()
             while transfer is not None:
                 self._move(connection, transfer)
-                transfer = self._next(sock)
+                transfer = self._next()
         except LinkError as error:
             reason = str(error)
         finally:
             self._end(transfer, reason)
 
-    def _connect(self) -> tuple[SourceConnection, FrameSocket]:
+    def _connect(self) -> SourceConnection:
         sock, sockaddr = FrameSocket.to(self.key.address)
         with self._lock:
             self._socket = sock
@@ -85,7 +89,8 @@ class OutgoingLink:
         connection = SourceConnection(sock, self._region, self._config)
         welcome = connection.open(self.key, sockaddr)
         self._stats.connected(welcome.transport, welcome.note)
-        return connection, sock
+        self._poll.register(sock.fileno(), select.POLLIN)
+        return connection
 
     def _move(self, connection: SourceConnection, transfer: BlockTransfer) -> None:
         start_s = time.monotonic()
@@ -99,20 +104,15 @@ class OutgoingLink:
             self._stats.sent(len(transfer.block_ids) * self._region.record_bytes, time.monotonic() - start_s)
             self._events.on_sent(transfer)
 
-    def _next(self, sock: FrameSocket | None) -> BlockTransfer | None:
+    def _next(self) -> BlockTransfer | None:
         """Waits for a transfer. None when closed, or when an idle peer says something, which can only be its end."""
-        poll = select.poll()
-        poll.register(self._wake_fd, select.POLLIN)
-        if sock is not None:
-            poll.register(sock.fileno(), select.POLLIN)
         while True:
             with self._lock:
                 if self._closing:
                     return None
                 if self._queue:
                     return self._queue.popleft()
-            ready = [fd for fd, _ in poll.poll()]
-            if self._wake_fd not in ready:
+            if all(fd != self._wake_fd for fd, _ in self._poll.poll()):
                 return None
             os.eventfd_read(self._wake_fd)
 

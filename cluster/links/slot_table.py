@@ -1,17 +1,13 @@
 """Where blocks from elsewhere may land: the receiver's half of the rendezvous, and the quarantine of law 9."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from cluster.messages import Epoch
 
-
-class SlotState(Enum):
-    EMPTY = "empty"
-    POSTED = "posted"
-    ARRIVED = "arrived"
+EMPTY, POSTED, ARRIVED = b"epa"  # a byte per block
 
 
 class Refusal(Enum):
@@ -29,14 +25,17 @@ class _Reservation:
     block_ids: tuple[int, ...]
     first_block: int
     closed: bool = False
-    states: list[SlotState] = field(init=False)
+    states: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.states = [SlotState.EMPTY] * len(self.block_ids)
+        self.states = bytearray([EMPTY]) * len(self.block_ids)
 
     @property
     def is_quiet(self) -> bool:
-        return SlotState.POSTED not in self.states
+        return POSTED not in self.states
+
+    def set(self, start: int, count: int, state: int) -> None:
+        self.states[start : start + count] = bytes([state]) * count
 
 
 class SlotTable:
@@ -52,12 +51,12 @@ class SlotTable:
         self._lock = threading.Lock()
         self._reservations: dict[int, _Reservation] = {}
 
-    def open(self, reservation: int, epoch: Epoch, block_ids: tuple[int, ...], first_block: int) -> None:
-        """Blocks [first_block, first_block + len(block_ids)) of the sequence are to land in these."""
+    def open(self, reservation: int, epoch: Epoch, block_ids: Iterable[int], first_block: int) -> None:
+        """Blocks [first_block, first_block + len(block_ids)) of the sequence may land in these from now on."""
         with self._lock:
             if reservation in self._reservations:
                 raise ValueError(f"reservation {reservation} is open already")
-            self._reservations[reservation] = _Reservation(epoch, block_ids, first_block)
+            self._reservations[reservation] = _Reservation(epoch, tuple(block_ids), first_block)
 
     def post(self, reservation: int, epoch: Epoch, first_block: int, count: int) -> tuple[int, ...] | Refusal:
         """The blocks to write to, quarantined until `complete` or `abandon`."""
@@ -70,18 +69,18 @@ class SlotTable:
             start = first_block - entry.first_block
             if start < 0 or count < 1 or start + count > len(entry.block_ids):
                 return Refusal.OUT_OF_RANGE
-            if any(state is not SlotState.EMPTY for state in entry.states[start : start + count]):
+            if entry.states.count(EMPTY, start, start + count) != count:
                 return Refusal.NOT_EMPTY
-            entry.states[start : start + count] = [SlotState.POSTED] * count
+            entry.set(start, count, POSTED)
             return entry.block_ids[start : start + count]
 
     def complete(self, reservation: int, first_block: int, count: int) -> bool:
         """Posted blocks are there and checked. False: the reservation was closed meanwhile, nobody wants them."""
-        return self._end(reservation, first_block, count, SlotState.ARRIVED)
+        return self._end(reservation, first_block, count, ARRIVED)
 
     def abandon(self, reservation: int, first_block: int, count: int) -> bool:
         """The operation on posted blocks is over and failed. False: the reservation was closed meanwhile."""
-        return self._end(reservation, first_block, count, SlotState.EMPTY)
+        return self._end(reservation, first_block, count, EMPTY)
 
     def close(self, reservation: int) -> bool:
         """True: nothing is posted (any more), its blocks may be used again. False: `on_quiet` will say so."""
@@ -107,12 +106,12 @@ class SlotTable:
             block_ids = [block_id for entry in entries for block_id in entry.block_ids]
             assert len(block_ids) == len(set(block_ids))
 
-    def _end(self, reservation: int, first_block: int, count: int, state: SlotState) -> bool:
+    def _end(self, reservation: int, first_block: int, count: int, state: int) -> bool:
         with self._lock:
             entry = self._reservations[reservation]
             start = first_block - entry.first_block
-            assert all(old is SlotState.POSTED for old in entry.states[start : start + count])
-            entry.states[start : start + count] = [state] * count
+            assert entry.states.count(POSTED, start, start + count) == count
+            entry.set(start, count, state)
             if not entry.closed:
                 return True
             if quiet := entry.is_quiet:

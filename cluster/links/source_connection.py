@@ -45,7 +45,7 @@ class SourceConnection:
 
     def open(self, key: LinkKey, sockaddr: Any) -> LinkWelcome:
         """Connects and greets. Raises LinkError, also when the receiver wants no such link."""
-        deadline = Deadline.after(self._config.setup_timeout_s, f"a link to {key.address}")
+        deadline = Deadline.after(self._config.setup_timeout_s, f"answer from {key.address}")
         self._socket.connect(sockaddr, deadline)
         hello = LinkHello(
             source=_holder(key.source.holder),
@@ -54,7 +54,7 @@ class SourceConnection:
             receiver_rank=key.receiver.rank,
             host=host_identity(),
             region_path=self._region.path,
-            region_bytes=self._region.buffer.nbytes,
+            region_bytes=self._region.num_bytes,
             record_bytes=self._region.record_bytes,
             transport=self._config.transport,
         )
@@ -69,7 +69,7 @@ class SourceConnection:
     def transfer(self, transfer: BlockTransfer) -> None:
         """Returns when the blocks have arrived and been checked."""
         self._slot += 1
-        deadline = Deadline.after(self._config.transfer_timeout_s, f"a transfer of {len(transfer.block_ids)} blocks")
+        deadline = Deadline.after(self._config.transfer_timeout_s, "answer to an offer")
         offer = Offer(
             slot=self._slot,
             reservation=transfer.reservation,
@@ -92,9 +92,9 @@ class SourceConnection:
             raise LinkError("Done for blocks that were not sent")
         if answer.post.slot != self._slot:
             raise LinkError(f"a Post for slot {answer.post.slot} instead of {self._slot}")
-        for index, count in self._region.runs(transfer.block_ids):
-            failpoints.hit("links.source.run", transfer)
-            self._socket.send_bytes(self._region.records(transfer.block_ids[index], count), deadline)
+        for records in self._region.batches(transfer.block_ids):
+            failpoints.hit("links.source.batch", transfer)
+            self._socket.send_views([record.data for record in records], deadline)
 
     def _let_copy(self, transfer: BlockTransfer, deadline: Deadline) -> None:
         """shm: the receiver reads this memory itself; so a source that is gone or mistaken never writes into it."""
