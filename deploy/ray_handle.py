@@ -15,7 +15,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from router.actor import RouterActor
 
 from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.role import InstanceRole, RolePolicies
@@ -27,6 +26,7 @@ from deploy.events import Event
 from deploy.roles import ROLE_POLICIES
 from deploy.target import InstanceTarget
 from prefill_workers.actor import PrefillActor
+from router.actor import RouterActor
 from router.config import RouterConfig, RouterInfo
 
 NAMESPACE = "baton"

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -53,7 +53,9 @@ def init(
 
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{path} exists and is not empty")
-    shape = {
+    if hidden_size % (2 * num_attention_heads):
+        raise InputError(f"hidden size {hidden_size} cannot be divided into {num_attention_heads} heads of even size")
+    shape: dict[str, Any] = {
         "architecture": architecture,
         "hidden_size": hidden_size,
         "intermediate_size": intermediate_size,

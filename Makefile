@@ -1,0 +1,52 @@
+# `make serve` brings the embedded deployment up, `make test` runs all tests; both install first when that is needed.
+
+VENV ?= .venv
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: install serve test test-unit test-integration test-gpu lint format proto clean
+
+install: $(STAMP)
+
+# torch first and by itself: a CPU build of the pinned version is taken where pip is pointed to one.
+$(STAMP): constraints.txt pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or 3.12 is needed; PYTHON=... says where it is' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+serve: install
+	$(BIN)/baton up deploy/local.yaml
+
+test: test-unit test-integration
+
+test-unit: install
+	$(BIN)/pytest -m 'unit or simulated'
+
+test-integration: install
+	$(BIN)/pytest -m 'integration or netns'
+
+test-gpu: install
+	$(BIN)/pytest -m gpu
+
+lint: install
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit/test_house.py
+
+format: install
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# Generated code lives in cluster/pb: the import name `proto` belongs to another distribution.
+proto: install
+	$(BIN)/python -m grpc_tools.protoc -Icluster/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
+	  $(patsubst proto/%,cluster/pb/%,$(wildcard proto/*.proto))
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
