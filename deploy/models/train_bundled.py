@@ -2,9 +2,9 @@
 
     python -m deploy.models.train_bundled
 
-The text, the tokenizer and the weights are made here from a fixed seed; with one thread and the same number of steps, the
-result is the same on the same kind of machine. The checkpoint is written again and again while training runs, each
-file by an atomic rename, so that an early one can be used.
+The text, the tokenizer and the weights are made here from fixed seeds; with one thread and the same number of steps,
+the result is the same on the same kind of machine. The weights are written again and again while training runs, each
+time by an atomic rename, so that an early checkpoint can be used.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from deploy.models.corpus import END, END_OF_TEXT, SPECIAL_TOKENS, documents
+from deploy.models.corpus import documents
+from deploy.models.corpus_chats import END, END_OF_TEXT, SPECIAL_TOKENS
 
 OUTPUT = Path(__file__).parent / "baton-tiny"
 SEED = 20_11
@@ -74,16 +75,20 @@ class Layer(nn.Module):
         """`hidden` is [batch, length, hidden_size]; `cos` and `sin` are [batch, 1, length, head_dim]."""
         hidden = hidden + self.attend(self.attention_norm(hidden), cos, sin)
         gate, up = self.gate_up(self.mlp_norm(hidden)).chunk(2, dim=-1)
-        return hidden + self.down(F.silu(gate) * up)
+        out: Tensor = self.down(F.silu(gate) * up)
+        return hidden + out
 
     def attend(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Causal grouped-query attention over [batch, length, hidden_size]."""
         batch, length, _ = hidden.shape
-        heads = [part.view(batch, length, -1, self.shape.head_dim) for part in self.qkv(hidden).split(self.sizes, dim=-1)]
+        heads = [
+            part.view(batch, length, -1, self.shape.head_dim) for part in self.qkv(hidden).split(self.sizes, dim=-1)
+        ]
         query, key, value = (part.transpose(1, 2) for part in heads)  # [batch, heads, length, head_dim]
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-        return self.out(attended.transpose(1, 2).reshape(batch, length, -1))
+        out: Tensor = self.out(attended.transpose(1, 2).reshape(batch, length, -1))
+        return out
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -146,9 +151,16 @@ def without_specials(text: str) -> str:
     return text
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token, which the tokenizer must have."""
+    found = tokenizer.token_to_id(token)
+    assert found is not None, token
+    return found
+
+
 def encoded_stream(tokenizer: Tokenizer, count: int) -> Tensor:
     """At least `count` tokens of documents, each between two end-of-text tokens: [num_tokens]."""
-    separator = tokenizer.token_to_id(END_OF_TEXT)
+    separator = token_id(tokenizer, END_OF_TEXT)
     tokens = [separator]
     source = documents(SEED + 1)
     while len(tokens) < count:
@@ -167,14 +179,17 @@ class Batch:
 
 
 def batches(stream: Tensor, separator: int, steps: int, tokens_per_step: int) -> Iterator[Batch]:
-    """`steps` batches that walk through the stream, most of them of 256 tokens a window and some much longer."""
+    """`steps` batches that walk through the stream, most of them of 256 tokens a window and some much longer.
+
+    A batch has `tokens_per_step` tokens, or one window if that is longer.
+    """
     rng = random.Random(SEED + 2)
     starts = (stream == separator).nonzero().flatten()
     cursor = 0
     for step in range(steps):
         length = window_length(rng, step / steps)
         windows = []
-        for _ in range(tokens_per_step // length):
+        for _ in range(max(1, tokens_per_step // length)):
             cursor = cursor if cursor + length + 2 < len(stream) else 0
             begin = cursor
             if rng.random() < 0.5:  # half of the windows start with a document, as a request does
@@ -212,7 +227,8 @@ def checkpoint_tensors(model: Llama) -> dict[str, Tensor]:
     """The weights in bfloat16 by their names in a Hugging Face Llama; the embedding stands for the head, too."""
     tensors = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
     for index, layer in enumerate(model.layers):
-        query, key, value = layer.qkv.weight.split(layer.sizes)
+        assert isinstance(layer, Layer)
+        query, key, value = torch.split(layer.qkv.weight, layer.sizes)
         gate, up = layer.gate_up.weight.chunk(2)
         named = {
             "input_layernorm": layer.attention_norm.weight,
@@ -252,27 +268,33 @@ def model_config(shape: Shape, tokenizer: Tokenizer) -> dict[str, object]:
         "initializer_range": 0.04,
         "tie_word_embeddings": True,
         "use_cache": True,
-        "bos_token_id": tokenizer.token_to_id(END_OF_TEXT),
+        "bos_token_id": token_id(tokenizer, END_OF_TEXT),
         "eos_token_id": end_ids(tokenizer),
-        "pad_token_id": tokenizer.token_to_id(END_OF_TEXT),
+        "pad_token_id": token_id(tokenizer, END_OF_TEXT),
         "torch_dtype": "bfloat16",
     }
 
 
 def end_ids(tokenizer: Tokenizer) -> list[int]:
     """The ids that end a text or a turn."""
-    return [tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(END)]
+    return [token_id(tokenizer, END_OF_TEXT), token_id(tokenizer, END)]
 
 
 def write_settings(directory: Path, shape: Shape, tokenizer: Tokenizer) -> None:
     """Writes all of the checkpoint but the weights."""
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
-    first = tokenizer.token_to_id(END_OF_TEXT)
+    first = token_id(tokenizer, END_OF_TEXT)
     write_json(directory / "config.json", model_config(shape, tokenizer))
     write_json(
         directory / "generation_config.json",
-        {"bos_token_id": first, "eos_token_id": end_ids(tokenizer), "pad_token_id": first, "do_sample": True, "temperature": 0.8},
+        {
+            "bos_token_id": first,
+            "eos_token_id": end_ids(tokenizer),
+            "pad_token_id": first,
+            "do_sample": True,
+            "temperature": 0.8,
+        },
     )
     write_json(
         directory / "tokenizer_config.json",
@@ -298,6 +320,7 @@ def write_weights(directory: Path, model: Llama) -> None:
     """Replaces the weights in one step, so that a reader sees the old ones or the new ones."""
     temporary = directory / "model.safetensors.partial"
     save_file(checkpoint_tensors(model), temporary, metadata={"format": "pt"})
+    temporary.chmod(0o644)
     os.replace(temporary, directory / "model.safetensors")
 
 
@@ -312,7 +335,7 @@ def make_optimizer(model: Llama, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def rate_factor(step: int, steps: int, warm_up: int = 100) -> float:
+def rate_factor(step: int, steps: int, warm_up: int = 200) -> float:
     """The learning rate of `step` as a part of the highest: a linear warm-up, then a cosine down to two hundredths."""
     progress = min(1.0, max(0, step - warm_up) / max(1, steps - warm_up))
     return min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -322,7 +345,7 @@ def train_step(model: Llama, optimizer: torch.optim.Optimizer, batch: Batch) -> 
     """One step on one batch; returns its loss in nats a token."""
     logits = model(batch.tokens[:, :-1], batch.positions)
     loss = F.cross_entropy(logits.flatten(0, 1), batch.tokens[:, 1:].flatten())
-    loss.backward()
+    torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
@@ -341,31 +364,36 @@ def train(options: argparse.Namespace) -> None:
     optimizer = make_optimizer(model, options.learning_rate)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(stream):,} tokens of text", flush=True)
     began = saved = time.monotonic()
-    average = 0.0
+    average, seen = 0.0, 0
     for step, batch in enumerate(batches(stream, end_ids(tokenizer)[0], options.steps, options.tokens_per_step)):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate_factor(step, options.steps)
         loss = train_step(model, optimizer, batch)
         average = loss if step == 0 else 0.98 * average + 0.02 * loss
+        seen += batch.positions.numel()
         now = time.monotonic()
-        if step % 25 == 24:
-            speed = (step + 1) * options.tokens_per_step / (now - began)
-            print(f"step {step + 1}/{options.steps} loss {average:.4f} {speed:.0f} tokens/s {now - began:.0f} s", flush=True)
+        if step % 50 == 49:
+            pace = f"{seen / (now - began):.0f} tokens/s {now - began:.0f} s"
+            print(f"step {step + 1}/{options.steps} loss {average:.4f} {pace}", flush=True)
         if now - saved > options.save_every_s:
             write_weights(options.output, model)
             saved = now
         if now - began > 60 * options.minutes:
             break
     write_weights(options.output, model)
-    print(f"done: {step + 1} steps, {(step + 1) * options.tokens_per_step:,} tokens, loss {average:.4f}", flush=True)
+    print(f"done: {step + 1} steps, {seen:,} tokens, {now - began:.0f} s, loss {average:.4f}", flush=True)
 
 
 def main() -> None:
     """Reads the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps; the learning rate falls over all of them")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many minutes, wherever the steps stand")
-    parser.add_argument("--tokens-per-step", type=int, default=2048)
+    parser.add_argument(
+        "--steps", type=int, default=5400, help="optimizer steps; the learning rate falls over all of them"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after so many minutes, wherever the steps stand"
+    )
+    parser.add_argument("--tokens-per-step", type=int, default=1024)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--save-every-s", type=float, default=240.0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
