@@ -6,7 +6,7 @@ async with BatonClient("127.0.0.1:50051") as client:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -47,7 +47,7 @@ class BatonClient:
 
     async def close(self) -> None:
         """Requests that still run are aborted."""
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def generate(
         self,
@@ -57,7 +57,7 @@ class BatonClient:
         priority: int = 0,
         timeout_s: float | None = None,
         **sampling: Any,
-    ) -> AsyncIterator[baton_pb2.GenerateDelta]:
+    ) -> AsyncGenerator[baton_pb2.GenerateDelta]:
         """Deltas as they come; `sampling` are fields of proto SamplingParams. Leaving the loop aborts the request."""
         request = baton_pb2.GenerateRequest(
             request_id=request_id,

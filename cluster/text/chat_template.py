@@ -22,20 +22,6 @@ class ChatTemplateError(ValueError):
     """The template refused the messages, or cannot cope with them."""
 
 
-def find_template(path: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja counts before tokenizer_config.json; of several named templates, the one named default."""
-    file = path / "chat_template.jinja"
-    if file.exists():
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointTextError(file, f"cannot be read: {error}") from None
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):
-        return {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
-
-
 class ChatTemplate:
     def __init__(self, template: str, special_tokens: Mapping[str, str] | None = None) -> None:
         """`special_tokens` are variables of the template, as bos_token is. Raises ChatTemplateError."""
@@ -60,6 +46,26 @@ class ChatTemplate:
             )
         except Exception as error:  # the template is a program of the checkpoint's: anything may come out of it
             raise ChatTemplateError(f"the chat template refused the messages: {error}") from error
+
+
+def load_chat_template(
+    path: Path, tokenizer_config: Mapping[str, Any], special_tokens: Mapping[str, str]
+) -> ChatTemplate | None:
+    """chat_template.jinja counts before tokenizer_config.json; of several named templates, the one named default.
+
+    Raises CheckpointTextError naming the file.
+    """
+    file = path / "chat_template.jinja"
+    try:
+        if file.exists():
+            return ChatTemplate(file.read_text(encoding="utf-8"), special_tokens)
+        file = path / "tokenizer_config.json"
+        template = tokenizer_config.get("chat_template")
+        if isinstance(template, list):
+            template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        return None if template is None else ChatTemplate(template, special_tokens)
+    except (OSError, UnicodeDecodeError, ChatTemplateError) as error:
+        raise CheckpointTextError(file, str(error)) from None
 
 
 class _GenerationTag(Extension):

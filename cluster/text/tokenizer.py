@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import tokenizers
 
-from cluster.text.chat_template import ChatTemplate, find_template
+from cluster.text.chat_template import ChatTemplate, load_chat_template
 from cluster.text.checkpoint_json import CheckpointTextError, read_json_if_any
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -40,11 +40,10 @@ class Tokenizer:
             raise CheckpointTextError(file, f"is not a tokenizer: {error}") from None
         config = read_json_if_any(path / "tokenizer_config.json")
         special_tokens = {name: _content(config[name]) for name in SPECIAL_TOKENS if config.get(name) is not None}
-        template = find_template(path, config)
         return cls(
             backend,
             eos_token_ids=_eos_token_ids(path, backend.token_to_id(special_tokens.get("eos_token", ""))),
-            chat_template=None if template is None else ChatTemplate(template, special_tokens),
+            chat_template=load_chat_template(path, config, special_tokens),
         )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
