@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -60,7 +60,7 @@ class InstanceConnection:
     async def _run(self) -> None:
         async with grpc.aio.insecure_channel(self.info.address, options=CHANNEL_OPTIONS) as channel:
             while not self._is_closed.is_set():
-                reason = await self._serve(instance_pb2_grpc.InstanceStub(channel))
+                reason = await self._serve(instance_pb2_grpc.InstanceStub(channel))  # type: ignore[no-untyped-call]
                 if self._outgoing is not None:
                     self._outgoing = None
                     log.warning("instance %s lost: %s", self.info.name, reason)
@@ -73,7 +73,7 @@ class InstanceConnection:
         except TimeoutError:
             return
 
-    async def _serve(self, stub: instance_pb2_grpc.InstanceAsyncStub) -> str:
+    async def _serve(self, stub: Any) -> str:
         """One stream from hello to end; returns why it ended."""
         outgoing: asyncio.Queue[instance_pb2.FrontMessage] = asyncio.Queue()
         outgoing.put_nowait(instance_pb2.FrontMessage(hello=self._hello))

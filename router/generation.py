@@ -45,8 +45,10 @@ class TokenDelta:
     num_cached_tokens: int = 0
 
 
-class TokenStream(AsyncIterator[TokenDelta], Protocol):
+class TokenStream(Protocol):
     """Raises InstanceLost, DeadlineExceeded or RequestAborted; the last delta has a finish reason."""
+
+    def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
 
     async def aclose(self) -> None:
         """Aborts the request, unless it is over."""

@@ -58,7 +58,7 @@ class Router:
         self._streams: dict[str, RequestStream] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._connections: dict[Holder, InstanceConnection] = {}
-        self._joined = asyncio.Event()
+        self.readiness_changed = asyncio.Event()
 
     # Instances
 
@@ -76,12 +76,9 @@ class Router:
                     info, self.front, self.config.term, self, suspect_after_s=self.config.suspect_after_s
                 )
 
-    async def wait_ready(self) -> None:
-        """Until requests can be served: every role has an instance that answers."""
-        await self._joined.wait()
-
     @property
     def is_ready(self) -> bool:
+        """Whether requests can be served: every role has an instance that answers."""
         return self._scheduler.missing_role() is None
 
     async def close(self) -> None:
@@ -103,8 +100,7 @@ class Router:
             saturation_tokens=info.saturation_tokens,
         )
         self._scheduler.join(member)
-        if self.is_ready:
-            self._joined.set()
+        self.readiness_changed.set()
         self._dispatch()
 
     def on_snapshot(self, snapshot: InstanceSnapshot) -> None:
@@ -114,6 +110,7 @@ class Router:
 
     def on_lost(self, holder: Holder, reason: str) -> None:
         self._scheduler.leave(holder)
+        self.readiness_changed.set()
         self._carry_out(self._ledger.on_instance_lost(holder, reason))
 
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:

@@ -11,7 +11,7 @@ class KvChecksums:
     def __init__(self, region: KvRegion, *, enabled: bool = True) -> None:
         self._region = region
         self._enabled = enabled
-        self._checksums = [0] * region.num_records
+        self._checksums = [0] * len(region.records)
 
     def seal(self, block_ids: Iterable[int]) -> None:
         if self._enabled:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
@@ -27,7 +26,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     import torch
 
     from cluster.model.kv_cache import KVCache
-    from cluster.model.load import load_model
+    from cluster.model.load import DTYPES, load_model
     from cluster.model.runner import ModelRunner
     from cluster.model.saturation import measure_saturation
 
@@ -35,10 +34,10 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     progress("loading weights")
-    dtype = getattr(torch, options.dtype)
-    model = load_model(Path(config.model_path), dtype)
+    model = load_model(config.model_path, DTYPES[options.dtype], world_size=options.tensor_parallel_size)
     progress("reserving KV memory")
-    record_bytes = KVCache.record_bytes_for(*model.kv_shape(options.block_size), dtype)
+    kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
+    record_bytes = KVCache.record_bytes_for(*kv_shape)
     num_blocks = options.kv_cache_memory_bytes // record_bytes
     if num_blocks < 1:
         raise ValueError(
@@ -46,7 +45,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         )
     memory = SharedRegion.create(num_blocks * record_bytes)
     region = KvRegion(buffer=memory.buffer, record_bytes=record_bytes, path=memory.path)
-    kv_cache = KVCache(num_blocks, *model.kv_shape(options.block_size), dtype, buffer=memory.buffer)
+    kv_cache = KVCache(num_blocks, *kv_shape, buffer=memory.buffer)
     runner = ModelRunner(model, kv_cache)
     progress("measuring saturation")
     saturation_tokens = measure_saturation(runner)

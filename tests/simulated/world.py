@@ -1,7 +1,7 @@
 """A whole cluster in one thread: real cores, real ledger, a model without tensors, and a network that delays and loses.
 
-Every message waits in a channel, in order; each turn one channel delivers, one core steps, or something breaks. What the model
-says depends on all KV up to there (`FakeRunner`), so a block that is stale, missing or somebody else's shows.
+Every message waits in a channel, in order; each turn one channel delivers, one core steps, or something breaks. What
+the model says depends on all KV up to there (`FakeRunner`): a block that is stale, missing or somebody else's shows.
 """
 
 import random
