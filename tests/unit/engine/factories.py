@@ -108,6 +108,7 @@ class FakeRunner:
 
     def _write(self, entry: ScheduledSequence) -> None:
         sequence, end = entry.sequence, entry.start + entry.num_tokens
+        assert entry.num_tokens > 0, f"{sequence.request_id} is scheduled with nothing to compute"
         parent = self.slots[self._slot(sequence, entry.start - 1)] if entry.start else 0
         for position, token_id in enumerate(sequence.token_ids(entry.start, end), entry.start):
             parent = self.slots[self._slot(sequence, position)] = hash((parent, token_id))

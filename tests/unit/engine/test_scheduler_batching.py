@@ -119,6 +119,15 @@ def test_a_common_prefix_is_computed_once() -> None:
     assert (first.num_cached_tokens, second.num_cached_tokens) == (0, 3 * BLOCK_SIZE)
 
 
+def test_the_last_token_is_computed_even_when_the_whole_prompt_is_cached() -> None:
+    engine = make_engine()
+    prompt = list(range(2 * BLOCK_SIZE))
+    for name in ("first", "second"):
+        engine.scheduler.add(make_sequence(name, prompt, max_tokens=1))
+        result = engine.step()
+    assert result.finished[0].num_cached_tokens == BLOCK_SIZE
+
+
 def test_admission_keeps_the_watermark_and_growth_may_use_it() -> None:
     scheduler = make_scheduler(num_blocks=6, watermark_blocks=2)
     scheduler.add(make_sequence("a", 2 * BLOCK_SIZE, max_tokens=20))

@@ -215,11 +215,29 @@ def test_only_the_reserved_are_activated_and_they_cannot_be_frozen() -> None:
 def test_the_deadline_of_who_arrives_counts_from_activation() -> None:
     engine = make_engine()
     moved = blank()
-    engine.scheduler.reserve(moved, len(PROMPT) + 1, [])
     moved.deadline_s = 1.0
+    engine.scheduler.reserve(moved, len(PROMPT) + 1, [])
     assert engine.scheduler.expire(2.0) == []
     arrive(engine, moved, first_block=0)
     assert engine.scheduler.expire(2.0) == [moved]
+
+
+@pytest.mark.parametrize("let_go", ["remove", "freeze"])
+def test_whoever_waits_behind_a_blocked_head_has_work_when_it_is_gone(let_go: str) -> None:
+    engine = make_engine(make_scheduler(num_blocks=3))
+    scheduler, small = engine.scheduler, make_sequence("small", 3, max_tokens=1)
+    scheduler.reserve(blank(), 2 * BLOCK_SIZE, [])
+    scheduler.add(make_sequence("head", 7))
+    scheduler.add(small)
+    engine.step()
+    assert not scheduler.has_work
+    if let_go == "remove":
+        scheduler.remove("head", SequenceStatus.FINISHED_ABORTED)
+    else:
+        scheduler.freeze("head")
+    assert scheduler.has_work
+    run_to_end(engine)
+    assert small.output_token_ids == expected_output(small)
 
 
 def test_whoever_waits_for_pinned_blocks_has_work_again_when_they_are_unpinned() -> None:

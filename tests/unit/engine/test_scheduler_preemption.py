@@ -58,13 +58,14 @@ def test_only_as_many_give_way_as_it_takes() -> None:
 
 
 def test_nobody_is_admitted_in_a_step_that_preempts() -> None:
-    engine = make_engine(make_scheduler(num_blocks=4))
-    for index, name in enumerate("abc"):
-        engine.scheduler.add(make_sequence(name, 4, arrival_time_s=index))
+    engine = make_engine(make_scheduler(num_blocks=5))
+    for index, (name, num_tokens) in enumerate({"a": 4, "b": 4, "c": 7}.items()):
+        engine.scheduler.add(make_sequence(name, num_tokens, arrival_time_s=index))
     engine.step()
     engine.scheduler.add(make_sequence("d", 1, priority=9))
     output = engine.scheduler.schedule()
     assert [sequence.request_id for sequence in output.preempted] == ["c"]
+    assert engine.scheduler.block_manager.num_free_blocks == 1
     assert "d" not in [entry.sequence.request_id for entry in output.scheduled]
 
 

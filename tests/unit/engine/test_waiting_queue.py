@@ -50,6 +50,14 @@ def test_what_is_removed_from_the_middle_never_comes_up_and_may_come_back() -> N
     assert order(queue) == "abc"
 
 
+def test_an_id_that_comes_back_takes_its_new_place() -> None:
+    a, b = make_sequence("a", priority=2), make_sequence("b", priority=1)
+    queue = make_queue(a, b)
+    queue.remove(a)
+    queue.push(make_sequence("a", priority=0))
+    assert order(queue) == "ba"
+
+
 def test_the_tokens_of_the_waiting_are_counted() -> None:
     a, b = make_sequence("a", 5), make_sequence("b", 7)
     queue = make_queue(a, b)
