@@ -10,6 +10,7 @@ from deploy.errors import DeployError
 from deploy.records import find_record
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_HTTP_ADDRESS = "127.0.0.1:8000"
 _STATUS_TIMEOUT_S = 5.0
 
 

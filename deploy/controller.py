@@ -136,13 +136,13 @@ class Controller:
 
     async def _follow(self, name: str, member: Member) -> None:
         """Shows what a member says of its start, until it is cancelled; the start itself tells of failures."""
-        shown = ""
+        shown = {EventKind.STARTING.value, EventKind.RUNNING.value}  # what the life itself says
         with contextlib.suppress(MemberFailed):
             while True:
                 text = await member.progress()
-                if text != shown:
+                if text not in shown:
                     self._log.add(EventKind.PROGRESS, name, text)
-                shown = text
+                shown.add(text)
                 await self._sleep(_PROGRESS_INTERVAL_S)
 
     async def _on_gone(self, name: str, error: MemberFailed) -> None:

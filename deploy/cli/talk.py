@@ -37,7 +37,7 @@ def _print_status(cluster: "baton_pb2.ClusterStatus") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     waiting, running = cluster.num_waiting_requests, cluster.num_running_requests
     console.print(f"{cluster.deployment} serves {cluster.model}: {running} requests running, {waiting} waiting")
     instances = Table("instance", "role", "status", "running", "waiting", "blocks", "free", "reserved", "leaked", "pid")
