@@ -60,7 +60,8 @@ class IncomingLink:
             while (frame := self._socket.receive(None)) is not None:
                 self._take(frame.offer, receiver)
         except (LinkError, OSError) as error:
-            log.warning("the link from %s is over: %s", self._source, error)
+            # Not the error itself: who keeps the record would keep the mapped memory that its traceback refers to.
+            log.warning("the link from %s is over: %s", self._source, str(error))
         finally:
             self._socket.close()
             self._on_end(self)

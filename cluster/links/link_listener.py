@@ -55,6 +55,8 @@ class LinkListener:
 
     def close(self) -> None:
         """Ends all links, and waits for their threads: after it nothing is posted any more."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._thread.join()
