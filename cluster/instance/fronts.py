@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import grpc
 
@@ -57,7 +58,7 @@ class Fronts:
         return list(self._outgoing)
 
     async def serve(
-        self, messages: AsyncIterator[instance_pb2.FrontMessage], context: grpc.aio.ServicerContext
+        self, messages: AsyncIterator[instance_pb2.FrontMessage], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[instance_pb2.InstanceMessage]:
         """One front's stream, from its hello until either side ends it."""
         front = await self._greet(await anext(messages), context)
@@ -74,7 +75,7 @@ class Fronts:
                 del self._outgoing[front]
             self._steps.post(partial(self._core.on_front_lost, front))
 
-    async def _greet(self, first: instance_pb2.FrontMessage, context: grpc.aio.ServicerContext) -> str:
+    async def _greet(self, first: instance_pb2.FrontMessage, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
         hello = first.hello
         if not hello.front:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")

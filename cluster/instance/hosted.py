@@ -25,7 +25,6 @@ class Hosted:
     reported_finish: bool = False
     activation_acknowledged: bool = True
     handover: HandoverSource | None = None
-    is_frozen: bool = False
 
     @property
     def request_id(self) -> str:

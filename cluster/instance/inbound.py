@@ -67,7 +67,7 @@ class Inbound:
             return
         if holds or message.request_id in self._scheduler.sequences:
             self._refuse(source, message.request_id, message.epoch, "this instance has the request already")
-        elif self._blocks.num_blocks_for(message.num_tokens) > self._blocks.num_blocks:
+        elif not self._scheduler.can_ever_hold(message.num_tokens):
             self._refuse(source, message.request_id, message.epoch, f"no room for {message.num_tokens} tokens, ever")
         else:
             self._receivers[key] = HandoverReceiver(source, message)
@@ -100,10 +100,24 @@ class Inbound:
 
     def _on_pass(self, source: Holder, message: Pass, holds: bool) -> None:
         key = (message.request_id, message.epoch)
-        if receiver := self._receivers.get(key):
+        receiver = self._receivers.get(key)
+        if receiver is None:
+            self._answer_late(source, message, holds)
+        elif self._is_sound(key, message):
             self._carry_out(key, receiver.on_pass(message))
         else:
-            self._answer_late(source, message, holds)
+            self._carry_out(key, receiver.on_failed("tokens, KV and reserved blocks do not fit together"))
+
+    def _is_sound(self, key: _Key, message: Pass) -> bool:
+        """Whether what the baton says can be run in the blocks that were reserved for it."""
+        state, num_computed = message.state, message.num_computed_tokens
+        num_tokens = len(state.prompt_token_ids) + len(state.output_token_ids)
+        sequence = self._sequences.get(key)
+        num_reserved = len(sequence.block_table) if sequence else 0
+        return (
+            0 < num_computed < num_tokens < self._scheduler.config.max_model_len
+            and message.num_blocks == self._blocks.num_blocks_for(num_computed) <= num_reserved
+        )
 
     def _on_cancel(self, source: Holder, message: Cancel, holds: bool) -> None:
         if not self.cancel(message.request_id, message.epoch):

@@ -55,7 +55,8 @@ class Instance:
         loaded = await asyncio.to_thread(self._load, self.config, self._policy, self._say)
         self._assemble(loaded)
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
-        instance_pb2_grpc.add_InstanceServicer_to_server(InstanceServicer(self._fronts, self._sources), self._server)
+        servicer = InstanceServicer(self._fronts, self._sources)
+        instance_pb2_grpc.add_InstanceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         port = self._server.add_insecure_port(f"{self.config.host}:0")
         self.info = self._describe(loaded, f"{self.config.host}:{port}")
         self._hello.CopyFrom(self._hello_of(self.info))

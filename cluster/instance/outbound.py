@@ -58,7 +58,6 @@ class Outbound:
         sequence, handover = hosted.sequence, hosted.handover
         assert handover is not None
         self._scheduler.freeze(hosted.request_id)
-        hosted.is_frozen = True
         num_blocks = -(-sequence.num_computed_tokens // self._blocks.block_size)
         frozen = handover.on_frozen(num_blocks, sequence.num_computed_tokens, hosted.state(), now_s)
         self._carry_out(hosted, frozen)
@@ -127,9 +126,7 @@ class Outbound:
                     self._release(hosted)
 
     def _run_on(self, hosted: Hosted, grant: Grant, reason: str) -> None:
-        if hosted.is_frozen:
-            self._scheduler.thaw(hosted.request_id)
-            hosted.is_frozen = False
+        self._scheduler.thaw(hosted.request_id)
         refused = GrantRefused(request_id=hosted.request_id, epoch=grant.epoch, reason=reason)
         self._emit(ToFront(hosted.front, refused))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import grpc
 
@@ -35,7 +36,7 @@ class Sources:
             outgoing.put_nowait(receiver_message_to_pb(message))
 
     async def serve(
-        self, messages: AsyncIterator[instance_pb2.SourceMessage], context: grpc.aio.ServicerContext
+        self, messages: AsyncIterator[instance_pb2.SourceMessage], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[instance_pb2.ReceiverMessage]:
         hello = (await anext(messages)).hello
         if holder_from_pb(hello.receiver) != self._holder:
@@ -98,7 +99,8 @@ class Receivers:
         clock = asyncio.get_running_loop().time
         try:
             async with grpc.aio.insecure_channel(grant.address, options=CHANNEL_OPTIONS) as channel:
-                async for message in instance_pb2_grpc.InstanceStub(channel).Handover(drain(outgoing)):
+                stub = instance_pb2_grpc.InstanceStub(channel)  # type: ignore[no-untyped-call]
+                async for message in stub.Handover(_drain(outgoing)):
                     if (said := receiver_message_from_pb(message)) is not None:
                         self._steps.post(partial(self._core.on_receiver_message, grant.receiver, said, clock()))
         except grpc.aio.AioRpcError:
@@ -108,6 +110,6 @@ class Receivers:
             self._steps.post(partial(self._core.on_receiver_lost, grant.receiver))
 
 
-async def drain(queue: "asyncio.Queue[instance_pb2.SourceMessage]") -> AsyncIterator[instance_pb2.SourceMessage]:
+async def _drain(queue: "asyncio.Queue[instance_pb2.SourceMessage]") -> AsyncIterator[instance_pb2.SourceMessage]:
     while True:
         yield await queue.get()
