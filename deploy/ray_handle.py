@@ -175,7 +175,7 @@ class RaySession:
         options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
         if self.is_local:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-            options |= {"_node_ip_address": "127.0.0.1"}  # nobody else needs to reach a cluster of one machine
+
         try:
             ray.init(address=address or "local", **options)
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:

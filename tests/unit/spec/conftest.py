@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import yaml
-from spec_factories import make_checkpoint
 
 from cluster.spec.deployment import Deployment
 from cluster.spec.load import load_deployment
 from cluster.spec.problem import SpecError
+from tests.unit.spec.factories import make_checkpoint
 
 
 @pytest.fixture

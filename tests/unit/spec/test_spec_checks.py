@@ -1,5 +1,6 @@
 import pytest
-from spec_factories import make_checkpoint, make_document
+
+from tests.unit.spec.factories import make_checkpoint, make_document
 
 pytestmark = pytest.mark.unit
 

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from spec_factories import make_document
 
 from cluster.spec.deployment import Deployment, Router
 from cluster.spec.load import load_deployment
 from cluster.spec.quantity import format_bytes, parse_bytes
 from router.config import RouterConfig
+from tests.unit.spec.factories import make_document
 
 pytestmark = pytest.mark.unit
 
