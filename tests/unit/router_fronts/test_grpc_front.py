@@ -1,6 +1,7 @@
 """The gRPC front over a real socket: its stream, its errors and their details, health, reflection, the client."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -225,3 +226,11 @@ async def test_a_port_in_use_is_said_in_one_line(backend: FakeBackend) -> None:
         port = int(address.rpartition(":")[2])
         with pytest.raises(PortInUse, match=f"^cannot listen on {HOST}:{port}: .*in use$"):
             await GrpcFront(make_generator(backend)).start(HOST, port)
+
+
+async def test_nobody_else_can_take_a_share_of_the_connections(backend: FakeBackend) -> None:
+    async with grpc_front(backend) as address:
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                thief.bind((HOST, int(address.rpartition(":")[2])))

@@ -53,8 +53,9 @@ def test_an_incomplete_character_at_the_end_is_shown_as_a_replacement() -> None:
     assert pieces_of(HALF_EMOJI) == ["", "", REPLACEMENT]
 
 
+@pytest.mark.parametrize("start", [HALF_EMOJI, list(TOKENIZER.encode("word"))], ids=["half a character", "a word"])
 @pytest.mark.parametrize("token_id", [HALF_EMOJI[1], 0], ids=["continuation bytes", "special tokens"])
-def test_an_endless_run_of_tokens_that_make_no_character_is_not_kept(token_id: int) -> None:
+def test_an_endless_run_of_tokens_that_make_no_character_is_not_kept(start: list[int], token_id: int) -> None:
     longest = 0
 
     class CountingDecoder:
@@ -64,8 +65,8 @@ def test_an_endless_run_of_tokens_that_make_no_character_is_not_kept(token_id: i
             return TOKENIZER.decode(token_ids)
 
     detokenizer = Detokenizer(CountingDecoder())
-    pieces = [detokenizer.push(token) for token in [*HALF_EMOJI, *[token_id] * 1000]]
-    assert "".join([*pieces, detokenizer.flush()]) == TOKENIZER.decode([*HALF_EMOJI, *[token_id] * 1000])
+    pieces = [detokenizer.push(token) for token in [*start, *[token_id] * 1000]]
+    assert "".join([*pieces, detokenizer.flush()]) == TOKENIZER.decode([*start, *[token_id] * 1000])
     assert longest < 10
 
 
