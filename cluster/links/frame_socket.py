@@ -143,9 +143,8 @@ class FrameSocket:
                 self._limit(socket.SO_RCVTIMEO, deadline)
             try:
                 return self._socket.recvmsg_into(views, 0, flags)[0]
-            except BlockingIOError as error:  # the kernel's timeout, left over from an earlier wait if we have none
-                if deadline is not None:
-                    raise deadline.missed() from error
+            except BlockingIOError:
+                continue  # the kernel's timeout: whether it is ours, or left over from an earlier wait, _limit knows
             except OSError as error:
                 raise LinkError(f"receiving: {error}") from error
 

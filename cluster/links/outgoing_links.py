@@ -61,7 +61,7 @@ class OutgoingLinks:
         if link is not None and link.key != key:
             link.close(f"a later life of {name[0]} took its place")
         try:
-            while link is None or link.key != key or not link.put(transfer):
+            while link is None or not link.put(transfer):
                 link = self._links[name] = OutgoingLink(key, self._region, self._config, stats, self._events)
         except TransferRefused as refusal:
             return str(refusal)

@@ -82,6 +82,17 @@ def test_a_stranger_at_the_door_is_sent_away(pair, said):
     source.events.next("on_sent")
 
 
+def test_what_cannot_be_a_frame_is_not_waited_for(make_node, caplog):
+    receiver = make_node("decode-0", setup_timeout_s=PATIENCE_S)
+    host, port = receiver.listener.address.split(":")
+    with socket.create_connection((host, int(port))) as stranger:
+        stranger.settimeout(PATIENCE_S / 2)
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert stranger.recv(1) == b""
+    receiver.close()
+    assert "bytes: not a link" in caplog.text
+
+
 def test_who_says_nothing_is_sent_away_when_the_setup_time_is_over(make_node):
     receiver = make_node("decode-0", setup_timeout_s=0.05)
     host, port = receiver.listener.address.split(":")
