@@ -8,45 +8,31 @@ from pathlib import Path
 
 
 def continue_in_background(log_file: Path) -> Callable[[], None]:
-    """Returns in a child process, with what it has to call when it is up.
+    """Returns in a child process, with what it has to call when it is up; from then on it writes to `log_file`.
 
-    Until then the parent shows what the child says; then it exits with 0, or like a child that ended before.
-    To be called before there are threads.
+    The parent waits for that and exits with 0, or like a child that ended before. Call it before there are threads.
     """
-    output, child_output = os.pipe()
     is_up, child_is_up = os.pipe()
     if pid := os.fork():
-        os.close(child_output)
         os.close(child_is_up)
-        sys.exit(_accompany(pid, output, is_up))
+        sys.exit(_wait(pid, is_up))
     os.setsid()
-    os.close(output)
     os.close(is_up)
-    _redirect(child_output)
 
     def settle() -> None:
+        sys.stdout.flush()
+        log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for target, stream in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(target, stream)
         os.write(child_is_up, b"1")
         os.close(child_is_up)
-        sys.stdout.flush()
-        _redirect(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
 
     return settle
 
 
-def _redirect(target: int) -> None:
-    """Stdout and stderr go there, stdin comes from nowhere."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, stream in ((nothing, 0), (target, 1), (target, 2)):
-        os.dup2(source, stream)
-    os.close(nothing)
-    os.close(target)
-
-
-def _accompany(pid: int, output: int, is_up: int) -> int:
+def _wait(pid: int, is_up: int) -> int:
     try:
-        with os.fdopen(output) as lines:
-            for line in lines:
-                print(line, end="", flush=True)
         if os.read(is_up, 1):
             return 0
     except KeyboardInterrupt:

@@ -28,6 +28,7 @@ from deploy.target import InstanceTarget
 from prefill_workers.actor import PrefillActor
 from router.actor import RouterActor
 from router.config import RouterConfig, RouterInfo
+from router.errors import BatonError
 
 NAMESPACE = "baton"
 _OBJECT_STORE_BYTES = 80 << 20  # the least Ray accepts: neither tokens nor KV go through it
@@ -35,9 +36,17 @@ _STOP_TIMEOUT_S = 8.0
 
 
 class _Watched:
-    """What a controller waits on: the call never answers, it ends with the process."""
+    """What every member answers besides: why it could not start, and when it is gone."""
+
+    async def start(self) -> Any:
+        """Its own errors become one plain line: not every exception survives the way to another process."""
+        try:
+            return await super().start()  # type: ignore[misc]
+        except (ValueError, OSError, BatonError) as error:
+            raise MemberFailed(_first_line(error)) from error
 
     async def until_gone(self) -> None:
+        """The call never answers, it ends with the process."""
         await asyncio.Event().wait()
 
 
@@ -227,7 +236,7 @@ def _actor(kind: type, **options: Any) -> Any:
 def explain(error: RayError) -> str:
     """One line for people: what the code in the process raised, or how the process ended."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        known = isinstance(error.cause, ValueError | OSError | DeployError)
+        known = isinstance(error.cause, MemberFailed)
         return _first_line(error.cause) if known else f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     if isinstance(error, RayActorError):
         return f"its process is gone ({_first_line(error)})"

@@ -49,12 +49,12 @@ def init(
     seed: int = 0,
 ) -> None:
     """Make a checkpoint with random weights, for benchmarks and tests; the default has 54.5 million parameters."""
-    from cluster.model.random_checkpoint import make_random_checkpoint
-
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{path} exists and is not empty")
     if hidden_size % (2 * num_attention_heads):
         raise InputError(f"hidden size {hidden_size} cannot be divided into {num_attention_heads} heads of even size")
+    from cluster.model.random_checkpoint import make_random_checkpoint
+
     shape: dict[str, Any] = {
         "architecture": architecture,
         "hidden_size": hidden_size,
