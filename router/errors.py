@@ -1,10 +1,16 @@
 """What can go wrong with a request, as types, and the status each becomes on gRPC and HTTP."""
 
+import copyreg
 from dataclasses import dataclass
+from typing import Any
 
 
 class BatonError(Exception):
     """Its text is one line that may be shown to a client."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its text and fields: pickle, and so Ray, would call `__init__` with the text alone."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InvalidRequest(BatonError):

@@ -27,6 +27,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class GrpcFront:
+    """To be made, as it is used, in a running event loop."""
+
     def __init__(self, generator: TextGenerator) -> None:
         self._generator = generator
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know it

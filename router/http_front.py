@@ -26,6 +26,8 @@ KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that none is 
 
 
 class HttpFront:
+    """To be made, as it is used, in a running event loop."""
+
     def __init__(self, generator: TextGenerator) -> None:
         self._generator = generator
         self._is_ready = False
