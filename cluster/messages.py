@@ -120,7 +120,11 @@ class TokenUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepUpdate:
+    """All tokens of one step that belong to a front, and the load of the instance then (as in `InstanceSnapshot`)."""
+
     updates: tuple[TokenUpdate, ...]
+    num_waiting_tokens: int = 0
+    num_dispatches_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,8 +116,7 @@ class Router:
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:
         match message:
             case StepUpdate():
-                for update in message.updates:
-                    self._carry_out(self._ledger.on_tokens(holder, update))
+                self._on_step(holder, message)
             case Activated():
                 self._carry_out(self._ledger.on_activated(holder, message))
             case GrantRefused():
@@ -128,6 +127,13 @@ class Router:
                 self._carry_out(self._ledger.on_passed_on(holder, message))
             case DispatchRefused():
                 self._carry_out(self._ledger.on_dispatch_refused(holder, message))
+
+    def _on_step(self, holder: Holder, message: StepUpdate) -> None:
+        for update in message.updates:
+            self._carry_out(self._ledger.on_tokens(holder, update))
+        if member := self._scheduler.member(holder):
+            member.observe_load(message.num_waiting_tokens, message.num_dispatches_seen)
+        self._dispatch()
 
     def _stays(self, message: GrantRefused) -> None:
         owner = self._ledger.owner_of(message.request_id)
@@ -143,7 +149,7 @@ class Router:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:
             raise DuplicateRequest(request.request_id)
-        stream = RequestStream(lambda: self._end(request.request_id))
+        stream = RequestStream(lambda: self._on_closed(request.request_id, stream))
         self._streams[request.request_id] = stream
         self._ledger.admit(self._state_of(request))
         self._watch_deadline(request)
@@ -166,6 +172,11 @@ class Router:
 
     def status(self) -> baton_pb2.ClusterStatus:
         return cluster_status(self.config, self._connections.values(), self._scheduler, len(self._ledger))
+
+    def _on_closed(self, request_id: str, stream: RequestStream) -> None:
+        """A stream that was over before may be closed when its id is already another request's."""
+        if self._streams.get(request_id) is stream:
+            self._end(request_id)
 
     def _end(self, request_id: str) -> None:
         """The client has all it wants, or is gone."""

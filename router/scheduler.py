@@ -19,8 +19,8 @@ from router.policies import Decision, DispatchPolicy, InstanceView, RequestView
 class Member:
     """An instance that can be dispatched to.
 
-    `unseen`: prompt tokens of the dispatches that its last snapshot did not know, by their number.
-    `num_tokens`: of each request that runs here or is to.
+    `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
+    `num_tokens`: of each request that runs here or is to; `num_tokens_in_all` is their sum.
     """
 
     place: Place
@@ -29,26 +29,42 @@ class Member:
     block_size: int
     saturation_tokens: int
     snapshot: InstanceSnapshot | None = None
+    num_waiting_tokens: int = 0
     num_dispatches: int = 0
     unseen: OrderedDict[int, int] = field(default_factory=OrderedDict)
     num_tokens: dict[str, int] = field(default_factory=dict)
+    num_tokens_in_all: int = 0
 
     def observe(self, snapshot: InstanceSnapshot) -> None:
         self.snapshot, self.role = snapshot, snapshot.role
-        for number in [number for number in self.unseen if number <= snapshot.num_dispatches_seen]:
-            del self.unseen[number]
+        self.observe_load(snapshot.num_waiting_tokens, snapshot.num_dispatches_seen)
+
+    def observe_load(self, num_waiting_tokens: int, num_dispatches_seen: int) -> None:
+        self.num_waiting_tokens = num_waiting_tokens
+        while self.unseen and next(iter(self.unseen)) <= num_dispatches_seen:
+            self.unseen.popitem(last=False)
+
+    def change(self, request_id: str, num_tokens: int) -> None:
+        """The request has so many tokens more here; it may be new."""
+        self.num_tokens[request_id] = self.num_tokens.get(request_id, 0) + num_tokens
+        self.num_tokens_in_all += num_tokens
+
+    def drop(self, request_id: str) -> int:
+        """The request is not here any more; returns how many tokens it had."""
+        num_tokens = self.num_tokens.pop(request_id)
+        self.num_tokens_in_all -= num_tokens
+        return num_tokens
 
     def view(self) -> InstanceView:
-        known = self.snapshot.num_waiting_tokens if self.snapshot else 0
         return InstanceView(
             holder=self.place.holder,
             role=self.role,
             num_blocks=self.num_blocks,
             block_size=self.block_size,
             saturation_tokens=self.saturation_tokens,
-            num_queued_tokens=known + sum(self.unseen.values()),
+            num_queued_tokens=self.num_waiting_tokens + sum(self.unseen.values()),
             num_requests=len(self.num_tokens),
-            num_committed_blocks=sum(count // self.block_size + 1 for count in self.num_tokens.values()),
+            num_committed_blocks=self.num_tokens_in_all // self.block_size + len(self.num_tokens),
         )
 
 
@@ -108,7 +124,7 @@ class Scheduler:
         """The request is over: it neither waits nor weighs on anybody."""
         self._queue.pop(request_id, None)
         if member := self._runs_at.pop(request_id, None):
-            del member.num_tokens[request_id]
+            member.drop(request_id)
 
     def assign(self) -> list[Assignment]:
         """Everything that can go now, in order."""
@@ -127,7 +143,7 @@ class Scheduler:
         prefill.num_dispatches += 1
         prefill.unseen[prefill.num_dispatches] = request.num_prompt_tokens
         self._runs_at[request.request_id] = decode
-        decode.num_tokens[request.request_id] = request.num_prompt_tokens
+        decode.change(request.request_id, request.num_prompt_tokens)
         return Assignment(
             request_id=request.request_id,
             prefill=prefill.place,
@@ -138,11 +154,11 @@ class Scheduler:
     def grow(self, request_id: str, num_tokens: int) -> None:
         """The request has so many tokens more."""
         if member := self._runs_at.get(request_id):
-            member.num_tokens[request_id] += num_tokens
+            member.change(request_id, num_tokens)
 
     def move(self, request_id: str, holder: Holder) -> None:
         """The request stays somewhere else than was planned: a handover did not come about."""
         member = self._members.get(holder)
         if member is not None and (planned := self._runs_at.get(request_id)):
-            member.num_tokens[request_id] = planned.num_tokens.pop(request_id)
+            member.change(request_id, planned.drop(request_id))
             self._runs_at[request_id] = member

@@ -34,6 +34,7 @@ from cluster.messages import (
     SourceMessage,
     StepUpdate,
     Stop,
+    TokenUpdate,
     WantTokens,
 )
 from cluster.role import InstanceRole, InstanceStatus
@@ -237,7 +238,14 @@ class InstanceCore:
         for front, group in by_front.items():
             updates = tuple(update for hosted in group if (update := hosted.report()))
             if updates:
-                self._tell(front, StepUpdate(updates=updates))
+                self._tell(front, self._step_update(front, updates))
+
+    def _step_update(self, front: str, updates: tuple[TokenUpdate, ...]) -> StepUpdate:
+        return StepUpdate(
+            updates=updates,
+            num_waiting_tokens=self._scheduler.num_waiting_tokens,
+            num_dispatches_seen=self._dispatches_seen.get(front, 0),
+        )
 
     def _tell(self, front: str, message: InstanceMessage) -> None:
         self.effects.append(ToFront(front, message))

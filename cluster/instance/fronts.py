@@ -62,6 +62,8 @@ class Fronts:
     ) -> AsyncIterator[instance_pb2.InstanceMessage]:
         """One front's stream, from its hello until either side ends it."""
         front = await self._greet(await anext(messages), context)
+        if front in self._outgoing:  # it comes again before its old stream has ended here
+            self._steps.post(partial(self._core.on_front_lost, front))
         outgoing: asyncio.Queue[instance_pb2.InstanceMessage | None] = asyncio.Queue()
         self._outgoing[front] = outgoing  # type: ignore[assignment]  # None only ever comes from `listen`
         listening = asyncio.create_task(self._listen(front, messages, outgoing))
@@ -73,7 +75,7 @@ class Fronts:
             listening.cancel()
             if self._outgoing.get(front) is outgoing:
                 del self._outgoing[front]
-            self._steps.post(partial(self._core.on_front_lost, front))
+                self._steps.post(partial(self._core.on_front_lost, front))
 
     async def _greet(self, first: instance_pb2.FrontMessage, context: "grpc.aio.ServicerContext[Any, Any]") -> str:
         hello = first.hello

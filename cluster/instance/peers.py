@@ -42,6 +42,8 @@ class Sources:
         if holder_from_pb(hello.receiver) != self._holder:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this is {self._holder}")
         source = holder_from_pb(hello.source)
+        if source in self._outgoing:  # it comes again before its old stream has ended here
+            self._steps.post(partial(self._core.on_source_lost, source))
         outgoing: asyncio.Queue[instance_pb2.ReceiverMessage | None] = asyncio.Queue()
         self._outgoing[source] = outgoing
         listening = asyncio.create_task(self._listen(source, messages, outgoing))

@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
 from cluster import failpoints
 from cluster.links.deadline import Deadline
 from cluster.links.frame_socket import FrameSocket
@@ -67,7 +65,7 @@ class ShmBlockReceiver:
         checksums = list(offer.checksums)
         for index, (block_id, source_id) in enumerate(zip(block_ids, offer.block_ids, strict=True)):
             record = self._records[block_id]
-            np.copyto(record, self._source_records[source_id])
+            record[:] = self._source_records[source_id]
             failpoints.hit("links.receive.record", record)
             if checksums and checksum(record) != checksums[index]:
                 return f"wrong checksum of block {offer.first_block + index}"

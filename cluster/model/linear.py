@@ -16,6 +16,7 @@ class Linear:
     """y = x Wᵀ + b for x [num_rows, in_features] and W [out_features, in_features]."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, single_row_copy: bool = True) -> None:
+        self.in_features = weight.shape[1]
         self.bias = bias
         self.packed = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.enabled
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS) if self.packed else weight

@@ -204,10 +204,14 @@ class TokenUpdate(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., start_index: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_baton_pb2.Logprobs, _Mapping]]] = ..., finish_reason: _Optional[_Union[_baton_pb2.FinishReason, str]] = ..., num_cached_tokens: _Optional[int] = ...) -> None: ...
 
 class StepUpdate(_message.Message):
-    __slots__ = ("updates",)
+    __slots__ = ("updates", "num_waiting_tokens", "num_dispatches_seen")
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    NUM_WAITING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_DISPATCHES_SEEN_FIELD_NUMBER: _ClassVar[int]
     updates: _containers.RepeatedCompositeFieldContainer[TokenUpdate]
-    def __init__(self, updates: _Optional[_Iterable[_Union[TokenUpdate, _Mapping]]] = ...) -> None: ...
+    num_waiting_tokens: int
+    num_dispatches_seen: int
+    def __init__(self, updates: _Optional[_Iterable[_Union[TokenUpdate, _Mapping]]] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ...) -> None: ...
 
 class Activated(_message.Message):
     __slots__ = ("request_id", "epoch")

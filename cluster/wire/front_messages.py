@@ -109,7 +109,11 @@ def _update_from_pb(update: instance_pb2.TokenUpdate) -> TokenUpdate:
 
 def instance_message_to_pb(message: InstanceMessage) -> instance_pb2.InstanceMessage:
     if isinstance(message, StepUpdate):
-        step = instance_pb2.StepUpdate(updates=[_update_to_pb(update) for update in message.updates])
+        step = instance_pb2.StepUpdate(
+            updates=[_update_to_pb(update) for update in message.updates],
+            num_waiting_tokens=message.num_waiting_tokens,
+            num_dispatches_seen=message.num_dispatches_seen,
+        )
         return instance_pb2.InstanceMessage(step=step)
     about = about_to_pb(message)
     match message:
@@ -129,7 +133,12 @@ def instance_message_from_pb(message: instance_pb2.InstanceMessage) -> InstanceM
     """None for hello and snapshot, which are not about a request."""
     match message.WhichOneof("message"):
         case "step":
-            return StepUpdate(updates=tuple(_update_from_pb(update) for update in message.step.updates))
+            step = message.step
+            return StepUpdate(
+                updates=tuple(_update_from_pb(update) for update in step.updates),
+                num_waiting_tokens=step.num_waiting_tokens,
+                num_dispatches_seen=step.num_dispatches_seen,
+            )
         case "activated":
             return Activated(**about_from_pb(message.activated))
         case "passed_on":
