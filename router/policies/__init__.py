@@ -5,4 +5,4 @@ from router.policies.least_loaded import LeastLoaded
 
 DISPATCH_POLICIES: dict[str, type[DispatchPolicy]] = {"least_loaded": LeastLoaded}
 
-__all__ = ["DISPATCH_POLICIES", "Decision", "DispatchPolicy", "InstanceView", "RequestView"]
+__all__ = ["DISPATCH_POLICIES", "Decision", "DispatchPolicy", "InstanceView", "LeastLoaded", "RequestView"]

@@ -1,0 +1,136 @@
+"""The queue, the picture of the instances, and the least-loaded policy on it."""
+
+import pytest
+
+from cluster.messages import Holder
+from cluster.role import InstanceRole, InstanceStatus
+from cluster.snapshot import InstanceSnapshot
+from router.ledger import Place
+from router.policies import Decision, InstanceView, LeastLoaded, RequestView
+from router.scheduler import Member, Scheduler
+
+pytestmark = pytest.mark.unit
+
+
+def holder(name: str) -> Holder:
+    return Holder(name, 1)
+
+
+def make_view(name: str, role: InstanceRole, **load: int) -> InstanceView:
+    return InstanceView(holder=holder(name), role=role, num_blocks=100, block_size=16, saturation_tokens=256, **load)
+
+
+def make_member(name: str, role: InstanceRole, num_blocks: int = 100) -> Member:
+    place = Place(holder(name), f"{name}:1", f"{name}:2")
+    return Member(place=place, role=role, num_blocks=num_blocks, block_size=16, saturation_tokens=256)
+
+
+def make_request(request_id: str = "r", num_prompt_tokens: int = 100, priority: int = 0) -> RequestView:
+    return RequestView(request_id=request_id, num_prompt_tokens=num_prompt_tokens, priority=priority)
+
+
+def make_scheduler(*members: Member, max_queued_requests: int = 10) -> Scheduler:
+    scheduler = Scheduler(LeastLoaded(), max_queued_requests)
+    for member in members:
+        scheduler.join(member)
+    return scheduler
+
+
+def snapshot(name: str, **fields: int) -> InstanceSnapshot:
+    return InstanceSnapshot(
+        instance=holder(name),
+        number=1,
+        role=InstanceRole.PREFILL,
+        status=InstanceStatus.RUNNING,
+        num_blocks=100,
+        num_free_blocks=100,
+        **fields,
+    )
+
+
+P, D, M = InstanceRole.PREFILL, InstanceRole.DECODE, InstanceRole.MIXED
+
+
+def test_prefill_and_decode_are_chosen_together_each_by_its_own_load() -> None:
+    views = [
+        make_view("p0", P, num_queued_tokens=300),
+        make_view("p1", P, num_queued_tokens=20),
+        make_view("d0", D, num_committed_blocks=10),
+        make_view("d1", D, num_committed_blocks=60),
+    ]
+    assert LeastLoaded().select(make_request(), views) == Decision(holder("p1"), holder("d0"))
+
+
+def test_a_mixed_instance_keeps_what_it_prefills() -> None:
+    views = [make_view("m0", M, num_queued_tokens=5), make_view("m1", M, num_committed_blocks=50)]
+    assert LeastLoaded().select(make_request(), views) == Decision(holder("m1"), holder("m1"))
+
+
+def test_a_request_waits_while_no_decode_instance_has_room() -> None:
+    full = make_view("d0", D, num_committed_blocks=99, num_requests=3)
+    assert LeastLoaded().select(make_request(), [make_view("p0", P), full]) is None
+
+
+def test_an_idle_instance_takes_whatever_was_admitted() -> None:
+    views = [make_view("p0", P), make_view("d0", D)]
+    assert LeastLoaded().select(make_request(num_prompt_tokens=5000), views) is not None
+
+
+def test_a_request_waits_at_the_router_rather_than_behind_many_batches() -> None:
+    views = [make_view("p0", P, num_queued_tokens=4 * 256), make_view("d0", D)]
+    assert LeastLoaded().select(make_request(), views) is None
+
+
+def test_two_requests_in_one_moment_do_not_choose_the_same_idle_instance() -> None:
+    scheduler = make_scheduler(make_member("p0", P), make_member("p1", P), make_member("d0", D), make_member("d1", D))
+    scheduler.enqueue(make_request("a"))
+    scheduler.enqueue(make_request("b"))
+    first, second = scheduler.assign()
+    assert first.prefill != second.prefill
+    assert first.decode != second.decode
+
+
+def test_what_a_report_has_seen_is_not_counted_twice() -> None:
+    member = make_member("p0", P)
+    scheduler = make_scheduler(member, make_member("d0", D))
+    scheduler.enqueue(make_request("a", 100))
+    scheduler.enqueue(make_request("b", 40))
+    scheduler.assign()
+    assert member.view().num_queued_tokens == 140
+    member.observe(snapshot("p0", num_waiting_tokens=90, num_dispatches_seen=1))
+    assert member.view().num_queued_tokens == 130
+    member.observe_load(0, 2)
+    assert member.view().num_queued_tokens == 0
+
+
+def test_higher_priority_goes_first_and_then_who_came_first() -> None:
+    scheduler = make_scheduler(make_member("p0", P), make_member("d0", D))
+    for request_id, priority in (("a", 0), ("b", 5), ("c", 5)):
+        scheduler.enqueue(make_request(request_id, priority=priority))
+    assert [assignment.request_id for assignment in scheduler.assign()] == ["b", "c", "a"]
+
+
+def test_a_request_weighs_on_its_decode_instance_until_it_is_forgotten() -> None:
+    decode = make_member("d0", D)
+    scheduler = make_scheduler(make_member("p0", P), decode)
+    scheduler.enqueue(make_request("a", 100))
+    scheduler.assign()
+    scheduler.grow("a", 20)
+    assert decode.view().num_committed_blocks == 120 // 16 + 1
+    scheduler.forget("a")
+    assert (decode.view().num_committed_blocks, decode.view().num_requests) == (0, 0)
+
+
+def test_a_request_that_stayed_where_it_was_weighs_there() -> None:
+    prefill, decode = make_member("p0", P), make_member("d0", D)
+    scheduler = make_scheduler(prefill, decode)
+    scheduler.enqueue(make_request("a", 100))
+    scheduler.assign()
+    scheduler.move("a", holder("p0"))
+    assert (prefill.view().num_requests, decode.view().num_requests) == (1, 0)
+
+
+def test_what_kind_of_instance_is_missing_is_known() -> None:
+    assert make_scheduler(make_member("d0", D)).missing_role() == "prefill"
+    assert make_scheduler(make_member("p0", P)).missing_role() == "decode"
+    assert make_scheduler(make_member("m0", M)).missing_role() is None

@@ -1,0 +1,168 @@
+"""What is said arrives as it was meant: every message, over the wire and back."""
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.engine.sampling_params import SamplingParams
+from cluster.engine.sequence import FinishReason, TokenLogprobs
+from cluster.messages import (
+    AckActivated,
+    AckFinished,
+    Activated,
+    Cancel,
+    CloseGrant,
+    Dispatch,
+    DispatchRefused,
+    Epoch,
+    FrontMessage,
+    Grant,
+    GrantRefused,
+    Holder,
+    InstanceMessage,
+    Pass,
+    PassedOn,
+    PassTaken,
+    ReceiverMessage,
+    Refused,
+    Renew,
+    Reserve,
+    Reserved,
+    SequenceState,
+    SourceMessage,
+    StepUpdate,
+    Stop,
+    TokenUpdate,
+    WantTokens,
+)
+from cluster.pb import instance_pb2
+from cluster.role import InstanceRole, InstanceStatus
+from cluster.snapshot import InstanceSnapshot, LinkSnapshot
+from cluster.wire.front_messages import (
+    front_message_from_pb,
+    front_message_to_pb,
+    instance_message_from_pb,
+    instance_message_to_pb,
+)
+from cluster.wire.peer_messages import (
+    receiver_message_from_pb,
+    receiver_message_to_pb,
+    source_message_from_pb,
+    source_message_to_pb,
+)
+from cluster.wire.snapshots import snapshot_from_pb, snapshot_to_pb
+
+pytestmark = pytest.mark.unit
+
+EPOCH = Epoch(3, 9)
+ABOUT = {"request_id": "r", "epoch": EPOCH}
+LOGPROBS = (TokenLogprobs(-0.5, ((7, -0.5), (8, -1.0))),)
+STATE = SequenceState(
+    request_id="r",
+    front="router/3",
+    prompt_token_ids=(1, 2, 3),
+    output_token_ids=(7,),
+    sampling_params=SamplingParams(
+        temperature=0.5, top_p=0.25, top_k=3, seed=2**63, max_tokens=9, stop_token_ids=frozenset({0, 5}), logprobs=0
+    ),
+    arrival_time_s=90.0,
+    deadline_s=130.0,
+    priority=-2,
+    logprobs=LOGPROBS,
+    num_cached_tokens=2,
+)
+GRANT = Grant(epoch=EPOCH, receiver=Holder("decode-0", 2**60), address="a:1", link_address="a:2")
+UPDATE = TokenUpdate(
+    **ABOUT,
+    start_index=4,
+    token_ids=(7, 8),
+    logprobs=LOGPROBS * 2,
+    finish_reason=FinishReason.LENGTH,
+    num_cached_tokens=1,
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Dispatch(state=STATE, epoch=EPOCH, grant=GRANT, number=4),
+        Dispatch(state=replace(STATE, deadline_s=None), epoch=EPOCH),
+        Stop(**ABOUT),
+        CloseGrant(**ABOUT),
+        AckActivated(**ABOUT),
+        AckFinished(**ABOUT),
+        WantTokens(**ABOUT, next_index=3),
+    ],
+)
+def test_a_front_is_understood(message: FrontMessage) -> None:
+    sent = front_message_to_pb(message, 100.0).SerializeToString()
+    assert front_message_from_pb(instance_pb2.FrontMessage.FromString(sent), 100.0) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        StepUpdate(updates=(UPDATE, replace(UPDATE, finish_reason=None)), num_waiting_tokens=5, num_dispatches_seen=6),
+        Activated(**ABOUT),
+        GrantRefused(**ABOUT, reason="full"),
+        DispatchRefused(**ABOUT, reason="too long"),
+        PassedOn(**ABOUT),
+    ],
+)
+def test_an_instance_is_understood(message: InstanceMessage) -> None:
+    sent = instance_message_to_pb(message).SerializeToString()
+    assert instance_message_from_pb(instance_pb2.InstanceMessage.FromString(sent)) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Reserve(**ABOUT, num_tokens=41, block_hashes=(b"a" * 16, b"b" * 16), lease_s=5.0),
+        Pass(**ABOUT, reservation=3, num_blocks=3, num_computed_tokens=40, state=STATE),
+        Cancel(**ABOUT),
+        Renew(),
+    ],
+)
+def test_the_source_of_a_handover_is_understood(message: SourceMessage) -> None:
+    sent = source_message_to_pb(message, 100.0).SerializeToString()
+    assert source_message_from_pb(instance_pb2.SourceMessage.FromString(sent), 100.0) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Reserved(**ABOUT, reservation=3, num_cached_blocks=2), Refused(**ABOUT, reason="full"), PassTaken(**ABOUT)],
+)
+def test_the_receiver_of_a_handover_is_understood(message: ReceiverMessage) -> None:
+    sent = receiver_message_to_pb(message).SerializeToString()
+    assert receiver_message_from_pb(instance_pb2.ReceiverMessage.FromString(sent)) == message
+
+
+def test_a_deadline_keeps_its_distance_between_clocks_that_differ() -> None:
+    sent = source_message_to_pb(Pass(**ABOUT, reservation=3, num_blocks=3, num_computed_tokens=40, state=STATE), 100.0)
+    arrived = source_message_from_pb(sent, 5_000.0)
+    assert isinstance(arrived, Pass)
+    assert (arrived.state.deadline_s, arrived.state.arrival_time_s) == (5_030.0, 4_990.0)
+
+
+def test_a_snapshot_is_understood() -> None:
+    snapshot = InstanceSnapshot(
+        instance=Holder("decode-0", 2**60),
+        number=5,
+        role=InstanceRole.DECODE,
+        status=InstanceStatus.RUNNING,
+        num_waiting=1,
+        num_running=2,
+        num_sequences=3,
+        num_blocks=100,
+        num_free_blocks=90,
+        num_reserved_blocks=4,
+        num_leaked_blocks=5,
+        num_waiting_tokens=6,
+        num_dispatches_seen=7,
+        links=(
+            LinkSnapshot(
+                source="a", target="b", transport="shm", num_transfers=1, num_bytes=2, alpha_s=0.5, note="fine"
+            ),
+        ),
+    )
+    assert snapshot_from_pb(snapshot_to_pb(snapshot)) == snapshot
