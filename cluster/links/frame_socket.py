@@ -62,17 +62,17 @@ class FrameSocket:
 
     def send(self, frame: LinkFrame, deadline: Deadline) -> None:
         payload = frame.SerializeToString()
-        self.send_views([memoryview(_LENGTH.pack(len(payload)) + payload)], deadline)
+        self.send_views((_LENGTH.pack(len(payload)), payload), deadline)
 
-    def send_views(self, views: Sequence[memoryview], deadline: Deadline) -> None:
+    def send_views(self, views: Sequence[memoryview | bytes], deadline: Deadline) -> None:
         """All of them, in order, from where they are."""
         self._limit(socket.SO_SNDTIMEO, deadline)
         try:
             sent = self._socket.sendmsg(views)
             for view in views:  # seldom anything: a signal came in between
-                if sent < view.nbytes:
-                    self._socket.sendall(view[sent:])
-                sent = max(0, sent - view.nbytes)
+                if sent < len(view):
+                    self._socket.sendall(memoryview(view)[sent:])
+                sent = max(0, sent - len(view))
         except BlockingIOError as error:
             raise deadline.missed() from error
         except OSError as error:
