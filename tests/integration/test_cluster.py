@@ -1,16 +1,26 @@
 """Real processes, real sockets: what a user relies on, with the bundled model."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from cluster.engine.sequence import FinishReason
 from cluster.pb import baton_pb2
 from router.client import Completion
 from tests.integration.local_cluster import LocalCluster
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster() -> AsyncIterator[LocalCluster]:
+    """1P + 1D, for the tests that break nothing. Each waits at its end until everything is let go of."""
+    async with LocalCluster() as cluster:
+        yield cluster
+
 
 PROMPTS = [
     "Once upon a time there was",
@@ -81,41 +91,37 @@ async def test_small_blocks_small_chunks_and_little_memory_change_no_token() -> 
     assert [it.token_ids for it in got] == [it.token_ids for it in expected]
 
 
-async def test_a_second_prompt_with_the_same_beginning_moves_less() -> None:
+async def test_a_second_prompt_with_the_same_beginning_moves_less(cluster: LocalCluster) -> None:
     """Both ends know the blocks by their content: neither computes nor sends them again."""
-    async with LocalCluster() as cluster:
-        await cluster.client.complete(PROMPTS[3], max_tokens=4)
-        await cluster.until(lambda status: any(link.num_transfers for link in status.links))
-        first = cluster.service.router.status().links[0].num_bytes
-        again = await cluster.client.complete(PROMPTS[3], max_tokens=4)
-        await cluster.until(lambda status: status.links[0].num_bytes > first)
-        assert cluster.service.router.status().links[0].num_bytes - first < first / 2
-        assert again.num_cached_tokens > 0
+    await cluster.client.complete(PROMPTS[3], max_tokens=4)
+    await cluster.until(lambda status: any(link.num_transfers for link in status.links))
+    first = cluster.service.router.status().links[0].num_bytes
+    again = await cluster.client.complete(PROMPTS[3], max_tokens=4)
+    await cluster.until(lambda status: status.links[0].num_bytes > first)
+    assert cluster.service.router.status().links[0].num_bytes - first < first / 2
+    assert again.num_cached_tokens > 0
 
 
-async def test_a_client_that_leaves_takes_its_blocks_along_within_a_second() -> None:
-    async with LocalCluster() as cluster:
-        tasks = await start(cluster, 4)
-        for task in tasks:
-            task.cancel()
-        await cluster.until(lambda status: status.num_running_requests == 0, timeout_s=1.0)
-        await asyncio.wait_for(cluster.until_empty(), 1.0)
+async def test_a_client_that_leaves_takes_its_blocks_along_within_a_second(cluster: LocalCluster) -> None:
+    tasks = await start(cluster, 4)
+    for task in tasks:
+        task.cancel()
+    await cluster.until(lambda status: status.num_running_requests == 0, timeout_s=1.0)
+    await asyncio.wait_for(cluster.until_empty(), 1.0)
 
 
-async def test_an_abort_ends_the_stream_and_frees_both_sides() -> None:
-    async with LocalCluster() as cluster:
-        (task,) = await start(cluster, 1)
-        assert await cluster.client.abort("r0")
-        assert await task == "CANCELLED"
-        await cluster.until_empty()
+async def test_an_abort_ends_the_stream_and_frees_both_sides(cluster: LocalCluster) -> None:
+    (task,) = await start(cluster, 1)
+    assert await cluster.client.abort("r0")
+    assert await task == "CANCELLED"
+    await cluster.until_empty()
 
 
-async def test_a_deadline_ends_the_request_everywhere() -> None:
-    async with LocalCluster() as cluster:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await cluster.client.complete("Once", max_tokens=10_000, ignore_eos=True, timeout_s=0.5)
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await cluster.until_empty()
+async def test_a_deadline_ends_the_request_everywhere(cluster: LocalCluster) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cluster.client.complete("Once", max_tokens=10_000, ignore_eos=True, timeout_s=0.5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await cluster.until_empty()
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
