@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -31,12 +32,14 @@ class LocalCluster:
         num_mixed: int = 0,
         model_path: Path = MODEL_PATH,
         router: dict[str, Any] | None = None,
+        failpoints: str = "",
         **options: Any,
     ) -> None:
         counts = {"prefill": num_prefill, "decode": num_decode, "mixed": num_mixed}
         self._roles = {f"{role}-{index}": role for role, count in counts.items() for index in range(count)}
         self._model_path = model_path
         self._router_options = router or {}
+        self._environment = {**os.environ, "BATON_FAILPOINTS": failpoints}
         self._options = json.dumps(options)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.infos: dict[str, InstanceInfo] = {}
@@ -63,6 +66,7 @@ class LocalCluster:
             *(sys.executable, "-m", "tests.integration.instance_process"),
             *(name, role, str(self._model_path), self._options),
             cwd=Path(__file__).parents[2],
+            env=self._environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -115,6 +119,13 @@ class LocalCluster:
 
     def kill(self, name: str) -> None:
         self._processes[name].kill()
+
+    async def restart(self, name: str) -> None:
+        """What the controller does with an instance that died: another life, and the router told."""
+        await self._processes[name].wait()
+        self.infos[name] = await self._spawn(name, self._roles[name])
+        await self.service.set_instances(self.infos.values())
+        await self.until(lambda status: all(it.status == "RUNNING" for it in status.instances))
 
     def freeze(self, name: str) -> None:
         self._processes[name].send_signal(signal.SIGSTOP)

@@ -28,6 +28,20 @@ PROMPTS = [
     "What is a baton? " * 20,
     "In the morning the children went to the river and " * 12,
 ]
+GREEDY = {"max_tokens": 40, "temperature": 0}
+SAMPLED = {"max_tokens": 40, "temperature": 0.9, "top_p": 0.9, "seed": 7}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def expected() -> dict[str, list[Completion]]:
+    """What one instance, which hands nothing over, says to all prompts."""
+    async with LocalCluster(num_prefill=0, num_decode=0, num_mixed=1) as alone:
+        return {"greedy": await complete_all(alone, **GREEDY), "sampled": await complete_all(alone, **SAMPLED)}
+
+
+def assert_same(got: list[Completion], expected: list[Completion]) -> None:
+    assert [it.token_ids for it in got] == [it.token_ids for it in expected]
+    assert all(it.text and it.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) for it in got)
 
 
 async def complete_all(cluster: LocalCluster, **options: object) -> list[Completion]:
@@ -59,36 +73,45 @@ async def start(cluster: LocalCluster, num_requests: int, max_tokens: int = 400)
     return tasks
 
 
+Expected = dict[str, list[Completion]]
+
+
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
-async def test_the_same_tokens_wherever_they_are_computed(transport: str) -> None:
-    """Greedy and sampled: one mixed instance, and a prefill with a decode instance over each transport, agree."""
-    sampled = {"temperature": 0.9, "top_p": 0.9, "seed": 7}
-    async with LocalCluster(num_prefill=0, num_decode=0, num_mixed=1) as alone:
-        expected = [
-            await complete_all(alone, max_tokens=40, temperature=0),
-            await complete_all(alone, max_tokens=40, **sampled),
-        ]
+async def test_the_same_tokens_wherever_they_are_computed(transport: str, expected: Expected) -> None:
     async with LocalCluster(links={"transport": transport}) as cluster:
-        got = [
-            await complete_all(cluster, max_tokens=40, temperature=0),
-            await complete_all(cluster, max_tokens=40, **sampled),
-        ]
+        assert_same(await complete_all(cluster, **GREEDY), expected["greedy"])
+        assert_same(await complete_all(cluster, **SAMPLED), expected["sampled"])
         (link,) = cluster.service.router.status().links
         assert link.transport == transport
         assert link.num_transfers >= len(PROMPTS)
         await cluster.until_empty()
-    assert [[it.token_ids for it in batch] for batch in got] == [[it.token_ids for it in batch] for batch in expected]
-    assert all(it.text and it.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) for it in got[0])
 
 
-async def test_small_blocks_small_chunks_and_little_memory_change_no_token() -> None:
+async def test_small_blocks_small_chunks_and_little_memory_change_no_token(expected: Expected) -> None:
     tight = {"block_size": 4, "max_num_batched_tokens": 24, "kv_cache_memory_bytes": 1 << 20, "max_num_seqs": 8}
-    async with LocalCluster(num_prefill=0, num_decode=0, num_mixed=1) as alone:
-        expected = await complete_all(alone, max_tokens=40, temperature=0)
     async with LocalCluster(num_decode=2, engine=tight) as cluster:
-        got = await complete_all(cluster, max_tokens=40, temperature=0)
+        assert_same(await complete_all(cluster, **GREEDY), expected["greedy"])
         await cluster.until_empty()
-    assert [it.token_ids for it in got] == [it.token_ids for it in expected]
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault"),
+    [
+        ("shm", "links.receive.record=flip"),
+        ("tcp", "links.receive.record=flip"),
+        ("tcp", "links.source.batch=cut"),
+        ("shm", "links.receive.record=stall:3"),
+    ],
+)
+async def test_damaged_lost_or_stalled_blocks_cost_no_token_and_change_none(
+    transport: str, fault: str, expected: Expected
+) -> None:
+    """The receiver refuses what it cannot trust, and the request decodes where its KV is."""
+    links = {"transport": transport, "transfer_timeout_s": 1.0}
+    async with LocalCluster(links=links, failpoints=fault) as cluster:
+        assert_same(await complete_all(cluster, **GREEDY), expected["greedy"])
+        await cluster.until(lambda status: all(link.num_failures for link in status.links))
+        await cluster.until_empty()
 
 
 async def test_a_second_prompt_with_the_same_beginning_moves_less(cluster: LocalCluster) -> None:
@@ -158,6 +181,16 @@ async def test_a_frozen_instance_that_wakes_up_has_no_say_and_serves_again() -> 
         cluster.thaw("decode-0")
         await cluster.until(lambda status: all(it.status == "RUNNING" for it in status.instances))
         assert (await cluster.client.complete("The sun", max_tokens=5)).token_ids
+        await cluster.until_empty()
+
+
+async def test_an_instance_in_a_new_life_is_reached_over_new_links_and_the_peers_that_lived_on_are_unharmed() -> None:
+    async with LocalCluster(num_decode=1) as cluster:
+        before = await complete_all(cluster, **GREEDY)
+        for victim in ("decode-0", "prefill-0"):
+            cluster.kill(victim)
+            await cluster.restart(victim)
+            assert_same(await complete_all(cluster, **GREEDY), before)
         await cluster.until_empty()
 
 
