@@ -5,7 +5,6 @@ goes, they go.
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -180,7 +179,6 @@ class RaySession:
     def __init__(self, address: str | None) -> None:
         """`address` None starts a local cluster; DeployError in one line where that does not work."""
         self.is_local = address is None
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
         if self.is_local:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
@@ -188,8 +186,10 @@ class RaySession:
         try:
             ray.init(address=address or "local", **options)
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-            what = f"Ray at {address} cannot be joined" if address else "Ray cannot be started here"
-            raise DeployError(f"{what}: {_first_line(error)}") from error
+            if address is None:
+                raise DeployError(f"Ray cannot be started here: {_first_line(error)}") from error
+            hint = "its version and its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN) have to be those of this process"
+            raise DeployError(f"Ray at {address} cannot be joined: {_first_line(error)}; {hint}") from error
         self.address = ray.get_runtime_context().gcs_address
 
     def __enter__(self) -> Self:

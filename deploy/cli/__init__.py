@@ -1,5 +1,6 @@
 """`baton`: what people type. Commands import what they need when they run, so that `baton --help` answers at once."""
 
+import os
 import sys
 from typing import Any
 
@@ -11,6 +12,9 @@ from deploy.errors import DeployError, InputError
 
 # Whatever typer raises for a wrong option; newer versions bring a click of their own, so it is found by inheritance.
 _UsageError: Any = typer.BadParameter.__bases__[0]
+
+# Ray reads these when it is imported: it would retry aloud, and warn of its own plans.
+_QUIET_RAY = {"RAY_BACKEND_LOG_LEVEL": "error", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 app = typer.Typer(
     help="Serves a language model on a prefill pool and a decode pool, on Ray.",
@@ -26,6 +30,8 @@ bench.add_to(app)
 
 def main(arguments: list[str] | None = None) -> None:
     """Exits with 2 for what the user has to correct, with 1 for what went wrong; each said in one line on stderr."""
+    for name, value in _QUIET_RAY.items():
+        os.environ.setdefault(name, value)
     try:
         sys.exit(app(args=arguments, prog_name="baton", standalone_mode=False))
     except _UsageError as error:

@@ -18,6 +18,7 @@ BATON = Path(sys.executable).with_name("baton")
 
 def write_deployment(folder: Path, *, name: str = "test", **pool: Any) -> Path:
     """One prefill and one decode instance of a small random model, on ports that are drawn."""
+    folder.mkdir(exist_ok=True)
     if not (folder / "checkpoint").exists():
         make_random_checkpoint(folder / "checkpoint")
     options = {"resources": {"cpus": 0.1}, "engine": {"kv_cache_memory_bytes": "8MiB", "num_threads": 1}, **pool}
@@ -84,8 +85,10 @@ class BatonUp:
 
 
 def iter_lines(process: "subprocess.Popen[str]") -> Iterator[str]:
+    """Not `yield from`: that would close the pipe with the iterator, and the process would die of it."""
     assert process.stdout is not None
-    yield from process.stdout
+    for line in process.stdout:  # noqa: UP028
+        yield line
 
 
 def next_line(lines: Iterator[str], text: str) -> str:
