@@ -1,17 +1,16 @@
-"""The only file that calls Ray. It starts, places and watches processes; no request ever waits for it.
+"""With ray_session.py, the only file that calls Ray: it starts, places and watches processes. No request waits for it.
 
 driver (RaySession) -> controller actor -> instance actors and the router actor. Each owns those to its right: when it
 goes, they go.
 """
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -20,7 +19,7 @@ from cluster.role import InstanceRole, RolePolicies
 from cluster.spec.deployment import Deployment
 from decode_workers.actor import DecodeActor
 from deploy.controller import Controller, Member
-from deploy.errors import DeployError, MemberFailed
+from deploy.errors import MemberFailed
 from deploy.events import Event
 from deploy.roles import ROLE_POLICIES
 from deploy.target import InstanceTarget
@@ -28,10 +27,6 @@ from prefill_workers.actor import PrefillActor
 from router.actor import RouterActor
 from router.config import RouterConfig, RouterInfo
 from router.errors import BatonError
-
-NAMESPACE = "baton"
-_OBJECT_STORE_BYTES = 80 << 20  # the least Ray accepts: neither tokens nor KV go through it
-_STOP_TIMEOUT_S = 8.0
 
 
 class _Watched:
@@ -42,7 +37,7 @@ class _Watched:
         try:
             return await super().start()  # type: ignore[misc]
         except (ValueError, OSError, BatonError) as error:
-            raise MemberFailed(_first_line(error)) from error
+            raise MemberFailed(first_line(error)) from error
 
     async def until_gone(self) -> None:
         """The call never answers, it ends with the process."""
@@ -122,13 +117,13 @@ class RayCluster:
             "memory": target.memory_bytes or None,
             "scheduling_strategy": "SPREAD",
         }
-        instance = _actor(_ACTORS[target.config.role], **options)
+        instance = actor_class(_ACTORS[target.config.role], **options)
         return RayMember(instance.remote(target.config, ROLE_POLICIES, on_loopback=self._on_loopback))
 
     def create_router(self, config: RouterConfig) -> Member:
         """On the node that `baton up` ran on: that is where its user looks for the ports."""
         here = NodeAffinitySchedulingStrategy(self._router_node_id, soft=False)
-        return RayMember(_actor(GlobalRouter, num_cpus=0, scheduling_strategy=here).remote(config))
+        return RayMember(actor_class(GlobalRouter, num_cpus=0, scheduling_strategy=here).remote(config))
 
 
 class DeploymentController:
@@ -150,85 +145,7 @@ class DeploymentController:
         await self._controller.stop()
 
 
-class ControllerClient:
-    """A running controller, as its driver or a later `baton down` sees it."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def addresses(self) -> RouterInfo:
-        """Of a deployment that is up."""
-        return cast(RouterInfo, ray.get(self._actor.addresses.remote()))
-
-    def events(self, number: int) -> list[Event]:
-        """Those after the first `number`, waiting for one; MemberFailed when the controller is gone."""
-        try:
-            return cast(list[Event], ray.get(self._actor.events.remote(number)))
-        except RayError as error:
-            raise MemberFailed(explain(error)) from error
-
-    def stop(self) -> None:
-        with suppress(RayActorError, GetTimeoutError):  # gone already, or stuck: the kill takes the others along
-            ray.get(self._actor.stop.remote(), timeout=_STOP_TIMEOUT_S)
-        ray.kill(self._actor)
-
-
-class RaySession:
-    """A connection to a cluster, or a cluster of this process's own that ends with it."""
-
-    def __init__(self, address: str | None) -> None:
-        """`address` None starts a local cluster; DeployError in one line where that does not work."""
-        self.is_local = address is None
-        options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
-        if self.is_local:
-            options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-
-        try:
-            ray.init(address=address or "local", **options)
-        except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-            if address is None:
-                raise DeployError(f"Ray cannot be started here: {_first_line(error)}") from error
-            hint = "its version and its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN) have to be those of this process"
-            raise DeployError(f"Ray at {address} cannot be joined: {_first_line(error)}; {hint}") from error
-        self.address = ray.get_runtime_context().gcs_address
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        ray.shutdown()
-
-    def require(self, targets: Sequence[InstanceTarget]) -> None:
-        """DeployError when the free resources of the cluster cannot hold these instances."""
-        free = ray.available_resources()  # type: ignore[no-untyped-call]
-        for resource, needed in _sums(targets).items():
-            if needed > free.get(resource, 0.0) + 1e-6:
-                total = ray.cluster_resources().get(resource, 0.0)  # type: ignore[no-untyped-call]
-                raise DeployError(
-                    f"not enough {resource}: the deployment needs {_amount(resource, needed)}, "
-                    f"{_amount(resource, free.get(resource, 0.0))} of {_amount(resource, total)} are free in Ray"
-                )
-
-    def start_controller(self, deployment: Deployment, *, detached: bool) -> ControllerClient:
-        """Begins to bring the deployment up; its events tell how that goes. DeployError when the name is taken."""
-        name = deployment.metadata.name
-        options = {"name": name, "lifetime": "detached" if detached else None, "num_cpus": 0, "max_concurrency": 100}
-        node_id = ray.get_runtime_context().get_node_id()
-        try:
-            actor = _actor(DeploymentController, **options).remote(deployment, node_id, self.is_local)
-        except ValueError as error:
-            raise DeployError(f"{name} is running already; `baton down {name}` stops it") from error
-        actor.up.remote()
-        return ControllerClient(actor)
-
-    def find_controller(self, name: str) -> ControllerClient | None:
-        try:
-            return ControllerClient(ray.get_actor(name))
-        except ValueError:
-            return None
-
-
-def _actor(kind: type, **options: Any) -> Any:
+def actor_class(kind: type, **options: Any) -> Any:
     """Ray's types do not follow its decorators."""
     return cast(Any, ray.remote(kind)).options(**options)
 
@@ -237,23 +154,11 @@ def explain(error: RayError) -> str:
     """One line for people: what the code in the process raised, or how the process ended."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         known = isinstance(error.cause, MemberFailed)
-        return _first_line(error.cause) if known else f"{type(error.cause).__name__}: {_first_line(error.cause)}"
+        return first_line(error.cause) if known else f"{type(error.cause).__name__}: {first_line(error.cause)}"
     if isinstance(error, RayActorError):
-        return f"its process is gone ({_first_line(error)})"
-    return _first_line(error)
+        return f"its process is gone ({first_line(error)})"
+    return first_line(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _sums(targets: Sequence[InstanceTarget]) -> dict[str, float]:
-    return {
-        "CPU": sum(target.num_cpus for target in targets),
-        "GPU": sum(target.num_gpus for target in targets),
-        "memory": float(sum(target.memory_bytes for target in targets)),
-    }
-
-
-def _amount(resource: str, amount: float) -> str:
-    return f"{amount / (1 << 30):.2f} GiB" if resource == "memory" else f"{amount:g}"

@@ -9,7 +9,7 @@ from cluster.spec.deployment import Deployment
 from deploy.errors import DeployError, MemberFailed
 from deploy.events import Event, EventKind
 from deploy.preconditions import check_ports
-from deploy.ray_handle import ControllerClient, RaySession
+from deploy.ray_session import ControllerClient, RaySession
 from deploy.records import Record, find_record, remove_record, start_ticks, write_record
 from deploy.target import instance_targets
 

@@ -85,7 +85,7 @@ def _end_process(pid: int) -> None:
 
 def _end_detached(name: str, address: str) -> bool:
     """False: Ray there knows of no such deployment."""
-    from deploy.ray_handle import RaySession
+    from deploy.ray_session import RaySession
 
     with RaySession(address) as session:
         controller = session.find_controller(name)

@@ -115,6 +115,7 @@ def test_detached_on_a_cluster_it_outlives_its_command_and_others_need_the_token
         stranger = run_baton("up", file, env={**env, "RAY_AUTH_TOKEN": "f" * 64})
         assert stranger.returncode == 1
         assert stranger.stderr.count("\n") == 1, stranger.stderr
+        assert "token is missing or incorrect" in stranger.stderr
     done = run_baton("up", file, "--detach", env=env)
     assert done.returncode == 0, done.stderr
     pids = [one["pid"] for one in status(env)["instances"]]

@@ -129,3 +129,8 @@ def test_generated_code_is_what_the_proto_files_generate(tmp_path):
 def test_the_import_name_proto_is_left_to_its_owner():
     assert not list((ROOT / "proto").glob("*.py"))
     assert "proto" not in sys.modules or "site-packages" in str(sys.modules["proto"].__file__)
+
+
+def test_only_two_files_call_ray():
+    callers = {str(file.relative_to(ROOT)) for file in modules() if "ray" in {n.split(".")[0] for n in imports(file)}}
+    assert callers == {"deploy/ray_handle.py", "deploy/ray_session.py"}
