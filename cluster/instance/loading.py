@@ -1,5 +1,6 @@
 """From a configuration to an engine with weights and KV memory: the only part of an instance that knows torch."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class LoadedEngine:
 
 def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[str], None]) -> LoadedEngine:
     """Blocks for as long as it takes; `progress` is told what it is at. Raises CheckpointError, ValueError."""
+    # Read once, when torch is loaded. Threads that spin while they wait take the cores from the instances beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from cluster.model.kv_cache import KVCache
