@@ -1,6 +1,7 @@
 """The engine without a cluster around it, in a process of its own: what the cluster is compared with.
 
-Reads a JSON job from stdin, writes {"output_throughput": tokens per second} to stdout.
+Its first line of stdin is a job in JSON; for every further one it serves all of it again, and answers with a line of
+output tokens per second.
 """
 
 import json
@@ -12,7 +13,7 @@ from cluster.engine.engine import Engine
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import Sequence
 from cluster.instance.config import EngineConfig, InstanceConfig
-from cluster.instance.loading import load_engine
+from cluster.instance.loading import LoadedEngine, load_engine
 from cluster.role import InstanceRole
 from deploy.roles import ROLE_POLICIES
 
@@ -31,22 +32,22 @@ class Job:
         return json.dumps(asdict(self))
 
 
-def run(job: Job) -> float:
-    """Output tokens per second, from the first step to the last; a short request warms up before."""
+def load(job: Job) -> LoadedEngine:
     config = InstanceConfig(
         name="bare",
         role=InstanceRole.MIXED,
         model_path=job.model_path,
         engine=EngineConfig(**job.engine),  # type: ignore[arg-type]
     )
-    loaded = load_engine(config, ROLE_POLICIES[InstanceRole.MIXED], lambda _: None)
-    try:
-        serve(loaded.engine, [prompt[:16] for prompt in job.prompts[:1]], 2, 1)
-        start_s = time.perf_counter()
-        num_tokens = serve(loaded.engine, job.prompts, job.num_output_tokens, job.concurrency)
-        return num_tokens / (time.perf_counter() - start_s)
-    finally:
-        loaded.memory.close()
+    return load_engine(config, ROLE_POLICIES[InstanceRole.MIXED], lambda _: None)
+
+
+def run(engine: Engine, job: Job) -> float:
+    """Output tokens per second, from the first step to the last; a short request warms up before."""
+    serve(engine, [prompt[:16] for prompt in job.prompts[:1]], 2, 1)
+    start_s = time.perf_counter()
+    num_tokens = serve(engine, job.prompts, job.num_output_tokens, job.concurrency)
+    return num_tokens / (time.perf_counter() - start_s)
 
 
 def serve(engine: Engine, prompts: list[list[int]], num_output_tokens: int, concurrency: int) -> int:
@@ -72,5 +73,12 @@ def _sequence(index: int, prompt: list[int], num_output_tokens: int) -> Sequence
     )
 
 
+def main() -> None:
+    job = Job(**json.loads(sys.stdin.readline()))
+    loaded = load(job)
+    for _ in sys.stdin:
+        print(run(loaded.engine, job), flush=True)
+
+
 if __name__ == "__main__":
-    print(json.dumps({"output_throughput": run(Job(**json.load(sys.stdin)))}))
+    main()
