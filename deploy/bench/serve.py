@@ -21,9 +21,10 @@ from deploy.bench.metrics import Figures, summarize
 from deploy.bench.outcome import Outcome
 from deploy.bench.place import Place, place_of
 from deploy.bench.report import leftovers, print_errors, print_figures, write_json
-from deploy.bench.traffic import Traffic, TrafficOptions, make_traffic
+from deploy.bench.traffic import Traffic, TrafficOptions, make_traffic, read_requests
 from deploy.client import connect, fetch_status
 from deploy.errors import DeployError, InputError
+from deploy.workload.request import WorkloadRequest
 
 _SLO = re.compile(r"(ttft|tpot|e2el):(\d+(?:\.\d+)?)")
 _IDLE_TIMEOUT_S = 5.0
@@ -69,8 +70,9 @@ def bench_serve(
         seed=seed,
     )
     slos_ms = slos_ms or _slos_of(file)
+    workload = read_requests(options, is_closed_loop=concurrency is not None)
     with place_of(file) as place:
-        figures, is_clean = _bench(place, options, backend, concurrency, slos_ms, console)
+        figures, is_clean = _bench(place, workload, options, backend, concurrency, slos_ms, console)
     if result:
         context = {"backend": backend, "trace": trace.name, "max_concurrency": concurrency, "goodput_slos_ms": slos_ms}
         write_json(result, figures, date=f"{datetime.datetime.now():%Y%m%d-%H%M%S}", **context)
@@ -96,6 +98,7 @@ def _slos_of(file: Path | None) -> dict[str, float]:
 
 def _bench(
     place: Place,
+    requests: list[WorkloadRequest],
     options: TrafficOptions,
     backend: str,
     concurrency: int | None,
@@ -104,7 +107,7 @@ def _bench(
 ) -> tuple[Figures, bool]:
     with connect(place.grpc_address) as stub:
         model = stub.GetModelInfo(baton_pb2.GetModelInfoRequest(), timeout=5.0)
-    traffic = make_traffic(options, model, is_closed_loop=concurrency is not None)
+    traffic = make_traffic(requests, options, model)
     _introduce(options, traffic, model, console)
     with _progress(len(traffic.requests), console) as on_done:
         work = replay(place.address(backend), backend, traffic, concurrency, on_done)

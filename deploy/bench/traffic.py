@@ -34,11 +34,14 @@ class Traffic:
     rate: float | None
 
 
-def make_traffic(options: TrafficOptions, model: baton_pb2.ModelInfo, *, is_closed_loop: bool) -> Traffic:
-    """`is_closed_loop`: a limit on concurrency paces the requests, so they need no times of their own."""
-    requests = read_workload(options.trace, options.num_requests)
+def read_requests(options: TrafficOptions, *, is_closed_loop: bool) -> list[WorkloadRequest]:
+    """In the trace's own lengths. `is_closed_loop`: a limit on concurrency paces them, so they need no times."""
+    return _pace(read_workload(options.trace, options.num_requests), options, is_closed_loop)
+
+
+def make_traffic(requests: list[WorkloadRequest], options: TrafficOptions, model: baton_pb2.ModelInfo) -> Traffic:
+    """Lengths and prompts that the model takes."""
     requests, length_factor = fit_to_context(requests, options.max_len or model.max_model_len)
-    requests = _pace(requests, options, is_closed_loop)
     maker = PromptMaker(model.vocab_size, model.eos_token_ids, options.seed)
     return Traffic(
         requests=requests,

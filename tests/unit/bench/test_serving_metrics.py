@@ -10,7 +10,7 @@ from deploy.bench.metrics import summarize
 from deploy.bench.outcome import Outcome
 from deploy.bench.report import leftovers
 from deploy.bench.serve import _split
-from deploy.bench.traffic import TrafficOptions, make_traffic
+from deploy.bench.traffic import TrafficOptions, make_traffic, read_requests
 from deploy.errors import InputError
 from deploy.workload.request import WorkloadRequest
 
@@ -125,7 +125,7 @@ def traffic(tmp_path):
         (tmp_path / "trace.csv").write_text("\n".join([header, *rows]) + "\n")
         model = baton_pb2.ModelInfo(max_model_len=100, vocab_size=50, eos_token_ids=[3])
         options = TrafficOptions(trace=tmp_path / "trace.csv", **options)
-        return make_traffic(options, model, is_closed_loop=is_closed_loop)
+        return make_traffic(read_requests(options, is_closed_loop=is_closed_loop), options, model)
 
     return make
 
