@@ -1,6 +1,6 @@
 """What fronts, instances and their peers say to each other, as plain values.
 
-`proto/instance.proto` is the same on the wire and `cluster/wire.py` translates. The brain speaks only these.
+`proto/instance.proto` is the same on the wire and `cluster/wire/` translates. The brain speaks only these.
 Times that end in `_s` and are not durations are seconds of the speaker's own clock.
 """
 
@@ -16,9 +16,6 @@ class Epoch:
 
     term: int
     n: int
-
-    def next(self) -> "Epoch":
-        return Epoch(self.term, self.n + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ class InstanceSnapshot:
     """
 
     instance: Holder
-    number: int
     role: InstanceRole
     status: InstanceStatus
     num_waiting: int = 0

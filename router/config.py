@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class RouterConfig:
     """`max_model_len` None: the model's own. Ports of 0 are drawn.
 
-    `suspect_after_s`: an instance that is silent for so long is treated as lost. `term`: of this router's life; greater
+    `suspect_after_s`: an instance that is silent for so long is treated as lost. `no_instance_timeout_s`: how long the
+    queue waits for a role that no instance has any more. `term`: of this router's life; greater
     than that of any router before it.
     """
 
@@ -25,6 +26,7 @@ class RouterConfig:
     max_queued_requests: int = 1024
     request_timeout_s: float | None = 600.0
     suspect_after_s: float = 2.0
+    no_instance_timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

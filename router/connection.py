@@ -43,6 +43,7 @@ class InstanceConnection:
         self._events = events
         self._suspect_after_s = suspect_after_s
         self._outgoing: asyncio.Queue[instance_pb2.FrontMessage] | None = None
+        self._last_reason = ""
         self._is_closed = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"connection to {info.name}")
 
@@ -61,9 +62,11 @@ class InstanceConnection:
         async with grpc.aio.insecure_channel(self.info.address, options=CHANNEL_OPTIONS) as channel:
             while not self._is_closed.is_set():
                 reason = await self._serve(instance_pb2_grpc.InstanceStub(channel))  # type: ignore[no-untyped-call]
+                if reason != self._last_reason:
+                    self._last_reason = reason
+                    log.warning("instance %s cannot be spoken to: %s", self.info.name, reason)
                 if self._outgoing is not None:
                     self._outgoing = None
-                    log.warning("instance %s lost: %s", self.info.name, reason)
                     self._events.on_lost(self.holder, reason)
                 await self._pause()
 
@@ -90,6 +93,9 @@ class InstanceConnection:
             return f"silent for {self._suspect_after_s} s"
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"
+        except Exception as error:  # whatever it said that we cannot take: better lost than deaf
+            log.exception("instance %s", self.info.name)
+            return f"{type(error).__name__}: {error}"
         finally:
             beating.cancel()
             call.cancel()

@@ -17,7 +17,7 @@ from cluster.pb import baton_pb2
 from cluster.text.detokenizer import Detokenizer
 from cluster.text.stop_strings import StopStrings
 from cluster.text.tokenizer import Tokenizer
-from router.errors import GenerationFailed, RequestAborted
+from router.errors import DeadlineExceeded, GenerationFailed
 from router.metrics import Metrics
 from router.model_info import ModelInfo
 from router.validation import GenerateRequest, Limits, check_prompt_tokens, check_request, resolve_sampling
@@ -51,7 +51,7 @@ class TokenStream(Protocol):
     def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
 
     async def aclose(self) -> None:
-        """Aborts the request, unless it is over."""
+        """Ends the request, unless it is over: the instances let go of it."""
 
 
 class Backend(Protocol):
@@ -62,9 +62,6 @@ class Backend(Protocol):
 
     def abort(self, request_id: str) -> bool:
         """False: no such request runs."""
-
-    def finish(self, request_id: str) -> None:
-        """The front met a stop string: the request has ended well, and the instances let go of it."""
 
     def status(self) -> baton_pb2.ClusterStatus: ...
 
@@ -114,8 +111,7 @@ class TextGenerator:
                     delta = output.take(token_delta)
                     observed.tokens(len(delta.token_ids))
                     if delta.finish_reason is not None:
-                        if token_delta.finish_reason is None:
-                            self.backend.finish(admitted.request_id)
+                        await stream.aclose()  # a stop string ends it before the instances know
                         observed.finished(delta.finish_reason)
                     yield delta
                     if delta.finish_reason is not None:
@@ -172,8 +168,8 @@ class _Output:
 
     def take(self, delta: TokenDelta) -> GenerationDelta:
         """What the client may see of it. Tokens after the one that completes a stop string are dropped."""
-        if delta.finish_reason is FinishReason.ABORT:
-            raise RequestAborted(self._request.request_id)
+        if delta.finish_reason is FinishReason.ABORT:  # an instance ends a request by itself only at its deadline
+            raise DeadlineExceeded
         if delta.finish_reason is FinishReason.ERROR:
             raise GenerationFailed("the instance could not run the request")
         if delta.start_index != self._num_tokens:

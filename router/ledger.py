@@ -41,6 +41,7 @@ class Failure(Enum):
     DISPATCH_REFUSED = "dispatch refused"
     DEADLINE_EXCEEDED = "deadline exceeded"
     ABORTED = "aborted"
+    NO_INSTANCE = "no instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ class Entry:
     def request_id(self) -> str:
         return self.state.request_id
 
-    def accepts(self, holder: Holder, epoch: Epoch) -> bool:
-        """Whether this is the owner, or the open grant's holder, whose word commits the grant."""
+    def hears(self, holder: Holder, epoch: Epoch) -> bool:
+        """Whether this is the owner. The open grant's holder becomes it by speaking: its word commits the grant."""
         if self.grant is not None and (self.grant.receiver, self.grant.epoch) == (holder, epoch):
             self.owner, self.epoch, self.grant = holder, epoch, None
         return (self.owner, self.epoch) == (holder, epoch)
@@ -121,9 +122,10 @@ class Ledger:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 
-    def owner_of(self, request_id: str) -> Holder | None:
+    def sole_holder(self, request_id: str) -> Holder | None:
+        """The owner, when there is one and nobody has a grant."""
         entry = self._entries.get(request_id)
-        return entry.owner if entry else None
+        return entry.owner if entry and entry.grant is None else None
 
     def _mint(self) -> Epoch:
         self._num_epochs += 1
@@ -152,7 +154,7 @@ class Ledger:
 
     def on_tokens(self, holder: Holder, update: TokenUpdate) -> list[Instruction]:
         entry = self._entries.get(update.request_id)
-        if entry is None or not entry.accepts(holder, update.epoch):
+        if entry is None or not entry.hears(holder, update.epoch):
             return [Tell(holder, Stop(request_id=update.request_id, epoch=update.epoch))]
         start = entry.num_output_tokens
         if update.start_index > start:
@@ -179,7 +181,7 @@ class Ledger:
 
     def on_activated(self, holder: Holder, message: Activated) -> list[Instruction]:
         entry = self._entries.get(message.request_id)
-        if entry is None or not entry.accepts(holder, message.epoch):
+        if entry is None or not entry.hears(holder, message.epoch):
             return [Tell(holder, Stop(request_id=message.request_id, epoch=message.epoch))]
         return [Tell(holder, AckActivated(request_id=message.request_id, epoch=message.epoch))]
 
@@ -207,7 +209,9 @@ class Ledger:
         entry = self._entries.get(message.request_id)
         if entry is None or entry.owner != holder or entry.grant is not None:
             return []
-        return self._fail(entry, Failure.INSTANCE_LOST, "it was lost with the instance that it had been passed to")
+        if entry.epoch is None or entry.epoch >= message.epoch:
+            return []  # of an earlier request with this id
+        return self._fail(entry, Failure.INSTANCE_LOST, "it had just been passed to an instance that was lost")
 
     def on_dispatch_refused(self, holder: Holder, message: DispatchRefused) -> list[Instruction]:
         entry = self._entries.get(message.request_id)

@@ -68,8 +68,8 @@ class Router:
         gone = [connection for holder, connection in self._connections.items() if holder not in wanted]
         for connection in gone:
             del self._connections[connection.holder]
+            self.on_lost(connection.holder, "it was taken out")  # before anything waits: nobody is sent there now
             await connection.close()
-            self.on_lost(connection.holder, "removed")
         for holder, info in wanted.items():
             if holder not in self._connections:
                 self._connections[holder] = InstanceConnection(
@@ -83,7 +83,7 @@ class Router:
 
     async def close(self) -> None:
         for entry in list(self._ledger):
-            self._carry_out(self._ledger.fail(entry.request_id, Failure.ABORTED, "the router is stopping"))
+            self._carry_out(self._ledger.fail(entry.request_id, Failure.NO_INSTANCE, "the router is stopping"))
         for connection in self._connections.values():
             await connection.close()
         self._connections.clear()
@@ -97,6 +97,7 @@ class Router:
             role=info.role,
             num_blocks=info.num_blocks,
             block_size=info.block_size,
+            max_num_seqs=info.max_num_seqs,
             saturation_tokens=info.saturation_tokens,
         )
         self._scheduler.join(member)
@@ -112,6 +113,15 @@ class Router:
         self._scheduler.leave(holder)
         self.readiness_changed.set()
         self._carry_out(self._ledger.on_instance_lost(holder, reason))
+        if self._scheduler.missing_role():
+            asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
+
+    def _refuse_queued(self) -> None:
+        """What waits for a kind of instance that has not come back ends as what comes new does."""
+        if missing := self._scheduler.missing_role():
+            for request_id in self._scheduler.queued:
+                reason = f"no {missing} instance has come back"
+                self._carry_out(self._ledger.fail(request_id, Failure.NO_INSTANCE, reason))
 
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:
         match message:
@@ -119,10 +129,11 @@ class Router:
                 self._on_step(holder, message)
             case Activated():
                 self._carry_out(self._ledger.on_activated(holder, message))
+                self._settle(message.request_id)
             case GrantRefused():
                 log.info("%s stays where it is: %s", message.request_id, message.reason)
-                self._stays(message)
                 self._carry_out(self._ledger.on_grant_refused(message))
+                self._settle(message.request_id)
             case PassedOn():
                 self._carry_out(self._ledger.on_passed_on(holder, message))
             case DispatchRefused():
@@ -135,10 +146,11 @@ class Router:
             member.observe_load(message.num_waiting_tokens, message.num_dispatches_seen)
         self._dispatch()
 
-    def _stays(self, message: GrantRefused) -> None:
-        owner = self._ledger.owner_of(message.request_id)
-        if owner is not None:
-            self._scheduler.move(message.request_id, owner)
+    def _settle(self, request_id: str) -> None:
+        """A grant was committed or closed: the owner on record is the only holder."""
+        if owner := self._ledger.sole_holder(request_id):
+            self._scheduler.settle(request_id, owner)
+            self._dispatch()
 
     # Backend
 
@@ -166,9 +178,6 @@ class Router:
         found = request_id in self._ledger
         self._carry_out(self._ledger.fail(request_id, Failure.ABORTED, "aborted"))
         return found
-
-    def finish(self, request_id: str) -> None:
-        self._end(request_id)
 
     def status(self) -> baton_pb2.ClusterStatus:
         return cluster_status(self.config, self._connections.values(), self._scheduler, len(self._ledger))
@@ -256,6 +265,8 @@ def _error(fail: Fail) -> BatonError:
             return InstanceLost(fail.reason)
         case Failure.DEADLINE_EXCEEDED:
             return DeadlineExceeded()
+        case Failure.NO_INSTANCE:
+            return NoInstance(fail.reason)
         case Failure.ABORTED:
             return RequestAborted(fail.request_id)
         case Failure.DISPATCH_REFUSED:

@@ -20,13 +20,14 @@ class Member:
     """An instance that can be dispatched to.
 
     `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
-    `num_tokens`: of each request that runs here or is to; `num_tokens_in_all` is their sum.
+    `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
     """
 
     place: Place
     role: InstanceRole
     num_blocks: int
     block_size: int
+    max_num_seqs: int
     saturation_tokens: int
     snapshot: InstanceSnapshot | None = None
     num_waiting_tokens: int = 0
@@ -49,11 +50,9 @@ class Member:
         self.num_tokens[request_id] = self.num_tokens.get(request_id, 0) + num_tokens
         self.num_tokens_in_all += num_tokens
 
-    def drop(self, request_id: str) -> int:
-        """The request is not here any more; returns how many tokens it had."""
-        num_tokens = self.num_tokens.pop(request_id)
-        self.num_tokens_in_all -= num_tokens
-        return num_tokens
+    def drop(self, request_id: str) -> None:
+        """The request is not here any more."""
+        self.num_tokens_in_all -= self.num_tokens.pop(request_id)
 
     def view(self) -> InstanceView:
         return InstanceView(
@@ -61,6 +60,7 @@ class Member:
             role=self.role,
             num_blocks=self.num_blocks,
             block_size=self.block_size,
+            max_num_seqs=self.max_num_seqs,
             saturation_tokens=self.saturation_tokens,
             num_queued_tokens=self.num_waiting_tokens + sum(self.unseen.values()),
             num_requests=len(self.num_tokens),
@@ -86,11 +86,15 @@ class Scheduler:
         self._max_queued_requests = max_queued_requests
         self._queue: dict[str, RequestView] = {}
         self._members: dict[Holder, Member] = {}
-        self._runs_at: dict[str, Member] = {}
+        self._held_by: dict[str, list[Member]] = {}
 
     @property
     def num_queued(self) -> int:
         return len(self._queue)
+
+    @property
+    def queued(self) -> list[str]:
+        return list(self._queue)
 
     @property
     def is_full(self) -> bool:
@@ -123,7 +127,7 @@ class Scheduler:
     def forget(self, request_id: str) -> None:
         """The request is over: it neither waits nor weighs on anybody."""
         self._queue.pop(request_id, None)
-        if member := self._runs_at.pop(request_id, None):
+        for member in self._held_by.pop(request_id, ()):
             member.drop(request_id)
 
     def assign(self) -> list[Assignment]:
@@ -142,8 +146,9 @@ class Scheduler:
         prefill, decode = self._members[decision.prefill], self._members[decision.decode]
         prefill.num_dispatches += 1
         prefill.unseen[prefill.num_dispatches] = request.num_prompt_tokens
-        self._runs_at[request.request_id] = decode
-        decode.change(request.request_id, request.num_prompt_tokens)
+        self._held_by[request.request_id] = holders = [prefill] if decode is prefill else [prefill, decode]
+        for member in holders:
+            member.change(request.request_id, request.num_prompt_tokens)
         return Assignment(
             request_id=request.request_id,
             prefill=prefill.place,
@@ -153,12 +158,11 @@ class Scheduler:
 
     def grow(self, request_id: str, num_tokens: int) -> None:
         """The request has so many tokens more."""
-        if member := self._runs_at.get(request_id):
+        for member in self._held_by.get(request_id, ()):
             member.change(request_id, num_tokens)
 
-    def move(self, request_id: str, holder: Holder) -> None:
-        """The request stays somewhere else than was planned: a handover did not come about."""
-        member = self._members.get(holder)
-        if member is not None and (planned := self._runs_at.get(request_id)):
-            member.change(request_id, planned.drop(request_id))
-            self._runs_at[request_id] = member
+    def settle(self, request_id: str, holder: Holder) -> None:
+        """The request is with this one alone: it has been handed over, or will not be."""
+        for member in [it for it in self._held_by.get(request_id, ()) if it.place.holder != holder]:
+            member.drop(request_id)
+            self._held_by[request_id].remove(member)

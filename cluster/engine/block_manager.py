@@ -119,7 +119,7 @@ class BlockManager:
     def num_leaked_blocks(self, sequences: Iterable[Sequence]) -> int:
         """Blocks that are referenced, but neither stand in a table nor are pinned."""
         held = {block_id for sequence in sequences for block_id in sequence.block_table} | set(+self._pins)
-        return sum(count > 0 and block_id not in held for block_id, count in enumerate(self._ref_counts))
+        return self.num_blocks - self.num_free_blocks - len(held)
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Asserts that every block is in one state, and that `sequences`, all that hold blocks, agree."""

@@ -269,6 +269,12 @@ class Scheduler:
         return len(self._roster.waiting)
 
     @property
+    def has_preempted(self) -> bool:
+        """Whether one that ran before waits for blocks: it goes before whatever is new."""
+        head = self._roster.waiting.peek()
+        return head is not None and head.status is SequenceStatus.PREEMPTED
+
+    @property
     def num_running(self) -> int:
         """With the frozen among them."""
         return self._roster.num_running

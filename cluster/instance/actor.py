@@ -28,10 +28,6 @@ class InstanceActor:
     async def progress(self) -> str:
         return self._instance.progress if self._instance else "starting"
 
-    async def check(self) -> int:
-        """Answers with the incarnation as long as the process lives."""
-        return self._instance.holder.incarnation if self._instance else 0
-
     async def stop(self) -> None:
         if self._instance is not None:
             self._watch.cancel()

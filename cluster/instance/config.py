@@ -57,4 +57,5 @@ class InstanceInfo:
     num_blocks: int
     block_size: int
     max_model_len: int
+    max_num_seqs: int
     saturation_tokens: int

@@ -7,7 +7,7 @@ It owns the requests it hosts (`Hosted`), the handovers that leave (`Outbound`) 
 from collections import deque
 
 from cluster.engine.engine import Engine
-from cluster.engine.scheduler_output import StepResult
+from cluster.engine.scheduler_output import SchedulerOutput, StepResult
 from cluster.engine.sequence import Sequence, SequenceStatus
 from cluster.instance.config import HandoverConfig
 from cluster.instance.effects import BlockChecksums, Effect, Slots, ToFront, ToSource
@@ -58,12 +58,11 @@ class InstanceCore:
         self._scheduler = engine.scheduler
         self._checksums = checksums
         emit = self.effects.append
-        self._outbound = Outbound(handover, self._scheduler, checksums, emit, self._forget)
+        self._outbound = Outbound(handover, self._scheduler, checksums, emit, self._let_go)
         self._inbound = Inbound(self._scheduler, slots, checksums, emit, self._activate)
         self._hosted: dict[str, Hosted] = {}
         self._fences = Fences()
         self._dispatches_seen: dict[str, int] = {}
-        self._num_snapshots = 0
 
     @property
     def has_work(self) -> bool:
@@ -89,7 +88,7 @@ class InstanceCore:
         if hosted is None:
             return None
         if isinstance(message, CloseGrant):
-            speaks_of_it = hosted.handover is not None and hosted.handover.grant.epoch == message.epoch
+            speaks_of_it = hosted.handover is None or hosted.handover.grant.epoch == message.epoch
         else:
             speaks_of_it = hosted.epoch == message.epoch
         return hosted if speaks_of_it else None
@@ -122,7 +121,7 @@ class InstanceCore:
         hosted.num_reported = hosted.sequence.num_output_tokens
         self._hosted[request_id] = hosted
         if message.grant is not None:
-            self._outbound.start(hosted, message.grant, now_s)
+            self._outbound.expect(hosted, message.grant)
 
     def _add(self, sequence: Sequence) -> str | None:
         """Why the scheduler cannot take it, if it cannot."""
@@ -146,11 +145,17 @@ class InstanceCore:
 
     def _end(self, hosted: Hosted) -> None:
         self._outbound.on_request_ended(hosted)
-        self._scheduler.remove(hosted.request_id, SequenceStatus.FINISHED_ABORTED)
+        self._let_go(hosted)
+
+    def _let_go(self, hosted: Hosted) -> None:
+        """Of exactly this life of the request: its id may be another's by now."""
+        if self._scheduler.sequences.get(hosted.request_id) is hosted.sequence:
+            self._scheduler.remove(hosted.request_id, SequenceStatus.FINISHED_ABORTED)
         self._forget(hosted)
 
     def _forget(self, hosted: Hosted) -> None:
-        self._hosted.pop(hosted.request_id, None)
+        if self._hosted.get(hosted.request_id) is hosted:
+            del self._hosted[hosted.request_id]
 
     # What peers and links say
 
@@ -211,10 +216,19 @@ class InstanceCore:
             if not hosted.activation_acknowledged:
                 self._announce(hosted)
 
-    def step(self, now_s: float) -> None:
+    def plan(self, now_s: float) -> SchedulerOutput | None:
+        """What the next step computes, if there is anything; room elsewhere is asked for before it is computed."""
         self._inbound.admit_queued()
-        if self._scheduler.has_work:
-            self._after(self._engine.step(), now_s)
+        if not self._scheduler.has_work:
+            return None
+        output = self._scheduler.schedule()
+        self._outbound.on_scheduled(output, now_s)
+        return output
+
+    def compute(self, output: SchedulerOutput, now_s: float) -> None:
+        """The step itself, and what follows from it."""
+        sampled = self._engine.runner.run(output) if output.scheduled else []
+        self._after(self._scheduler.update(output, sampled), now_s)
 
     def _after(self, result: StepResult, now_s: float) -> None:
         for sealed in result.sealed:
@@ -244,7 +258,7 @@ class InstanceCore:
         return StepUpdate(
             updates=updates,
             num_waiting_tokens=self._scheduler.num_waiting_tokens,
-            num_dispatches_seen=self._dispatches_seen.get(front, 0),
+            num_dispatches_seen=self.num_dispatches_seen(front),
         )
 
     def _tell(self, front: str, message: InstanceMessage) -> None:
@@ -252,12 +266,10 @@ class InstanceCore:
 
     # What others may know
 
-    def snapshot(self, front: str, status: InstanceStatus) -> InstanceSnapshot:
-        self._num_snapshots += 1
+    def snapshot(self, status: InstanceStatus) -> InstanceSnapshot:
         scheduler, blocks = self._scheduler, self._scheduler.block_manager
         return InstanceSnapshot(
             instance=self.holder,
-            number=self._num_snapshots,
             role=self.role,
             status=status,
             num_waiting=scheduler.num_waiting,
@@ -268,5 +280,7 @@ class InstanceCore:
             num_reserved_blocks=scheduler.num_reserved_blocks,
             num_leaked_blocks=scheduler.num_leaked_blocks,
             num_waiting_tokens=scheduler.num_waiting_tokens,
-            num_dispatches_seen=self._dispatches_seen.get(front, 0),
         )
+
+    def num_dispatches_seen(self, front: str) -> int:
+        return self._dispatches_seen.get(front, 0)

@@ -36,6 +36,11 @@ class Hosted:
         return self.handover is not None and self.handover.is_open
 
     @property
+    def open_handover(self) -> HandoverSource:
+        assert self.handover is not None, f"{self.request_id} is not being handed over"
+        return self.handover
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         return _REASONS.get(self.sequence.status)
 

@@ -65,7 +65,7 @@ class Inbound:
         key = (message.request_id, message.epoch)
         if key in self._receivers:
             return
-        if holds or message.request_id in self._scheduler.sequences:
+        if holds or self._knows(message.request_id):
             self._refuse(source, message.request_id, message.epoch, "this instance has the request already")
         elif not self._scheduler.can_ever_hold(message.num_tokens):
             self._refuse(source, message.request_id, message.epoch, f"no room for {message.num_tokens} tokens, ever")
@@ -73,8 +73,14 @@ class Inbound:
             self._receivers[key] = HandoverReceiver(source, message)
             self.admit_queued()
 
+    def _knows(self, request_id: str) -> bool:
+        """Runs here, or is being received for another grant: an id is in one place at a time."""
+        return request_id in self._scheduler.sequences or any(key[0] == request_id for key in self._receivers)
+
     def admit_queued(self) -> None:
-        """Gives blocks to those who wait for them, in the order they came: nobody overtakes."""
+        """Gives blocks to those who wait for them, in the order they came, after those that were preempted here."""
+        if self._scheduler.has_preempted:
+            return
         for key, receiver in list(self._receivers.items()):
             if receiver.state is ReceiverState.QUEUED and not self._admit(key, receiver):
                 return
@@ -113,9 +119,10 @@ class Inbound:
         state, num_computed = message.state, message.num_computed_tokens
         num_tokens = len(state.prompt_token_ids) + len(state.output_token_ids)
         sequence = self._sequences.get(key)
-        num_reserved = len(sequence.block_table) if sequence else 0
+        num_cached, num_reserved = (len(sequence.block_hashes), len(sequence.block_table)) if sequence else (0, 0)
         return (
-            0 < num_computed < num_tokens < self._scheduler.config.max_model_len
+            max(1, num_cached * self._blocks.block_size) <= num_computed < num_tokens
+            and self._scheduler.can_ever_hold(num_tokens)
             and message.num_blocks == self._blocks.num_blocks_for(num_computed) <= num_reserved
         )
 

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 
@@ -26,15 +27,26 @@ from cluster.links.link_listener import LinkListener
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
 from cluster.messages import Holder
-from cluster.pb import instance_pb2, instance_pb2_grpc
+from cluster.pb import instance_pb2_grpc
 from cluster.role import InstanceStatus, RolePolicies, RolePolicy
 from cluster.snapshot import InstanceSnapshot, LinkSnapshot
 from cluster.wire.channel import CHANNEL_OPTIONS
-from cluster.wire.values import holder_to_pb
 
 Loader = Callable[[InstanceConfig, RolePolicy, Callable[[str], None]], LoadedEngine]
 
+# A step is a chunk of a prompt at most: whatever takes longer is stuck.
+_STUCK_AFTER_S = 60.0
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the step loop's thread last saw of the core; `num_dispatches` by front."""
+
+    at_s: float
+    snapshot: InstanceSnapshot
+    num_dispatches: dict[str, int]
 
 
 class Instance:
@@ -59,7 +71,6 @@ class Instance:
         instance_pb2_grpc.add_InstanceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         port = self._server.add_insecure_port(f"{self.config.host}:0")
         self.info = self._describe(loaded, f"{self.config.host}:{port}")
-        self._hello.CopyFrom(self._hello_of(self.info))
         self._steps.start()
         await self._server.start()
         self._reporting = asyncio.create_task(self._report())
@@ -69,7 +80,6 @@ class Instance:
     def _assemble(self, loaded: LoadedEngine) -> None:
         config = self.config
         self._memory = loaded.memory
-        self._hello = instance_pb2.InstanceHello()
         events = LinkEvents()
         slots = SlotTable(events.on_quiet)
         checksums = KvChecksums(loaded.region, enabled=config.links.checksum)
@@ -78,10 +88,10 @@ class Instance:
         events.connect(self._core, self._steps)
         self._links = OutgoingLinks(self.holder, loaded.region, config.links, events)
         self._listener = LinkListener(self.holder, loaded.region, slots, config.links, events, host=config.host)
-        self._fronts = Fronts(self.holder, config, self._core, self._steps, self._hello)
+        self._fronts = Fronts(self.holder, config, self._core, self._steps)
         self._sources = Sources(self.holder, self._core, self._steps)
         self._receivers = Receivers(self.holder, self._core, self._steps)
-        self._snapshots: dict[str, InstanceSnapshot] = {}
+        self._seen: Seen | None = None
 
     def _say(self, progress: str) -> None:
         self.progress = progress
@@ -95,22 +105,11 @@ class Instance:
             address=address,
             link_address=self._listener.address,
             pid=os.getpid(),
+            max_num_seqs=loaded.engine.scheduler.config.max_num_seqs,
             num_blocks=blocks.num_blocks,
             block_size=blocks.block_size,
             max_model_len=loaded.max_model_len,
             saturation_tokens=loaded.saturation_tokens,
-        )
-
-    def _hello_of(self, info: InstanceInfo) -> instance_pb2.InstanceHello:
-        return instance_pb2.InstanceHello(
-            instance=holder_to_pb(self.holder),
-            role=info.role.value,
-            max_model_len=info.max_model_len,
-            num_blocks=info.num_blocks,
-            block_size=info.block_size,
-            saturation_tokens=info.saturation_tokens,
-            link_address=info.link_address,
-            pid=info.pid,
         )
 
     async def stop(self) -> None:
@@ -138,8 +137,8 @@ class Instance:
 
     def _look(self) -> None:
         """Only this thread may look into the core; the event loop reports what was seen last."""
-        seen = {front: self._core.snapshot(front, InstanceStatus.RUNNING) for front in self._fronts.names}
-        self._loop.call_soon_threadsafe(self._snapshots.update, seen)
+        numbers = {front: self._core.num_dispatches_seen(front) for front in self._fronts.names}
+        self._seen = Seen(time.monotonic(), self._core.snapshot(InstanceStatus.RUNNING), numbers)
 
     def _on_failure(self, error: BaseException) -> None:
         self._say(f"failed: {error}")
@@ -158,9 +157,13 @@ class Instance:
                     self._sources.tell(source, message)
 
     async def _report(self) -> None:
-        """Snapshots are the heartbeat too."""
+        """Snapshots are the heartbeat too: an engine that hangs in a step must not go on saying that it is well."""
         while True:
-            self._fronts.report(self._snapshots, self._link_snapshots())
+            if (seen := self._seen) is not None:
+                if time.monotonic() - seen.at_s > _STUCK_AFTER_S:
+                    self._on_failure(TimeoutError(f"no step has ended for {_STUCK_AFTER_S} s"))
+                    return
+                self._fronts.report(seen.snapshot, seen.num_dispatches, self._link_snapshots())
             await asyncio.sleep(self.config.snapshot_interval_s)
 
     def _link_snapshots(self) -> tuple[LinkSnapshot, ...]:

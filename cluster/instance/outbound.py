@@ -5,12 +5,12 @@ from collections.abc import Callable
 from cluster.engine.block_hash import hash_blocks
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.scheduler import Scheduler
-from cluster.engine.sequence import SequenceStatus
-from cluster.handover.protocol.source import HandoverSource, Release, RunOn, Send, SourceInstruction, Transfer
+from cluster.engine.scheduler_output import SchedulerOutput
+from cluster.handover.protocol.source import Doubt, HandoverSource, Release, RunOn, Send, SourceInstruction, Transfer
 from cluster.instance.config import HandoverConfig
 from cluster.instance.effects import BlockChecksums, Effect, StartTransfer, ToFront, ToReceiver
 from cluster.instance.hosted import Hosted
-from cluster.messages import BlockTransfer, Grant, GrantRefused, Holder, ReceiverMessage, Refused, Renew, Reserved
+from cluster.messages import BlockTransfer, Grant, GrantRefused, Holder, ReceiverMessage, Refused, Reserved
 
 # A Pass that nobody answers is said again: often enough that a lost one costs little, rarely enough to be no traffic.
 _REPEAT_PASS_S = 0.5
@@ -31,16 +31,34 @@ class Outbound:
         self._checksums = checksums
         self._emit = emit
         self._release = release
+        self._expected: dict[str, tuple[Hosted, Grant]] = {}
         self._open: dict[str, Hosted] = {}
 
-    def start(self, hosted: Hosted, grant: Grant, now_s: float) -> None:
-        """Asks for room for the prompt and the first token, long before the prompt is computed."""
+    def expect(self, hosted: Hosted, grant: Grant) -> None:
+        """To be handed over there, once it has blocks here."""
+        self._expected[hosted.request_id] = (hosted, grant)
+
+    def on_scheduled(self, output: SchedulerOutput, now_s: float) -> None:
+        """Asks for room elsewhere as soon as a sequence has room here, and no sooner.
+
+        Two instances that each wait with full hands for room in the other would wait for ever.
+        """
+        for sequence in output.preempted:
+            if hosted := self._open.get(sequence.request_id):
+                self._carry_out(hosted, hosted.open_handover.on_preempted())
+        if self._expected:
+            for entry in output.scheduled:
+                if expected := self._expected.pop(entry.sequence.request_id, None):
+                    self._start(*expected, now_s)
+
+    def _start(self, hosted: Hosted, grant: Grant, now_s: float) -> None:
         sequence = hosted.sequence
         hosted.handover = HandoverSource(
             hosted.request_id,
             grant,
             give_up_at_s=now_s + self._config.reserve_timeout_s,
             repeat_s=_REPEAT_PASS_S,
+            doubt_after_s=self._config.lease_s,
         )
         self._open[hosted.request_id] = hosted
         hashes = tuple(hash_blocks(sequence.token_ids(0, sequence.num_tokens), self._blocks.block_size))
@@ -55,8 +73,7 @@ class Outbound:
 
     def on_first_token(self, hosted: Hosted, now_s: float) -> None:
         """The prompt is computed and the sequence stands still until it runs elsewhere, or here after all."""
-        sequence, handover = hosted.sequence, hosted.handover
-        assert handover is not None
+        sequence, handover = hosted.sequence, hosted.open_handover
         self._scheduler.freeze(hosted.request_id)
         num_blocks = -(-sequence.num_computed_tokens // self._blocks.block_size)
         frozen = handover.on_frozen(num_blocks, sequence.num_computed_tokens, hosted.state(), now_s)
@@ -64,9 +81,9 @@ class Outbound:
 
     def on_receiver_message(self, receiver: Holder, message: ReceiverMessage, now_s: float) -> None:
         hosted = self._open.get(message.request_id)
-        if hosted is None or hosted.handover is None:
+        if hosted is None:
             return
-        handover = hosted.handover
+        handover = hosted.open_handover
         if handover.grant.receiver != receiver or handover.grant.epoch != message.epoch:
             return
         match message:
@@ -79,38 +96,32 @@ class Outbound:
 
     def on_receiver_lost(self, receiver: Holder) -> None:
         for hosted in list(self._open.values()):
-            if hosted.handover and hosted.handover.grant.receiver == receiver:
-                self._carry_out(hosted, hosted.handover.on_peer_lost())
+            if hosted.open_handover.grant.receiver == receiver:
+                self._carry_out(hosted, hosted.open_handover.on_peer_lost())
 
     def on_transfer_ended(self, transfer: BlockTransfer, failure: str | None) -> None:
         """Complete, or known dead with a reason: either way no link reads these blocks any more."""
         self._blocks.unpin(transfer.block_ids)
         hosted = self._open.get(transfer.request_id)
-        if failure is None or hosted is None or hosted.handover is None:
-            return
-        if hosted.handover.grant.epoch == transfer.epoch:
-            self._carry_out(hosted, hosted.handover.on_transfer_failed(failure))
+        if failure is not None and hosted is not None and hosted.open_handover.grant.epoch == transfer.epoch:
+            self._carry_out(hosted, hosted.open_handover.on_transfer_failed(failure))
 
     def on_grant_closed(self, hosted: Hosted) -> None:
+        self._expected.pop(hosted.request_id, None)
         if hosted.handover:
             self._carry_out(hosted, hosted.handover.on_grant_closed())
 
     def on_request_ended(self, hosted: Hosted) -> None:
+        self._expected.pop(hosted.request_id, None)
         if hosted.handover:
             self._carry_out(hosted, hosted.handover.on_request_ended())
 
     def tick(self, now_s: float) -> None:
-        grants = {}
         for hosted in list(self._open.values()):
-            assert hosted.handover is not None
-            self._carry_out(hosted, hosted.handover.tick(now_s))
-            grants[hosted.handover.grant.receiver] = hosted.handover.grant
-        for grant in grants.values():
-            self._emit(ToReceiver(grant, Renew()))
+            self._carry_out(hosted, hosted.open_handover.tick(now_s))
 
     def _carry_out(self, hosted: Hosted, instructions: list[SourceInstruction]) -> None:
-        handover = hosted.handover
-        assert handover is not None
+        handover = hosted.open_handover
         if not handover.is_open:
             self._open.pop(hosted.request_id, None)
         for instruction in instructions:
@@ -121,12 +132,16 @@ class Outbound:
                     self._transfer(hosted, handover.grant, reservation, first_block, num_blocks)
                 case RunOn(reason):
                     self._run_on(hosted, handover.grant, reason)
+                case Doubt(reason):
+                    self._tell_ledger(hosted, handover.grant, reason)
                 case Release():
-                    self._scheduler.remove(hosted.request_id, SequenceStatus.FINISHED_ABORTED)
                     self._release(hosted)
 
     def _run_on(self, hosted: Hosted, grant: Grant, reason: str) -> None:
         self._scheduler.thaw(hosted.request_id)
+        self._tell_ledger(hosted, grant, reason)
+
+    def _tell_ledger(self, hosted: Hosted, grant: Grant, reason: str) -> None:
         refused = GrantRefused(request_id=hosted.request_id, epoch=grant.epoch, reason=reason)
         self._emit(ToFront(hosted.front, refused))
 

@@ -12,6 +12,7 @@ from cluster.instance.step_loop import StepLoop
 from cluster.messages import Grant, Holder, ReceiverMessage, SourceMessage
 from cluster.pb import instance_pb2, instance_pb2_grpc
 from cluster.wire.channel import CHANNEL_OPTIONS
+from cluster.wire.greeting import first_message
 from cluster.wire.peer_messages import (
     receiver_message_from_pb,
     receiver_message_to_pb,
@@ -19,6 +20,10 @@ from cluster.wire.peer_messages import (
     source_message_to_pb,
 )
 from cluster.wire.values import holder_from_pb, holder_to_pb
+
+# A source renews its leases from its event loop, however long its steps take.
+_RENEW_S = 0.5
+_SILENT_AFTER_S = 5.0
 
 
 class Sources:
@@ -38,7 +43,7 @@ class Sources:
     async def serve(
         self, messages: AsyncIterator[instance_pb2.SourceMessage], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[instance_pb2.ReceiverMessage]:
-        hello = (await anext(messages)).hello
+        hello = (await first_message(messages, context)).hello
         if holder_from_pb(hello.receiver) != self._holder:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this is {self._holder}")
         source = holder_from_pb(hello.source)
@@ -62,11 +67,16 @@ class Sources:
         messages: AsyncIterator[instance_pb2.SourceMessage],
         outgoing: "asyncio.Queue[instance_pb2.ReceiverMessage | None]",
     ) -> None:
+        """Until the source, which renews its leases all the time, is silent for too long, or its stream is over."""
         clock = asyncio.get_running_loop().time
         try:
-            async for message in messages:
-                if (said := source_message_from_pb(message, clock())) is not None:
-                    self._steps.post(partial(self._core.on_source_message, source, said, clock()))
+            async with asyncio.timeout(_SILENT_AFTER_S) as silence:
+                async for message in messages:
+                    silence.reschedule(clock() + _SILENT_AFTER_S)
+                    if (said := source_message_from_pb(message, clock())) is not None:
+                        self._steps.post(partial(self._core.on_source_message, source, said, clock()))
+        except TimeoutError:
+            pass
         finally:
             outgoing.put_nowait(None)
 
@@ -99,6 +109,7 @@ class Receivers:
 
     async def _serve(self, grant: Grant, outgoing: "asyncio.Queue[instance_pb2.SourceMessage]") -> None:
         clock = asyncio.get_running_loop().time
+        renewing = asyncio.create_task(_renew(outgoing))
         try:
             async with grpc.aio.insecure_channel(grant.address, options=CHANNEL_OPTIONS) as channel:
                 stub = instance_pb2_grpc.InstanceStub(channel)  # type: ignore[no-untyped-call]
@@ -108,6 +119,7 @@ class Receivers:
         except grpc.aio.AioRpcError:
             pass  # what it means is the handovers' to say
         finally:
+            renewing.cancel()
             del self._outgoing[grant.receiver]
             self._steps.post(partial(self._core.on_receiver_lost, grant.receiver))
 
@@ -115,3 +127,10 @@ class Receivers:
 async def _drain(queue: "asyncio.Queue[instance_pb2.SourceMessage]") -> AsyncIterator[instance_pb2.SourceMessage]:
     while True:
         yield await queue.get()
+
+
+async def _renew(outgoing: "asyncio.Queue[instance_pb2.SourceMessage]") -> None:
+    """Keeps the leases of everything that was reserved over this stream."""
+    while True:
+        await asyncio.sleep(_RENEW_S)
+        outgoing.put_nowait(instance_pb2.SourceMessage(renew=instance_pb2.Renew()))

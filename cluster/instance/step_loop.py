@@ -63,9 +63,11 @@ class StepLoop:
             self._next_tick_s = now_s + _TICK_S
             self._core.tick(now_s)
             self._on_tick()
+        output = self._core.plan(now_s)
         self._flush()
-        self._core.step(now_s)
-        self._flush()
+        if output is not None:
+            self._core.compute(output, now_s)
+            self._flush()
 
     def _flush(self) -> None:
         if self._core.effects:

@@ -166,24 +166,8 @@ class FrontMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class InstanceHello(_message.Message):
-    __slots__ = ("instance", "role", "max_model_len", "num_blocks", "block_size", "saturation_tokens", "link_address", "pid")
-    INSTANCE_FIELD_NUMBER: _ClassVar[int]
-    ROLE_FIELD_NUMBER: _ClassVar[int]
-    MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
-    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
-    SATURATION_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    LINK_ADDRESS_FIELD_NUMBER: _ClassVar[int]
-    PID_FIELD_NUMBER: _ClassVar[int]
-    instance: Holder
-    role: str
-    max_model_len: int
-    num_blocks: int
-    block_size: int
-    saturation_tokens: int
-    link_address: str
-    pid: int
-    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., max_model_len: _Optional[int] = ..., num_blocks: _Optional[int] = ..., block_size: _Optional[int] = ..., saturation_tokens: _Optional[int] = ..., link_address: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class TokenUpdate(_message.Message):
     __slots__ = ("request_id", "epoch", "start_index", "token_ids", "logprobs", "finish_reason", "num_cached_tokens")
@@ -250,9 +234,8 @@ class PassedOn(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("instance", "number", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links")
+    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
@@ -266,7 +249,6 @@ class Snapshot(_message.Message):
     NUM_DISPATCHES_SEEN_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
     instance: Holder
-    number: int
     role: str
     status: str
     num_waiting: int
@@ -279,7 +261,7 @@ class Snapshot(_message.Message):
     num_waiting_tokens: int
     num_dispatches_seen: int
     links: _containers.RepeatedCompositeFieldContainer[_baton_pb2.LinkStatus]
-    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., number: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ...) -> None: ...
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ...) -> None: ...
 
 class InstanceMessage(_message.Message):
     __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on")

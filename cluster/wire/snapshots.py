@@ -9,7 +9,6 @@ from cluster.wire.values import holder_from_pb, holder_to_pb
 def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
     return instance_pb2.Snapshot(
         instance=holder_to_pb(snapshot.instance),
-        number=snapshot.number,
         role=snapshot.role.value,
         status=snapshot.status.value,
         num_waiting=snapshot.num_waiting,
@@ -28,7 +27,6 @@ def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
 def snapshot_from_pb(snapshot: instance_pb2.Snapshot) -> InstanceSnapshot:
     return InstanceSnapshot(
         instance=holder_from_pb(snapshot.instance),
-        number=snapshot.number,
         role=InstanceRole(snapshot.role),
         status=InstanceStatus(snapshot.status),
         num_waiting=snapshot.num_waiting,

@@ -27,6 +27,7 @@ class InstanceView:
     role: InstanceRole
     num_blocks: int
     block_size: int
+    max_num_seqs: int
     saturation_tokens: int
     num_queued_tokens: int = 0
     num_requests: int = 0

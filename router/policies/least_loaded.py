@@ -20,14 +20,20 @@ class LeastLoaded:
 
 
 def _takes_prompts(instance: InstanceView) -> bool:
-    return instance.can_prefill and instance.num_queued_tokens < _MAX_BATCHES_AHEAD * instance.saturation_tokens
+    """A sequence keeps its seat until it has been handed over, so seats run out before tokens do."""
+    has_seat = instance.num_requests < instance.max_num_seqs
+    return (
+        instance.can_prefill
+        and has_seat
+        and instance.num_queued_tokens < _MAX_BATCHES_AHEAD * instance.saturation_tokens
+    )
 
 
 def _has_room(instance: InstanceView, request: RequestView) -> bool:
-    """For the prompt and a token; an idle instance takes whatever was admitted."""
+    """A seat, and blocks for the prompt and a token; an idle instance takes whatever was admitted."""
     needed = request.num_prompt_tokens // instance.block_size + 1
-    fits = instance.num_committed_blocks + needed <= instance.num_blocks
-    return instance.can_decode and (fits or instance.num_requests == 0)
+    has_blocks = instance.num_committed_blocks + needed <= instance.num_blocks or instance.num_requests == 0
+    return instance.can_decode and has_blocks and instance.num_requests < instance.max_num_seqs
 
 
 def _prefill_load(instance: InstanceView) -> tuple[int, int, str]:

@@ -7,6 +7,7 @@ the model says depends on all KV up to there (`FakeRunner`): a block that is sta
 import random
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from cluster.engine.engine import Engine
 from cluster.engine.sampling_params import SamplingParams
@@ -22,11 +23,15 @@ from cluster.messages import (
     GrantRefused,
     Holder,
     PassedOn,
+    Renew,
     SequenceState,
     StepUpdate,
 )
 from cluster.role import InstanceRole, InstanceStatus
 from router.ledger import Deliver, Fail, Failure, Instruction, Ledger, Place, Tell
+from router.policies import LeastLoaded, RequestView
+from router.scheduler import Member
+from router.scheduler import Scheduler as RouterScheduler
 from tests.unit.engine.factories import BLOCK_SIZE, FakeRunner, expected_output, make_scheduler
 
 FRONT = "front"
@@ -48,9 +53,9 @@ class NoChecksums:
 class Node:
     """One instance in one life."""
 
-    def __init__(self, holder: Holder, role: InstanceRole, num_blocks: int) -> None:
+    def __init__(self, holder: Holder, role: InstanceRole, num_blocks: int, max_num_seqs: int) -> None:
         self.holder = holder
-        self.scheduler = make_scheduler(num_blocks, max_num_batched_tokens=16)
+        self.scheduler = make_scheduler(num_blocks, max_num_batched_tokens=16, max_num_seqs=max_num_seqs)
         self.runner = FakeRunner(self.scheduler.block_manager)
         self.quiet: list[int] = []
         self.slots = SlotTable(self.quiet.append)
@@ -66,29 +71,65 @@ class Node:
             self.runner.slots[block_id * BLOCK_SIZE : (block_id + 1) * BLOCK_SIZE] = record
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A request from its asking to its end; an id may be used again by a later one."""
+
+    state: SequenceState
+    output: list[int]
+    end: FinishReason | Failure
+
+
 class World:
-    def __init__(self, seed: int, *, num_prefill: int = 1, num_decode: int = 2, num_blocks: int = 24) -> None:
+    """`num_prefill`, `num_decode` and `num_mixed` instances of `num_blocks` blocks and `max_num_seqs` seats each."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        num_prefill: int = 1,
+        num_decode: int = 2,
+        num_mixed: int = 0,
+        num_blocks: int = 24,
+        max_num_seqs: int = 8,
+    ) -> None:
         self.random = random.Random(seed)
         self.now_s = 0.0
         self.ledger = Ledger(term=1)
+        self.scheduler = RouterScheduler(LeastLoaded(), max_queued_requests=10_000)
         self.nodes: dict[Holder, Node] = {}
         self.channels: dict[tuple[str, object, object], deque[object]] = {}
-        self.outputs: dict[str, list[int]] = {}
-        self.ends: dict[str, FinishReason | Failure] = {}
         self.asked: dict[str, SequenceState] = {}
-        self.num_dispatches = 0
-        for index in range(num_prefill):
-            self._join(Holder(f"prefill-{index}", 1), InstanceRole.PREFILL, num_blocks)
-        for index in range(num_decode):
-            self._join(Holder(f"decode-{index}", 1), InstanceRole.DECODE, num_blocks)
+        self.outputs: dict[str, list[int]] = {}
+        self.lives: list[Life] = []
+        self._cuts: set[frozenset[Holder]] = set()
+        self._shape = {"num_blocks": num_blocks, "max_num_seqs": max_num_seqs}
+        for role, count in zip(InstanceRole, (num_prefill, num_decode, num_mixed), strict=True):
+            for index in range(count):
+                self._join(Holder(f"{role.value}-{index}", 1), role)
 
-    def _join(self, holder: Holder, role: InstanceRole, num_blocks: int) -> None:
-        self.nodes[holder] = Node(holder, role, num_blocks)
+    def _join(self, holder: Holder, role: InstanceRole) -> None:
+        self.nodes[holder] = Node(holder, role, **self._shape)
+        self._be_member(self.nodes[holder])
+
+    def _be_member(self, node: Node) -> None:
+        self.scheduler.join(
+            Member(
+                place=Place(node.holder, "address", "link"),
+                role=node.core.role,
+                num_blocks=self._shape["num_blocks"],
+                block_size=BLOCK_SIZE,
+                max_num_seqs=self._shape["max_num_seqs"],
+                saturation_tokens=16,
+            )
+        )
+        self._dispatch()
 
     # The client
 
     def ask(self, request_id: str, num_prompt_tokens: int, max_tokens: int, *, shared_prefix: bool = False) -> None:
-        base = 0 if shared_prefix else 1000 * (1 + len(self.asked))
+        assert request_id not in self.asked
+        base = 0 if shared_prefix else 1000 * (1 + len(self.asked) + len(self.lives))
         state = SequenceState(
             request_id=request_id,
             front=FRONT,
@@ -99,20 +140,21 @@ class World:
         self.asked[request_id] = state
         self.outputs[request_id] = []
         self.ledger.admit(state)
-        prefill = self._pick(InstanceRole.PREFILL)
-        decode = self._pick(InstanceRole.DECODE)
-        if prefill is None:
-            self._carry_out(self.ledger.fail(request_id, Failure.ABORTED, "nobody is left"))
-            return
-        self.num_dispatches += 1
-        self._carry_out(self.ledger.dispatch(request_id, prefill, decode, self.num_dispatches))
-
-    def _pick(self, role: InstanceRole) -> Place | None:
-        holders = [node.holder for node in self.nodes.values() if node.core.role is role]
-        return Place(self.random.choice(holders), "address", "link") if holders else None
+        self.scheduler.enqueue(RequestView(request_id=request_id, num_prompt_tokens=num_prompt_tokens))
+        self._dispatch()
 
     def abort(self, request_id: str) -> None:
         self._carry_out(self.ledger.fail(request_id, Failure.ABORTED, "aborted"))
+
+    def refuse_queued(self) -> None:
+        """As the router does when a role has been missing for too long."""
+        if self.scheduler.missing_role():
+            for request_id in self.scheduler.queued:
+                self._carry_out(self.ledger.fail(request_id, Failure.NO_INSTANCE, "nobody is left"))
+
+    def _dispatch(self) -> None:
+        for it in self.scheduler.assign():
+            self._carry_out(self.ledger.dispatch(it.request_id, it.prefill, it.decode, it.number))
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
@@ -120,8 +162,10 @@ class World:
                 case Tell(holder, message):
                     self._channel("front", FRONT, holder).append(message)
                 case Deliver():
-                    assert instruction.start_index == len(self.outputs[instruction.request_id])
-                    self.outputs[instruction.request_id] += instruction.token_ids
+                    output = self.outputs[instruction.request_id]
+                    assert instruction.start_index == len(output)
+                    output += instruction.token_ids
+                    self.scheduler.grow(instruction.request_id, len(instruction.token_ids))
                     if instruction.finish_reason:
                         self._end(instruction.request_id, instruction.finish_reason)
                 case Fail():
@@ -129,8 +173,17 @@ class World:
         self.ledger.check_integrity()
 
     def _end(self, request_id: str, how: FinishReason | Failure) -> None:
-        assert request_id not in self.ends, "ended twice"
-        self.ends[request_id] = how
+        """Fails with KeyError when it ends twice."""
+        self.lives.append(Life(self.asked.pop(request_id), self.outputs.pop(request_id), how))
+        self.scheduler.forget(request_id)
+        self._dispatch()
+
+    @property
+    def ends(self) -> set[FinishReason | Failure]:
+        return {life.end for life in self.lives}
+
+    def ended(self, how: FinishReason | Failure) -> set[str]:
+        return {life.state.request_id for life in self.lives if life.end is how}
 
     # The network
 
@@ -170,20 +223,36 @@ class World:
         if holder not in self.nodes:
             return
         match message:
-            case StepUpdate(updates=updates):
-                for update in updates:
-                    self._carry_out(self.ledger.on_tokens(holder, update))
+            case StepUpdate():
+                self._on_step(holder, message)
             case Activated():
                 self._carry_out(self.ledger.on_activated(holder, message))
+                self._settle(message.request_id)
             case GrantRefused():
                 self._carry_out(self.ledger.on_grant_refused(message))
+                self._settle(message.request_id)
             case PassedOn():
                 self._carry_out(self.ledger.on_passed_on(holder, message))
             case DispatchRefused():
                 self._carry_out(self.ledger.on_dispatch_refused(holder, message))
 
+    def _on_step(self, holder: Holder, message: StepUpdate) -> None:
+        for update in message.updates:
+            self._carry_out(self.ledger.on_tokens(holder, update))
+        if member := self.scheduler.member(holder):
+            member.observe_load(message.num_waiting_tokens, message.num_dispatches_seen)
+        self._dispatch()
+
+    def _settle(self, request_id: str) -> None:
+        if owner := self.ledger.sole_holder(request_id):
+            self.scheduler.settle(request_id, owner)
+            self._dispatch()
+
     def _transfer(self, sender: Node | None, receiver: Node, transfer: BlockTransfer) -> None:
         if sender is None:
+            return
+        if self.is_cut(sender.holder, receiver.holder):
+            sender.core.on_transfer_ended(transfer, "unreachable")
             return
         count = len(transfer.block_ids)
         posted = receiver.slots.post(transfer.reservation, transfer.epoch, transfer.first_block, count)
@@ -196,7 +265,7 @@ class World:
         sender.core.on_transfer_ended(transfer)
 
     def _drain_all(self) -> None:
-        for node in self.nodes.values():
+        for node in list(self.nodes.values()):
             while node.quiet:
                 node.core.on_quiet(node.quiet.pop())
             while node.core.effects:
@@ -204,47 +273,92 @@ class World:
                     case ToFront(_, message):
                         self._channel("instance", node.holder, FRONT).append(message)
                     case ToReceiver(grant, message):
-                        self._channel("source", node.holder, grant.receiver).append(message)
+                        self._to_peer("source", node.holder, grant.receiver, message)
                     case ToSource(source, message):
-                        self._channel("receiver", node.holder, source).append(message)
+                        self._to_peer("receiver", node.holder, source, message)
                     case StartTransfer(grant, transfer):
                         self._channel("link", node.holder, grant.receiver).append(transfer)
 
+    def _to_peer(self, kind: str, sender: Holder, target: Holder, message: object) -> None:
+        """To one that cannot be reached: a source that opens a stream hears that it could not."""
+        if target in self.nodes and not self.is_cut(sender, target):
+            self._channel(kind, sender, target).append(message)
+        elif kind == "source":
+            self.nodes[sender].core.on_receiver_lost(target)
+
     # What breaks
+
+    def is_cut(self, one: Holder, other: Holder) -> bool:
+        return frozenset((one, other)) in self._cuts
+
+    def cut(self) -> None:
+        """Two instances no longer reach each other, while the front reaches both."""
+        if len(self.nodes) >= 2:
+            source, receiver = self.random.sample(list(self.nodes), 2)
+            self._cuts.add(frozenset((source, receiver)))
+            self._break_streams(source, receiver)
+            self._break_streams(receiver, source)
 
     def lose_peer_stream(self) -> None:
         """Control messages under way between two instances are gone, and both learn that the stream broke."""
-        if len(self.nodes) < 2:
-            return
-        source, receiver = self.random.sample(list(self.nodes), 2)
+        if len(self.nodes) >= 2:
+            self._break_streams(*self.random.sample(list(self.nodes), 2))
+
+    def _break_streams(self, source: Holder, receiver: Holder) -> None:
         self._channel("source", source, receiver).clear()
         self._channel("receiver", receiver, source).clear()
         self.nodes[source].core.on_receiver_lost(receiver)
         self.nodes[receiver].core.on_source_lost(source)
         self._drain_all()
 
+    def lose_front_stream(self) -> None:
+        """The front and an instance lose each other, both let go, and the front comes again."""
+        node = self.random.choice(list(self.nodes.values()))
+        self._leave(node.holder, "the stream broke")
+        node.core.on_front_lost(FRONT)
+        self._drain_all()
+        self._channel("instance", node.holder, FRONT).clear()
+        self._be_member(node)
+
     def kill(self, holder: Holder) -> None:
         del self.nodes[holder]
         for (kind, source, target), queue in self.channels.items():
-            if kind in ("source", "receiver", "instance") and holder in (source, target):
+            if kind in ("source", "receiver") and holder in (source, target):
                 queue.clear()
         for node in self.nodes.values():
             node.core.on_receiver_lost(holder)
             node.core.on_source_lost(holder)
-        self._carry_out(self.ledger.on_instance_lost(holder, "killed"))
+        self._leave(holder, "killed")
         self._drain_all()
+
+    def restart(self, holder: Holder) -> None:
+        role = self.nodes[holder].core.role
+        self.kill(holder)
+        self._join(Holder(holder.instance, holder.incarnation + 1), role)
+
+    def _leave(self, holder: Holder, reason: str) -> None:
+        self.scheduler.leave(holder)
+        self._channel("instance", holder, FRONT).clear()
+        self._channel("front", FRONT, holder).clear()
+        self._carry_out(self.ledger.on_instance_lost(holder, reason))
 
     # Time
 
     def step(self, node: Node) -> None:
-        node.core.step(self.now_s)
+        output = node.core.plan(self.now_s)
         self._drain_all()
+        if output is not None:
+            node.core.compute(output, self.now_s)
+            self._drain_all()
         node.scheduler.check_integrity()
         node.slots.check_integrity()
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
         for node in list(self.nodes.values()):
+            for source in self.nodes:
+                if source != node.holder and not self.is_cut(source, node.holder):
+                    node.core.on_source_message(source, Renew(), self.now_s)
             node.core.tick(self.now_s)
         self._drain_all()
 
@@ -264,40 +378,44 @@ class World:
                 pass
             for node in list(self.nodes.values()):
                 self.step(node)
+            self.refuse_queued()
             if not len(self.ledger) and not any(self.channels.values()) and self._is_idle():
                 return
             self.pass_time(0.1)
-        raise AssertionError(f"did not settle: {list(self.asked.keys() - self.ends.keys())}")
+        raise AssertionError(f"did not settle: {list(self.asked)}")
 
     def _is_idle(self) -> bool:
-        snapshots = [node.core.snapshot(FRONT, InstanceStatus.RUNNING) for node in self.nodes.values()]
+        snapshots = [node.core.snapshot(InstanceStatus.RUNNING) for node in self.nodes.values()]
         return all(snapshot.num_sequences == 0 for snapshot in snapshots)
 
     # What must hold
 
-    def expected(self, request_id: str) -> list[int]:
-        state = self.asked[request_id]
-        alone = Sequence(
-            request_id=request_id,
-            prompt_token_ids=state.prompt_token_ids,
-            sampling_params=state.sampling_params,
-            arrival_time_s=0.0,
-        )
-        return expected_output(alone)
-
     def assert_tokens_exact(self) -> None:
         """Whatever was delivered is the beginning of what the request yields alone; all of it if it finished."""
-        for request_id, output in self.outputs.items():
-            expected = self.expected(request_id)
-            whole = isinstance(self.ends.get(request_id), FinishReason)
-            assert output == (expected if whole else expected[: len(output)]), request_id
+        for life in self.lives:
+            expected = _alone(life.state)
+            whole = isinstance(life.end, FinishReason)
+            assert life.output == (expected if whole else expected[: len(life.output)]), life.state.request_id
 
     def assert_nothing_left(self) -> None:
         assert len(self.ledger) == 0
+        assert self.scheduler.num_queued == 0
+        assert all(not member.num_tokens and member.num_tokens_in_all == 0 for member in self.scheduler.members)
         for node in self.nodes.values():
-            snapshot = node.core.snapshot(FRONT, InstanceStatus.RUNNING)
+            snapshot = node.core.snapshot(InstanceStatus.RUNNING)
             assert snapshot.num_sequences == 0
             assert snapshot.num_reserved_blocks == snapshot.num_leaked_blocks == 0
             assert snapshot.num_free_blocks == snapshot.num_blocks
             assert node.slots.num_reservations == 0
             assert not node.scheduler.sequences
+
+
+def _alone(state: SequenceState) -> list[int]:
+    """What the request yields on an instance of its own."""
+    sequence = Sequence(
+        request_id=state.request_id,
+        prompt_token_ids=state.prompt_token_ids,
+        sampling_params=state.sampling_params,
+        arrival_time_s=0.0,
+    )
+    return expected_output(sequence)

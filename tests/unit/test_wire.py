@@ -147,7 +147,6 @@ def test_a_deadline_keeps_its_distance_between_clocks_that_differ() -> None:
 def test_a_snapshot_is_understood() -> None:
     snapshot = InstanceSnapshot(
         instance=Holder("decode-0", 2**60),
-        number=5,
         role=InstanceRole.DECODE,
         status=InstanceStatus.RUNNING,
         num_waiting=1,

@@ -82,10 +82,6 @@ class HandoverReceiver(Machine[ReceiverState]):
         self._num_blocks_here = 0
         self._baton: Pass | None = None
 
-    @property
-    def is_open(self) -> bool:
-        return self.state not in (ReceiverState.ACTIVE, ReceiverState.GONE)
-
     def on_room(self, reservation: int, num_cached_blocks: int) -> list[ReceiverInstruction]:
         self.transition(ReceiverState.RESERVED)
         self.reservation = reservation

@@ -58,22 +58,33 @@ class RunOn:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Nobody answers the baton: the ledger, which may hear both sides, is to close the grant if it is open still."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The request is not ours any more: let go of it."""
 
 
-SourceInstruction = Send | Transfer | RunOn | Release
+SourceInstruction = Send | Transfer | RunOn | Doubt | Release
 
 
 class HandoverSource(Machine[SourceState]):
     """One handover, seen from the source. Methods are events; each returns what is to be done."""
 
-    def __init__(self, request_id: str, grant: Grant, *, give_up_at_s: float, repeat_s: float) -> None:
+    def __init__(
+        self, request_id: str, grant: Grant, *, give_up_at_s: float, repeat_s: float, doubt_after_s: float
+    ) -> None:
         super().__init__(request_id, SourceState.RESERVING, _TABLE)
         self.grant = grant
         self._give_up_at_s = give_up_at_s
         self._repeat_s = repeat_s
         self._repeat_at_s = 0.0
+        self._doubt_after_s = doubt_after_s
+        self._doubt_at_s = 0.0
         self._reservation: int | None = None
         self._num_sealed = 0
         self._num_offered = 0
@@ -141,6 +152,7 @@ class HandoverSource(Machine[SourceState]):
     ) -> Send:
         self.transition(SourceState.PASSED)
         self._repeat_at_s = now_s + self._repeat_s
+        self._doubt_at_s = now_s + self._doubt_after_s
         self._pass = Pass(
             request_id=self.request_id,
             epoch=self.grant.epoch,
@@ -172,6 +184,10 @@ class HandoverSource(Machine[SourceState]):
         """Without the baton passed we simply keep it; with it passed, the Pass is repeated until it is answered."""
         return self._run_on("receiver lost", cancel=False) if self.holds_baton else []
 
+    def on_preempted(self) -> list[SourceInstruction]:
+        """Its blocks are gone before they were all sent: room elsewhere must not wait for them to be computed again."""
+        return self._run_on("preempted", cancel=True) if self.holds_baton else []
+
     def on_pass_taken(self) -> list[SourceInstruction]:
         if self.state is not SourceState.PASSED:
             return []
@@ -191,7 +207,8 @@ class HandoverSource(Machine[SourceState]):
         if self.state is SourceState.PASSED and now_s >= self._repeat_at_s:
             assert self._pass is not None
             self._repeat_at_s = now_s + self._repeat_s
-            return [Send(self._pass)]
+            doubt = [Doubt("nobody answers the baton")] if now_s >= self._doubt_at_s else []
+            return [Send(self._pass), *doubt]
         return []
 
     def _cancel(self) -> Cancel:

@@ -104,6 +104,7 @@ def make_info(config: InstanceConfig, incarnation: int) -> InstanceInfo:
         num_blocks=10,
         block_size=16,
         max_model_len=100,
+        max_num_seqs=8,
         saturation_tokens=64,
     )
 

@@ -17,7 +17,7 @@ from cluster.handover.protocol.receiver import (
     ReceiverState,
     TellLedger,
 )
-from cluster.handover.protocol.source import HandoverSource, Release, RunOn, Send, SourceState, Transfer
+from cluster.handover.protocol.source import Doubt, HandoverSource, Release, RunOn, Send, SourceState, Transfer
 from cluster.messages import Cancel, Epoch, Grant, Holder, Pass, PassTaken, Refused, Reserve, Reserved, SequenceState
 
 pytestmark = pytest.mark.unit
@@ -37,7 +37,7 @@ RESERVE = Reserve(request_id="r", epoch=EPOCH, num_tokens=41, lease_s=5.0)
 
 
 def make_source() -> HandoverSource:
-    source = HandoverSource("r", GRANT, give_up_at_s=10.0, repeat_s=0.5)
+    source = HandoverSource("r", GRANT, give_up_at_s=10.0, repeat_s=0.5, doubt_after_s=5.0)
     source.start(41, (), 5.0)
     return source
 
@@ -131,6 +131,16 @@ def test_an_unanswered_baton_is_offered_again() -> None:
     source = passed_source()
     assert source.tick(0.4) == []
     assert source.tick(0.5) == [Send(baton())]
+
+
+def test_a_baton_that_nobody_answers_is_left_to_the_ledger() -> None:
+    assert passed_source().tick(5.0) == [Send(baton()), Doubt("nobody answers the baton")]
+
+
+def test_a_preempted_sequence_keeps_no_room_elsewhere_waiting() -> None:
+    source = make_source()
+    source.on_reserved(reserved(), 1, 0.0)
+    assert source.on_preempted() == [Send(Cancel(request_id="r", epoch=EPOCH)), RunOn("preempted")]
 
 
 def test_an_ended_request_takes_its_reservation_back() -> None:

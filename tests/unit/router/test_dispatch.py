@@ -17,12 +17,14 @@ def holder(name: str) -> Holder:
 
 
 def make_view(name: str, role: InstanceRole, **load: int) -> InstanceView:
-    return InstanceView(holder=holder(name), role=role, num_blocks=100, block_size=16, saturation_tokens=256, **load)
+    return InstanceView(
+        holder=holder(name), role=role, num_blocks=100, block_size=16, max_num_seqs=8, saturation_tokens=256, **load
+    )
 
 
 def make_member(name: str, role: InstanceRole, num_blocks: int = 100) -> Member:
     place = Place(holder(name), f"{name}:1", f"{name}:2")
-    return Member(place=place, role=role, num_blocks=num_blocks, block_size=16, saturation_tokens=256)
+    return Member(place=place, role=role, num_blocks=num_blocks, block_size=16, max_num_seqs=8, saturation_tokens=256)
 
 
 def make_request(request_id: str = "r", num_prompt_tokens: int = 100, priority: int = 0) -> RequestView:
@@ -39,7 +41,6 @@ def make_scheduler(*members: Member, max_queued_requests: int = 10) -> Scheduler
 def snapshot(name: str, **fields: int) -> InstanceSnapshot:
     return InstanceSnapshot(
         instance=holder(name),
-        number=1,
         role=InstanceRole.PREFILL,
         status=InstanceStatus.RUNNING,
         num_blocks=100,
@@ -121,12 +122,28 @@ def test_a_request_weighs_on_its_decode_instance_until_it_is_forgotten() -> None
     assert (decode.view().num_committed_blocks, decode.view().num_requests) == (0, 0)
 
 
+def test_a_request_weighs_on_both_until_it_is_handed_over() -> None:
+    prefill, decode = make_member("p0", P), make_member("d0", D)
+    scheduler = make_scheduler(prefill, decode)
+    scheduler.enqueue(make_request("a", 100))
+    scheduler.assign()
+    assert (prefill.view().num_requests, decode.view().num_requests) == (1, 1)
+    scheduler.settle("a", holder("d0"))
+    assert (prefill.view().num_requests, decode.view().num_requests) == (0, 1)
+
+
+@pytest.mark.parametrize("full", ["p0", "d0"])
+def test_a_request_waits_for_a_seat_on_either_side(full: str) -> None:
+    views = [make_view(name, role, num_requests=8 if name == full else 0) for name, role in (("p0", P), ("d0", D))]
+    assert LeastLoaded().select(make_request(), views) is None
+
+
 def test_a_request_that_stayed_where_it_was_weighs_there() -> None:
     prefill, decode = make_member("p0", P), make_member("d0", D)
     scheduler = make_scheduler(prefill, decode)
     scheduler.enqueue(make_request("a", 100))
     scheduler.assign()
-    scheduler.move("a", holder("p0"))
+    scheduler.settle("a", holder("p0"))
     assert (prefill.view().num_requests, decode.view().num_requests) == (1, 0)
 
 

@@ -13,6 +13,7 @@ from cluster.messages import (
     Epoch,
     GrantRefused,
     Holder,
+    PassedOn,
     SequenceState,
     Stop,
     TokenUpdate,
@@ -157,6 +158,17 @@ def test_a_lost_receiver_only_closes_the_grant(case: Case) -> None:
 def test_a_later_life_of_a_lost_instance_has_no_say(case: Case) -> None:
     assert case.ledger.on_instance_lost(STRANGER, "killed") == []
     assert "r" in case.ledger
+
+
+def test_a_request_that_was_passed_to_a_dead_instance_is_lost_and_an_older_one_of_that_id_is_not_meant(
+    case: Case,
+) -> None:
+    case.ledger.on_instance_lost(D, "killed")
+    older = PassedOn(request_id="r", epoch=Epoch(6, 1))
+    assert case.ledger.on_passed_on(P, older) == []
+    (fail, *_) = case.ledger.on_passed_on(P, PassedOn(request_id="r", epoch=case.grant_epoch))
+    assert isinstance(fail, Fail)
+    assert fail.failure is Failure.INSTANCE_LOST
 
 
 @pytest.mark.parametrize("dispatched", [False, True])

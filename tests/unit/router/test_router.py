@@ -28,6 +28,7 @@ def make_router() -> Router:
                 num_blocks=64,
                 block_size=16,
                 max_model_len=512,
+                max_num_seqs=8,
                 saturation_tokens=128,
             )
         )
@@ -62,7 +63,7 @@ async def test_closing_a_stream_ends_its_request() -> None:
 async def test_closing_the_stream_of_a_request_that_has_ended_leaves_the_next_one_with_its_id_alone() -> None:
     router = make_router()
     stream = router.submit(make_request("r"))
-    router.finish("r")  # a stop string
+    router.abort("r")
     router.submit(make_request("r"))
     await stream.aclose()
     assert router.abort("r")

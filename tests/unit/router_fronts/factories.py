@@ -52,9 +52,8 @@ class FakeBackend:
         self.refusal: Exception | None = None
         self.cluster_status = baton_pb2.ClusterStatus(model=MODEL, num_running_requests=3, num_waiting_requests=2)
         self.submitted: list[AdmittedRequest] = []
-        self.finished: list[str] = []
         self.has_started: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self.was_aborted: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.was_closed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def submit(self, request: AdmittedRequest) -> "FakeStream":
         if self.refusal is not None:
@@ -65,9 +64,6 @@ class FakeBackend:
 
     def abort(self, request_id: str) -> bool:
         return any(request.request_id == request_id for request in self.submitted)
-
-    def finish(self, request_id: str) -> None:
-        self.finished.append(request_id)
 
     def status(self) -> baton_pb2.ClusterStatus:
         return self.cluster_status
@@ -103,8 +99,8 @@ class FakeStream:
         return step
 
     async def aclose(self) -> None:
-        if not self._is_over and self._request_id not in self._backend.finished:
-            self._backend.was_aborted[self._request_id].set()
+        if not self._is_over:
+            self._backend.was_closed[self._request_id].set()
 
 
 def make_model_info(**changes: Any) -> ModelInfo:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.engine.sequence import FinishReason
-from router.errors import BatonError, GenerationFailed, InstanceLost, InvalidRequest, QueueFull, RequestAborted
+from router.errors import BatonError, DeadlineExceeded, GenerationFailed, InstanceLost, InvalidRequest, QueueFull
 from router.generation import GenerationDelta, TokenDelta, Usage
 from router.metrics import Metrics
 from router.validation import GenerateRequest, Limits, RequestedSampling
@@ -44,8 +44,7 @@ async def test_a_stop_string_ends_the_request_well_and_lets_the_instances_go() -
     deltas = await collect(backend, stop=(" tw",))
     assert text_of(deltas) == "one"
     assert deltas[-1].finish_reason is FinishReason.STOP
-    assert backend.finished == ["r"]
-    assert not backend.was_aborted["r"].is_set()
+    assert backend.was_closed["r"].is_set()
 
 
 async def test_tokens_that_come_together_with_a_stop_string_but_after_it_do_not_count() -> None:
@@ -65,7 +64,7 @@ async def test_a_stop_string_in_the_very_last_token_is_a_stop() -> None:
     backend = FakeBackend(say("end."))
     deltas = await collect(backend, stop=(".",))
     assert (text_of(deltas), deltas[-1].finish_reason) == ("end", FinishReason.STOP)
-    assert backend.finished == []  # it was over anyway
+    assert not backend.was_closed["r"].is_set()  # it was over anyway
 
 
 async def test_a_stop_token_is_a_token_of_the_output_but_no_text() -> None:
@@ -114,15 +113,15 @@ async def test_closing_the_generator_aborts_the_request() -> None:
     backend = FakeBackend([*say("one", finish=None), HOLD])
     async with aclosing(make_generator(backend).generate(GenerateRequest(prompt="hi", request_id="r"))) as deltas:
         await anext(deltas)
-        assert not backend.was_aborted["r"].is_set()
-    assert backend.was_aborted["r"].is_set()
+        assert not backend.was_closed["r"].is_set()
+    assert backend.was_closed["r"].is_set()
 
 
 @pytest.mark.parametrize(
     ("last", "error"),
     [
         (InstanceLost("d0: gone"), InstanceLost),
-        (TokenDelta(start_index=0, token_ids=(), finish_reason=FinishReason.ABORT), RequestAborted),
+        (TokenDelta(start_index=0, token_ids=(), finish_reason=FinishReason.ABORT), DeadlineExceeded),
         (TokenDelta(start_index=0, token_ids=(), finish_reason=FinishReason.ERROR), GenerationFailed),
         (TokenDelta(start_index=7, token_ids=(5,)), GenerationFailed),
     ],
