@@ -1,7 +1,7 @@
 """`baton bench engine`: decode throughput of the bare engine, beside transformers if asked.
 
-All sides take turns in this one process, on the same weights, prompts and threads, and medians are reported: a machine that
-is busy with something else disturbs them alike.
+All sides take turns in this one process, on the same weights, prompts and threads, and medians are reported: a machine
+that is busy with something else disturbs them alike.
 """
 
 import json

@@ -20,7 +20,7 @@ Prompts = list[list[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A batch from its prompts to its ends; `decode_s` is from when all have their first token to when all have their last."""
+    """A batch from prompts to ends; `decode_s` is from when all have their first token to when all have their last."""
 
     prefill_s: float
     decode_s: float
@@ -57,7 +57,7 @@ def generate(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> Gene
 
 @torch.inference_mode()
 def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> float:
-    """Median time of one decode step's matrix products with the weights, as the model lays them out and nothing else."""
+    """Median time of one decode step's products with the weights, as the model lays them out, and nothing else."""
     linears = [
         linear
         for layer in model.layers
@@ -80,7 +80,7 @@ class TransformersReference:
     def __init__(self, path: str, dtype: torch.dtype) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()  # type: ignore[no-untyped-call]
         self.model.generation_config.eos_token_id = None
 
     @torch.inference_mode()
