@@ -58,6 +58,7 @@ class Controller:
     ) -> None:
         self._deployment, self._cluster = deployment, cluster
         self._draw_term, self._clock, self._sleep = draw_term, clock, sleep
+        self._term = 0
         self._targets = {target.name: target for target in instance_targets(deployment)}
         self._observed: dict[str, Observed] = {}
         self._members: dict[str, Member] = {}
@@ -112,13 +113,13 @@ class Controller:
             await self._tell_router()
             await member.until_gone()
         except MemberFailed as error:
-            await self._on_gone(name, error)
-        finally:
             member.kill()
+            await self._on_gone(name, error)
 
     def _create(self, name: str) -> Member:
         if name == ROUTER:
-            return self._cluster.create_router(router_config(self._deployment, self._draw_term()))
+            self._term = max(self._term + 1, self._draw_term())  # clocks may step back, terms may not
+            return self._cluster.create_router(router_config(self._deployment, self._term))
         return self._cluster.create_instance(self._targets[name])
 
     async def _start(self, name: str, member: Member) -> None:

@@ -41,6 +41,7 @@ class FakeMember:
         self.stopped = True
 
     def kill(self):
+        self.was_stopped_before_killed = self.stopped
         self.killed = True
 
 
@@ -207,6 +208,7 @@ async def test_stop_ends_all_and_makes_nothing_again():
     time.advance(100.0)
     await settle()
     assert all(member.stopped and member.killed for member in cluster.all_lives())
+    assert all(member.was_stopped_before_killed for member in cluster.all_lives()), "clients are told, not cut off"
     assert len(cluster.all_lives()) == 4
     assert (await controller.events(0))[-1].kind is EventKind.STOPPED
 
