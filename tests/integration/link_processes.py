@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,15 @@ class LinkProcess:
     def signal(self, number: int) -> None:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
+        while number == signal.SIGSTOP and not self._stands_still():
+            os.sched_yield()
+
+    def _stands_still(self) -> bool:
+        """A stop reaches each thread in its own time; it is no child of ours, so nobody tells us when."""
+        states = [
+            stat.read_text().rpartition(")")[2] for stat in Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        ]
+        return all(state.startswith(" T") for state in states)
 
     def close(self) -> None:
         self._process.kill()
