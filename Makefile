@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-gpu lint format proto clean
+.PHONY: install serve test test-unit test-integration lint format proto clean
 
 install: $(STAMP)
 
@@ -29,9 +29,6 @@ test-unit: install
 
 test-integration: install
 	$(BIN)/pytest -m 'integration or netns'
-
-test-gpu: install
-	$(BIN)/pytest -m gpu
 
 lint: install
 	$(BIN)/ruff format --check
