@@ -95,7 +95,8 @@ def test_a_wrong_command_line_is_one_line_on_stderr(run, arguments, expected):
 
 
 def test_a_port_in_use_is_said_in_one_line(run, deployment, taken_port):
-    code, out, err = run("up", deployment(fronts={"http": {"port": taken_port}}))
+    fronts = {"grpc": {"port": 0}, "http": {"port": taken_port}}
+    code, out, err = run("up", deployment(fronts=fronts))
     assert (code, out) == (1, "")
     assert err == f"baton: 127.0.0.1:{taken_port} (spec.fronts.http) is in use\n"
 
