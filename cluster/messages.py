@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import FinishReason, TokenLogprobs
+from cluster.role import InstanceRole
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,6 +57,20 @@ class SequenceState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """The request, which runs here at `epoch`, is to go on at the grant's receiver without standing still."""
+
+    request_id: str
+    epoch: Epoch
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRole:
+    role: InstanceRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
     state: SequenceState
     epoch: Epoch
@@ -96,7 +111,7 @@ class WantTokens:
     next_index: int
 
 
-FrontMessage = Dispatch | Stop | CloseGrant | AckActivated | AckFinished | WantTokens
+FrontMessage = Dispatch | HandOver | SetRole | Stop | CloseGrant | AckActivated | AckFinished | WantTokens
 
 
 # Instance -> front
@@ -152,7 +167,29 @@ class PassedOn:
     epoch: Epoch
 
 
-InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused | PassedOn
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A request that this instance holds, or has ended not long ago.
+
+    `outranks`: no holder of an epoch up to this one may run it instead (its grant was refused or closed).
+    `grant_epoch`: of the handover that is under way from here.
+    """
+
+    state: SequenceState
+    epoch: Epoch
+    outranks: Epoch
+    grant_epoch: Epoch | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """The first word to a front: everything that an earlier life of it had here."""
+
+    held: tuple[Held, ...]
+
+
+InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused | PassedOn | Holdings
 
 
 # Source -> receiver of a handover
@@ -160,22 +197,29 @@ InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused | Pass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
+    """Room for `num_tokens`; 0: for a request without KV, which waits for its blocks as any other does.
+
+    `may_wait`: the answer may take until there is room; otherwise it comes at once.
+    """
+
     request_id: str
     epoch: Epoch
     num_tokens: int
     block_hashes: tuple[bytes, ...] = ()
     lease_s: float
+    may_wait: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """The baton."""
+    """The baton. `num_reported_tokens`: of the output, how many the front has been sent."""
 
     request_id: str
     epoch: Epoch
     reservation: int
     num_blocks: int
     num_computed_tokens: int
+    num_reported_tokens: int = 0
     state: SequenceState
 
 

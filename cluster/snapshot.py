@@ -25,11 +25,26 @@ class LinkSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandoverSnapshot:
+    """A handover under way, at its source. `stage` counts from 1 while it decodes on; the last one stands still."""
+
+    request_id: str
+    source: str
+    target: str
+    state: str
+    stage: int
+    num_blocks_sent: int
+    num_blocks: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSnapshot:
     """Counts are sequences, blocks or tokens.
 
     `num_sequences` is everything the instance holds anything of, finished but unacknowledged requests included.
     `num_dispatches_seen` counts the dispatches of the front that this snapshot goes to: later ones are not in here.
+    `num_fenced` counts messages of older epochs and lives, `num_bad_blocks` blocks that came damaged or for nobody.
     """
 
     instance: Holder
@@ -44,4 +59,7 @@ class InstanceSnapshot:
     num_leaked_blocks: int = 0
     num_waiting_tokens: int = 0
     num_dispatches_seen: int = 0
+    num_fenced: int = 0
+    num_bad_blocks: int = 0
     links: tuple[LinkSnapshot, ...] = ()
+    handovers: tuple[HandoverSnapshot, ...] = ()

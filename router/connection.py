@@ -113,7 +113,7 @@ class InstanceConnection:
             self._events.on_joined(self.info)
         elif kind == "snapshot":
             self._events.on_snapshot(snapshot_from_pb(message.snapshot))
-        elif (said := instance_message_from_pb(message)) is not None:
+        elif (said := instance_message_from_pb(message, asyncio.get_running_loop().time())) is not None:
             self._events.on_message(self.holder, said)
 
 

@@ -46,7 +46,7 @@ class Fronts:
 
     def tell(self, front: str, message: InstanceMessage) -> None:
         if stream := self._streams.get(front):
-            stream.outgoing.put_nowait(instance_message_to_pb(message))
+            stream.outgoing.put_nowait(instance_message_to_pb(message, asyncio.get_running_loop().time()))
         else:  # it left between the step and now, or before a baton came for it: nobody will ever read this
             self._steps.post(partial(self._core.on_front_lost, front))
 

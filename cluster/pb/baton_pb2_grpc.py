@@ -41,6 +41,11 @@ class BatonStub:
                 request_serializer=cluster_dot_pb_dot_baton__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=cluster_dot_pb_dot_baton__pb2.GenerateDelta.FromString,
                 _registered_method=True)
+        self.Attach = channel.unary_stream(
+                '/baton.v1.Baton/Attach',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.AttachRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.GenerateDelta.FromString,
+                _registered_method=True)
         self.Abort = channel.unary_unary(
                 '/baton.v1.Baton/Abort',
                 request_serializer=cluster_dot_pb_dot_baton__pb2.AbortRequest.SerializeToString,
@@ -56,6 +61,26 @@ class BatonStub:
                 request_serializer=cluster_dot_pb_dot_baton__pb2.StatusRequest.SerializeToString,
                 response_deserializer=cluster_dot_pb_dot_baton__pb2.ClusterStatus.FromString,
                 _registered_method=True)
+        self.Migrate = channel.unary_unary(
+                '/baton.v1.Baton/Migrate',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.MigrateRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.MigrateResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_stream(
+                '/baton.v1.Baton/Drain',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.DrainRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.DrainProgress.FromString,
+                _registered_method=True)
+        self.Flip = channel.unary_stream(
+                '/baton.v1.Baton/Flip',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.FlipRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.DrainProgress.FromString,
+                _registered_method=True)
+        self.Trace = channel.unary_unary(
+                '/baton.v1.Baton/Trace',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.TraceRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.RequestTrace.FromString,
+                _registered_method=True)
 
 
 class BatonServicer:
@@ -65,6 +90,14 @@ class BatonServicer:
 
     def Generate(self, request, context):
         """Streams deltas until one carries a finish_reason. Cancelling the call aborts the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Attach(self, request, context):
+        """Goes on with a request whose stream broke: deltas from `next_index` on. NOT_FOUND: nobody has it (send it again, under
+        the same id); ABORTED: it is not the text that the client has the beginning of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,12 +122,46 @@ class BatonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Migrate(self, request, context):
+        """For operators. Refusals are FAILED_PRECONDITION with the reason, and change nothing.
+        Moves a running request, and answers when it runs there or has stayed where it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Moves everything away from an instance and sends nothing there; the last message has `done`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Flip(self, request, context):
+        """Drains an instance, gives it another role, and lets it take requests again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Trace(self, request, context):
+        """Where a request has been; kept for a while after its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BatonServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
                     request_deserializer=cluster_dot_pb_dot_baton__pb2.GenerateRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.GenerateDelta.SerializeToString,
+            ),
+            'Attach': grpc.unary_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.AttachRequest.FromString,
                     response_serializer=cluster_dot_pb_dot_baton__pb2.GenerateDelta.SerializeToString,
             ),
             'Abort': grpc.unary_unary_rpc_method_handler(
@@ -111,6 +178,26 @@ def add_BatonServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=cluster_dot_pb_dot_baton__pb2.StatusRequest.FromString,
                     response_serializer=cluster_dot_pb_dot_baton__pb2.ClusterStatus.SerializeToString,
+            ),
+            'Migrate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Migrate,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.MigrateRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.MigrateResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_stream_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.DrainRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.DrainProgress.SerializeToString,
+            ),
+            'Flip': grpc.unary_stream_rpc_method_handler(
+                    servicer.Flip,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.FlipRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.DrainProgress.SerializeToString,
+            ),
+            'Trace': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.TraceRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.RequestTrace.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -141,6 +228,33 @@ class Baton:
             target,
             '/baton.v1.Baton/Generate',
             cluster_dot_pb_dot_baton__pb2.GenerateRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.GenerateDelta.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.Baton/Attach',
+            cluster_dot_pb_dot_baton__pb2.AttachRequest.SerializeToString,
             cluster_dot_pb_dot_baton__pb2.GenerateDelta.FromString,
             options,
             channel_credentials,
@@ -223,6 +337,114 @@ class Baton:
             '/baton.v1.Baton/Status',
             cluster_dot_pb_dot_baton__pb2.StatusRequest.SerializeToString,
             cluster_dot_pb_dot_baton__pb2.ClusterStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Migrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.Baton/Migrate',
+            cluster_dot_pb_dot_baton__pb2.MigrateRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.MigrateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.Baton/Drain',
+            cluster_dot_pb_dot_baton__pb2.DrainRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.DrainProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Flip(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.Baton/Flip',
+            cluster_dot_pb_dot_baton__pb2.FlipRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.DrainProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.Baton/Trace',
+            cluster_dot_pb_dot_baton__pb2.TraceRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.RequestTrace.FromString,
             options,
             channel_credentials,
             insecure,

@@ -99,6 +99,22 @@ class Dispatch(_message.Message):
     number: int
     def __init__(self, state: _Optional[_Union[SequenceState, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
 
+class HandOver(_message.Message):
+    __slots__ = ("request_id", "epoch", "grant")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    epoch: Epoch
+    grant: Grant
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ...) -> None: ...
+
+class SetRole(_message.Message):
+    __slots__ = ("role",)
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    def __init__(self, role: _Optional[str] = ...) -> None: ...
+
 class Stop(_message.Message):
     __slots__ = ("request_id", "epoch")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -146,7 +162,7 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class FrontMessage(_message.Message):
-    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat")
+    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat", "hand_over", "set_role")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     DISPATCH_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +171,8 @@ class FrontMessage(_message.Message):
     ACK_FINISHED_FIELD_NUMBER: _ClassVar[int]
     WANT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    HAND_OVER_FIELD_NUMBER: _ClassVar[int]
+    SET_ROLE_FIELD_NUMBER: _ClassVar[int]
     hello: FrontHello
     dispatch: Dispatch
     stop: Stop
@@ -163,7 +181,9 @@ class FrontMessage(_message.Message):
     ack_finished: AckFinished
     want_tokens: WantTokens
     heartbeat: Heartbeat
-    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    hand_over: HandOver
+    set_role: SetRole
+    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ...) -> None: ...
 
 class InstanceHello(_message.Message):
     __slots__ = ()
@@ -233,8 +253,28 @@ class PassedOn(_message.Message):
     epoch: Epoch
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
 
+class Held(_message.Message):
+    __slots__ = ("state", "epoch", "outranks", "grant_epoch", "finish_reason")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OUTRANKS_FIELD_NUMBER: _ClassVar[int]
+    GRANT_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    state: SequenceState
+    epoch: Epoch
+    outranks: Epoch
+    grant_epoch: Epoch
+    finish_reason: _baton_pb2.FinishReason
+    def __init__(self, state: _Optional[_Union[SequenceState, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., outranks: _Optional[_Union[Epoch, _Mapping]] = ..., grant_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., finish_reason: _Optional[_Union[_baton_pb2.FinishReason, str]] = ...) -> None: ...
+
+class Holdings(_message.Message):
+    __slots__ = ("held",)
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    held: _containers.RepeatedCompositeFieldContainer[Held]
+    def __init__(self, held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
+
 class Snapshot(_message.Message):
-    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links")
+    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +288,9 @@ class Snapshot(_message.Message):
     NUM_WAITING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_DISPATCHES_SEEN_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
+    HANDOVERS_FIELD_NUMBER: _ClassVar[int]
+    NUM_FENCED_FIELD_NUMBER: _ClassVar[int]
+    NUM_BAD_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     instance: Holder
     role: str
     status: str
@@ -261,10 +304,13 @@ class Snapshot(_message.Message):
     num_waiting_tokens: int
     num_dispatches_seen: int
     links: _containers.RepeatedCompositeFieldContainer[_baton_pb2.LinkStatus]
-    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ...) -> None: ...
+    handovers: _containers.RepeatedCompositeFieldContainer[_baton_pb2.HandoverStatus]
+    num_fenced: int
+    num_bad_blocks: int
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ...) -> None: ...
 
 class InstanceMessage(_message.Message):
-    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on")
+    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ACTIVATED_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +318,7 @@ class InstanceMessage(_message.Message):
     DISPATCH_REFUSED_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     PASSED_ON_FIELD_NUMBER: _ClassVar[int]
+    HOLDINGS_FIELD_NUMBER: _ClassVar[int]
     hello: InstanceHello
     step: StepUpdate
     activated: Activated
@@ -279,7 +326,8 @@ class InstanceMessage(_message.Message):
     dispatch_refused: DispatchRefused
     snapshot: Snapshot
     passed_on: PassedOn
-    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ...) -> None: ...
+    holdings: Holdings
+    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("source", "receiver")
@@ -290,34 +338,38 @@ class PeerHello(_message.Message):
     def __init__(self, source: _Optional[_Union[Holder, _Mapping]] = ..., receiver: _Optional[_Union[Holder, _Mapping]] = ...) -> None: ...
 
 class Reserve(_message.Message):
-    __slots__ = ("request_id", "epoch", "num_tokens", "block_hashes", "lease_s")
+    __slots__ = ("request_id", "epoch", "num_tokens", "block_hashes", "lease_s", "may_wait")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     BLOCK_HASHES_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    MAY_WAIT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     epoch: Epoch
     num_tokens: int
     block_hashes: _containers.RepeatedScalarFieldContainer[bytes]
     lease_s: float
-    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., num_tokens: _Optional[int] = ..., block_hashes: _Optional[_Iterable[bytes]] = ..., lease_s: _Optional[float] = ...) -> None: ...
+    may_wait: bool
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., num_tokens: _Optional[int] = ..., block_hashes: _Optional[_Iterable[bytes]] = ..., lease_s: _Optional[float] = ..., may_wait: _Optional[bool] = ...) -> None: ...
 
 class Pass(_message.Message):
-    __slots__ = ("request_id", "epoch", "reservation", "num_blocks", "num_computed_tokens", "state")
+    __slots__ = ("request_id", "epoch", "reservation", "num_blocks", "num_computed_tokens", "state", "num_reported_tokens")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     NUM_COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    NUM_REPORTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     epoch: Epoch
     reservation: int
     num_blocks: int
     num_computed_tokens: int
     state: SequenceState
-    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reservation: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_computed_tokens: _Optional[int] = ..., state: _Optional[_Union[SequenceState, _Mapping]] = ...) -> None: ...
+    num_reported_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reservation: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_computed_tokens: _Optional[int] = ..., state: _Optional[_Union[SequenceState, _Mapping]] = ..., num_reported_tokens: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("request_id", "epoch")

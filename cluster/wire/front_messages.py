@@ -9,14 +9,19 @@ from cluster.messages import (
     DispatchRefused,
     FrontMessage,
     GrantRefused,
+    HandOver,
+    Held,
+    Holdings,
     InstanceMessage,
     PassedOn,
+    SetRole,
     StepUpdate,
     Stop,
     TokenUpdate,
     WantTokens,
 )
 from cluster.pb import instance_pb2
+from cluster.role import InstanceRole
 from cluster.wire.values import (
     about_from_pb,
     about_to_pb,
@@ -42,8 +47,13 @@ def front_message_to_pb(message: FrontMessage, now_s: float) -> instance_pb2.Fro
             number=message.number,
         )
         return instance_pb2.FrontMessage(dispatch=dispatch)
+    if isinstance(message, SetRole):
+        return instance_pb2.FrontMessage(set_role=instance_pb2.SetRole(role=message.role.value))
     about = about_to_pb(message)
     match message:
+        case HandOver():
+            hand_over = instance_pb2.HandOver(**about, grant=grant_to_pb(message.grant))
+            return instance_pb2.FrontMessage(hand_over=hand_over)
         case Stop():
             return instance_pb2.FrontMessage(stop=instance_pb2.Stop(**about))
         case CloseGrant():
@@ -69,6 +79,10 @@ def front_message_from_pb(message: instance_pb2.FrontMessage, now_s: float) -> F
                 grant=grant_from_pb(dispatch.grant) if dispatch.HasField("grant") else None,
                 number=dispatch.number,
             )
+        case "hand_over":
+            return HandOver(**about_from_pb(message.hand_over), grant=grant_from_pb(message.hand_over.grant))
+        case "set_role":
+            return SetRole(role=InstanceRole(message.set_role.role))
         case "stop":
             return Stop(**about_from_pb(message.stop))
         case "close_grant":
@@ -107,7 +121,27 @@ def _update_from_pb(update: instance_pb2.TokenUpdate) -> TokenUpdate:
     )
 
 
-def instance_message_to_pb(message: InstanceMessage) -> instance_pb2.InstanceMessage:
+def _held_to_pb(held: Held, now_s: float) -> instance_pb2.Held:
+    return instance_pb2.Held(
+        state=state_to_pb(held.state, now_s),
+        epoch=epoch_to_pb(held.epoch),
+        outranks=epoch_to_pb(held.outranks),
+        grant_epoch=epoch_to_pb(held.grant_epoch) if held.grant_epoch else None,
+        finish_reason=finish_reason_to_pb(held.finish_reason),
+    )
+
+
+def _held_from_pb(held: instance_pb2.Held, now_s: float) -> Held:
+    return Held(
+        state=state_from_pb(held.state, now_s),
+        epoch=epoch_from_pb(held.epoch),
+        outranks=epoch_from_pb(held.outranks),
+        grant_epoch=epoch_from_pb(held.grant_epoch) if held.HasField("grant_epoch") else None,
+        finish_reason=finish_reason_from_pb(held.finish_reason),
+    )
+
+
+def instance_message_to_pb(message: InstanceMessage, now_s: float) -> instance_pb2.InstanceMessage:
     if isinstance(message, StepUpdate):
         step = instance_pb2.StepUpdate(
             updates=[_update_to_pb(update) for update in message.updates],
@@ -115,6 +149,9 @@ def instance_message_to_pb(message: InstanceMessage) -> instance_pb2.InstanceMes
             num_dispatches_seen=message.num_dispatches_seen,
         )
         return instance_pb2.InstanceMessage(step=step)
+    if isinstance(message, Holdings):
+        holdings = instance_pb2.Holdings(held=[_held_to_pb(held, now_s) for held in message.held])
+        return instance_pb2.InstanceMessage(holdings=holdings)
     about = about_to_pb(message)
     match message:
         case Activated():
@@ -129,7 +166,7 @@ def instance_message_to_pb(message: InstanceMessage) -> instance_pb2.InstanceMes
             return instance_pb2.InstanceMessage(dispatch_refused=dispatch)
 
 
-def instance_message_from_pb(message: instance_pb2.InstanceMessage) -> InstanceMessage | None:
+def instance_message_from_pb(message: instance_pb2.InstanceMessage, now_s: float) -> InstanceMessage | None:
     """None for hello and snapshot, which are not about a request."""
     match message.WhichOneof("message"):
         case "step":
@@ -139,6 +176,8 @@ def instance_message_from_pb(message: instance_pb2.InstanceMessage) -> InstanceM
                 num_waiting_tokens=step.num_waiting_tokens,
                 num_dispatches_seen=step.num_dispatches_seen,
             )
+        case "holdings":
+            return Holdings(held=tuple(_held_from_pb(held, now_s) for held in message.holdings.held))
         case "activated":
             return Activated(**about_from_pb(message.activated))
         case "passed_on":

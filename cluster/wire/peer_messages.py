@@ -25,6 +25,7 @@ def source_message_to_pb(message: SourceMessage, now_s: float) -> instance_pb2.S
                 num_tokens=message.num_tokens,
                 block_hashes=message.block_hashes,
                 lease_s=message.lease_s,
+                may_wait=message.may_wait,
             )
             return instance_pb2.SourceMessage(reserve=reserve)
         case Pass():
@@ -33,6 +34,7 @@ def source_message_to_pb(message: SourceMessage, now_s: float) -> instance_pb2.S
                 reservation=message.reservation,
                 num_blocks=message.num_blocks,
                 num_computed_tokens=message.num_computed_tokens,
+                num_reported_tokens=message.num_reported_tokens,
                 state=state_to_pb(message.state, now_s),
             )
             # `pass` is a keyword of Python: no argument can be named so
@@ -55,6 +57,7 @@ def source_message_from_pb(message: instance_pb2.SourceMessage, now_s: float) ->
                 num_tokens=reserve.num_tokens,
                 block_hashes=tuple(reserve.block_hashes),
                 lease_s=reserve.lease_s,
+                may_wait=reserve.may_wait,
             )
         case "pass":
             baton = getattr(message, "pass")
@@ -63,6 +66,7 @@ def source_message_from_pb(message: instance_pb2.SourceMessage, now_s: float) ->
                 reservation=baton.reservation,
                 num_blocks=baton.num_blocks,
                 num_computed_tokens=baton.num_computed_tokens,
+                num_reported_tokens=baton.num_reported_tokens,
                 state=state_from_pb(baton.state, now_s),
             )
         case "cancel":

@@ -1,8 +1,10 @@
 """What an instance reports about itself."""
 
+from dataclasses import asdict
+
 from cluster.pb import baton_pb2, instance_pb2
 from cluster.role import InstanceRole, InstanceStatus
-from cluster.snapshot import InstanceSnapshot, LinkSnapshot
+from cluster.snapshot import HandoverSnapshot, InstanceSnapshot, LinkSnapshot
 from cluster.wire.values import holder_from_pb, holder_to_pb
 
 
@@ -21,6 +23,9 @@ def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
         num_waiting_tokens=snapshot.num_waiting_tokens,
         num_dispatches_seen=snapshot.num_dispatches_seen,
         links=[link_to_pb(link) for link in snapshot.links],
+        handovers=[handover_to_pb(handover) for handover in snapshot.handovers],
+        num_fenced=snapshot.num_fenced,
+        num_bad_blocks=snapshot.num_bad_blocks,
     )
 
 
@@ -39,6 +44,26 @@ def snapshot_from_pb(snapshot: instance_pb2.Snapshot) -> InstanceSnapshot:
         num_waiting_tokens=snapshot.num_waiting_tokens,
         num_dispatches_seen=snapshot.num_dispatches_seen,
         links=tuple(_link_from_pb(link) for link in snapshot.links),
+        handovers=tuple(_handover_from_pb(handover) for handover in snapshot.handovers),
+        num_fenced=snapshot.num_fenced,
+        num_bad_blocks=snapshot.num_bad_blocks,
+    )
+
+
+def handover_to_pb(handover: HandoverSnapshot) -> baton_pb2.HandoverStatus:
+    return baton_pb2.HandoverStatus(**asdict(handover))
+
+
+def _handover_from_pb(handover: baton_pb2.HandoverStatus) -> HandoverSnapshot:
+    return HandoverSnapshot(
+        request_id=handover.request_id,
+        source=handover.source,
+        target=handover.target,
+        state=handover.state,
+        stage=handover.stage,
+        num_blocks_sent=handover.num_blocks_sent,
+        num_blocks=handover.num_blocks,
+        num_bytes=handover.num_bytes,
     )
 
 

@@ -18,7 +18,10 @@ from cluster.messages import (
     FrontMessage,
     Grant,
     GrantRefused,
+    HandOver,
+    Held,
     Holder,
+    Holdings,
     InstanceMessage,
     Pass,
     PassedOn,
@@ -29,6 +32,7 @@ from cluster.messages import (
     Reserve,
     Reserved,
     SequenceState,
+    SetRole,
     SourceMessage,
     StepUpdate,
     Stop,
@@ -37,7 +41,7 @@ from cluster.messages import (
 )
 from cluster.pb import instance_pb2
 from cluster.role import InstanceRole, InstanceStatus
-from cluster.snapshot import InstanceSnapshot, LinkSnapshot
+from cluster.snapshot import HandoverSnapshot, InstanceSnapshot, LinkSnapshot
 from cluster.wire.front_messages import (
     front_message_from_pb,
     front_message_to_pb,
@@ -92,6 +96,8 @@ UPDATE = TokenUpdate(
         AckActivated(**ABOUT),
         AckFinished(**ABOUT),
         WantTokens(**ABOUT, next_index=3),
+        HandOver(**ABOUT, grant=GRANT),
+        SetRole(role=InstanceRole.MIXED),
     ],
 )
 def test_a_front_is_understood(message: FrontMessage) -> None:
@@ -107,18 +113,26 @@ def test_a_front_is_understood(message: FrontMessage) -> None:
         GrantRefused(**ABOUT, reason="full"),
         DispatchRefused(**ABOUT, reason="too long"),
         PassedOn(**ABOUT),
+        Holdings(held=()),
+        Holdings(
+            held=(
+                Held(state=STATE, epoch=EPOCH, outranks=Epoch(3, 10), grant_epoch=Epoch(3, 11)),
+                Held(state=STATE, epoch=EPOCH, outranks=EPOCH, finish_reason=FinishReason.STOP),
+            )
+        ),
     ],
 )
 def test_an_instance_is_understood(message: InstanceMessage) -> None:
-    sent = instance_message_to_pb(message).SerializeToString()
-    assert instance_message_from_pb(instance_pb2.InstanceMessage.FromString(sent)) == message
+    sent = instance_message_to_pb(message, 100.0).SerializeToString()
+    assert instance_message_from_pb(instance_pb2.InstanceMessage.FromString(sent), 100.0) == message
 
 
 @pytest.mark.parametrize(
     "message",
     [
         Reserve(**ABOUT, num_tokens=41, block_hashes=(b"a" * 16, b"b" * 16), lease_s=5.0),
-        Pass(**ABOUT, reservation=3, num_blocks=3, num_computed_tokens=40, state=STATE),
+        Reserve(**ABOUT, num_tokens=0, lease_s=5.0, may_wait=False),
+        Pass(**ABOUT, reservation=3, num_blocks=3, num_computed_tokens=40, num_reported_tokens=1, state=STATE),
         Cancel(**ABOUT),
         Renew(),
     ],
@@ -158,6 +172,20 @@ def test_a_snapshot_is_understood() -> None:
         num_leaked_blocks=5,
         num_waiting_tokens=6,
         num_dispatches_seen=7,
+        num_fenced=8,
+        num_bad_blocks=9,
+        handovers=(
+            HandoverSnapshot(
+                request_id="r",
+                source="a",
+                target="b",
+                state="TRANSFERRING",
+                stage=2,
+                num_blocks_sent=3,
+                num_blocks=4,
+                num_bytes=5,
+            ),
+        ),
         links=(
             LinkSnapshot(
                 source="a", target="b", transport="shm", num_transfers=1, num_bytes=2, alpha_s=0.5, note="fine"
