@@ -45,6 +45,7 @@ class InstanceSnapshot:
     `num_sequences` is everything the instance holds anything of, finished but unacknowledged requests included.
     `num_dispatches_seen` counts the dispatches of the front that this snapshot goes to: later ones are not in here.
     `num_fenced` counts messages of older epochs and lives, `num_bad_blocks` blocks that came damaged or for nobody.
+    `num_unauthenticated` counts callers without the cluster's secret, `num_malformed` messages that make no sense.
     """
 
     instance: Holder
@@ -61,5 +62,7 @@ class InstanceSnapshot:
     num_dispatches_seen: int = 0
     num_fenced: int = 0
     num_bad_blocks: int = 0
+    num_unauthenticated: int = 0
+    num_malformed: int = 0
     links: tuple[LinkSnapshot, ...] = ()
     handovers: tuple[HandoverSnapshot, ...] = ()

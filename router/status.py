@@ -47,4 +47,5 @@ def _instance_status(connection: InstanceConnection, member: Member | None) -> b
         out.num_blocks, out.num_free_blocks = snapshot.num_blocks, snapshot.num_free_blocks
         out.num_reserved_blocks = snapshot.num_reserved_blocks
         out.num_leaked_blocks = snapshot.num_leaked_blocks
+        out.num_unauthenticated, out.num_malformed = snapshot.num_unauthenticated, snapshot.num_malformed
     return out

@@ -249,7 +249,7 @@ class ClusterStatus(_message.Message):
     def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., num_waiting_requests: _Optional[int] = ..., num_running_requests: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[LinkStatus, _Mapping]]] = ..., term: _Optional[int] = ..., handovers: _Optional[_Iterable[_Union[HandoverStatus, _Mapping]]] = ...) -> None: ...
 
 class InstanceStatus(_message.Message):
-    __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks")
+    __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +265,8 @@ class InstanceStatus(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     NUM_FENCED_FIELD_NUMBER: _ClassVar[int]
     NUM_BAD_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
+    NUM_MALFORMED_FIELD_NUMBER: _ClassVar[int]
     instance: str
     incarnation: int
     role: str
@@ -280,7 +282,9 @@ class InstanceStatus(_message.Message):
     pid: int
     num_fenced: int
     num_bad_blocks: int
-    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ...) -> None: ...
+    num_unauthenticated: int
+    num_malformed: int
+    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ...) -> None: ...
 
 class HandoverStatus(_message.Message):
     __slots__ = ("request_id", "source", "target", "state", "stage", "num_blocks_sent", "num_blocks", "num_bytes")

@@ -77,15 +77,31 @@ class SequenceState(_message.Message):
     num_cached_tokens: int
     def __init__(self, request_id: _Optional[str] = ..., front: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., output_token_ids: _Optional[_Iterable[int]] = ..., sampling_params: _Optional[_Union[EngineSamplingParams, _Mapping]] = ..., age_s: _Optional[float] = ..., time_left_s: _Optional[float] = ..., priority: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[_baton_pb2.Logprobs, _Mapping]]] = ..., num_cached_tokens: _Optional[int] = ...) -> None: ...
 
+class Challenge(_message.Message):
+    __slots__ = ("nonce", "proof")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    proof: bytes
+    def __init__(self, nonce: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class Proof(_message.Message):
+    __slots__ = ("proof",)
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    proof: bytes
+    def __init__(self, proof: _Optional[bytes] = ...) -> None: ...
+
 class FrontHello(_message.Message):
-    __slots__ = ("front", "term", "instance")
+    __slots__ = ("front", "term", "instance", "nonce")
     FRONT_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     front: str
     term: int
     instance: Holder
-    def __init__(self, front: _Optional[str] = ..., term: _Optional[int] = ..., instance: _Optional[_Union[Holder, _Mapping]] = ...) -> None: ...
+    nonce: bytes
+    def __init__(self, front: _Optional[str] = ..., term: _Optional[int] = ..., instance: _Optional[_Union[Holder, _Mapping]] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Dispatch(_message.Message):
     __slots__ = ("state", "epoch", "grant", "number")
@@ -162,7 +178,7 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class FrontMessage(_message.Message):
-    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat", "hand_over", "set_role")
+    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat", "hand_over", "set_role", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     DISPATCH_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +189,7 @@ class FrontMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     HAND_OVER_FIELD_NUMBER: _ClassVar[int]
     SET_ROLE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: FrontHello
     dispatch: Dispatch
     stop: Stop
@@ -183,7 +200,8 @@ class FrontMessage(_message.Message):
     heartbeat: Heartbeat
     hand_over: HandOver
     set_role: SetRole
-    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ...) -> None: ...
+    proof: Proof
+    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ...) -> None: ...
 
 class InstanceHello(_message.Message):
     __slots__ = ()
@@ -274,7 +292,7 @@ class Holdings(_message.Message):
     def __init__(self, held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks")
+    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +309,8 @@ class Snapshot(_message.Message):
     HANDOVERS_FIELD_NUMBER: _ClassVar[int]
     NUM_FENCED_FIELD_NUMBER: _ClassVar[int]
     NUM_BAD_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
+    NUM_MALFORMED_FIELD_NUMBER: _ClassVar[int]
     instance: Holder
     role: str
     status: str
@@ -307,10 +327,12 @@ class Snapshot(_message.Message):
     handovers: _containers.RepeatedCompositeFieldContainer[_baton_pb2.HandoverStatus]
     num_fenced: int
     num_bad_blocks: int
-    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ...) -> None: ...
+    num_unauthenticated: int
+    num_malformed: int
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ...) -> None: ...
 
 class InstanceMessage(_message.Message):
-    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings")
+    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings", "challenge")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ACTIVATED_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +341,7 @@ class InstanceMessage(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     PASSED_ON_FIELD_NUMBER: _ClassVar[int]
     HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     hello: InstanceHello
     step: StepUpdate
     activated: Activated
@@ -327,15 +350,18 @@ class InstanceMessage(_message.Message):
     snapshot: Snapshot
     passed_on: PassedOn
     holdings: Holdings
-    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ...) -> None: ...
+    challenge: Challenge
+    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
-    __slots__ = ("source", "receiver")
+    __slots__ = ("source", "receiver", "nonce")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     source: Holder
     receiver: Holder
-    def __init__(self, source: _Optional[_Union[Holder, _Mapping]] = ..., receiver: _Optional[_Union[Holder, _Mapping]] = ...) -> None: ...
+    nonce: bytes
+    def __init__(self, source: _Optional[_Union[Holder, _Mapping]] = ..., receiver: _Optional[_Union[Holder, _Mapping]] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Reserve(_message.Message):
     __slots__ = ("request_id", "epoch", "num_tokens", "block_hashes", "lease_s", "may_wait")
@@ -384,17 +410,19 @@ class Renew(_message.Message):
     def __init__(self) -> None: ...
 
 class SourceMessage(_message.Message):
-    __slots__ = ("hello", "reserve", "cancel", "renew")
+    __slots__ = ("hello", "reserve", "cancel", "renew", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     PASS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     reserve: Reserve
     cancel: Cancel
     renew: Renew
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., **kwargs) -> None: ...
+    proof: Proof
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., **kwargs) -> None: ...
 
 class Reserved(_message.Message):
     __slots__ = ("request_id", "epoch", "reservation", "num_cached_blocks")
@@ -427,11 +455,13 @@ class PassTaken(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
 
 class ReceiverMessage(_message.Message):
-    __slots__ = ("reserved", "refused", "pass_taken")
+    __slots__ = ("reserved", "refused", "pass_taken", "challenge")
     RESERVED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     PASS_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     reserved: Reserved
     refused: Refused
     pass_taken: PassTaken
-    def __init__(self, reserved: _Optional[_Union[Reserved, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., pass_taken: _Optional[_Union[PassTaken, _Mapping]] = ...) -> None: ...
+    challenge: Challenge
+    def __init__(self, reserved: _Optional[_Union[Reserved, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., pass_taken: _Optional[_Union[PassTaken, _Mapping]] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...

@@ -52,14 +52,15 @@ class InstanceServicer:
     """
 
     def Serve(self, request_iterator, context):
-        """One stream per front; it opens with FrontHello. Its end is the front's death, to the instance, and the other way round.
+        """One stream per front; it opens with FrontHello, Challenge and Proof, and nothing is acted on before the proof was
+        checked. Its end is the front's death, to the instance, and the other way round.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Handover(self, request_iterator, context):
-        """One stream per handover source; it opens with PeerHello. Control only: blocks travel over links.
+        """One stream per handover source; it opens with PeerHello, Challenge and Proof. Control only: blocks travel over links.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

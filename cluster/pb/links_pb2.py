@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cluster.pb import instance_pb2 as cluster_dot_pb_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63luster/pb/links.proto\x12\x08\x62\x61ton.v1\x1a\x19\x63luster/pb/instance.proto\"\xdf\x01\n\tLinkHello\x12 \n\x06source\x18\x01 \x01(\x0b\x32\x10.baton.v1.Holder\x12\"\n\x08receiver\x18\x02 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x13\n\x0bsource_rank\x18\x03 \x01(\x05\x12\x15\n\rreceiver_rank\x18\x04 \x01(\x05\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x13\n\x0bregion_path\x18\x06 \x01(\t\x12\x14\n\x0cregion_bytes\x18\x07 \x01(\x04\x12\x14\n\x0crecord_bytes\x18\x08 \x01(\r\x12\x11\n\ttransport\x18\t \x01(\t\"=\n\x0bLinkWelcome\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"\x9d\x01\n\x05Offer\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\x13\n\x0breservation\x18\x02 \x01(\x04\x12\x1e\n\x05\x65poch\x18\x03 \x01(\x0b\x32\x0f.baton.v1.Epoch\x12\x13\n\x0b\x66irst_block\x18\x04 \x01(\x05\x12\x11\n\tblock_ids\x18\x05 \x03(\r\x12\x11\n\tchecksums\x18\x06 \x03(\x06\x12\x16\n\x0evalid_until_ns\x18\x07 \x01(\x04\"\x14\n\x04Post\x12\x0c\n\x04slot\x18\x01 \x01(\x04\"#\n\x04\x44one\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xc6\x01\n\tLinkFrame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.baton.v1.LinkHelloH\x00\x12(\n\x07welcome\x18\x02 \x01(\x0b\x32\x15.baton.v1.LinkWelcomeH\x00\x12 \n\x05offer\x18\x03 \x01(\x0b\x32\x0f.baton.v1.OfferH\x00\x12\x1e\n\x04post\x18\x04 \x01(\x0b\x32\x0e.baton.v1.PostH\x00\x12\x1e\n\x04\x64one\x18\x05 \x01(\x0b\x32\x0e.baton.v1.DoneH\x00\x42\x07\n\x05\x66rameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63luster/pb/links.proto\x12\x08\x62\x61ton.v1\x1a\x19\x63luster/pb/instance.proto\"\xee\x01\n\tLinkHello\x12 \n\x06source\x18\x01 \x01(\x0b\x32\x10.baton.v1.Holder\x12\"\n\x08receiver\x18\x02 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x13\n\x0bsource_rank\x18\x03 \x01(\x05\x12\x15\n\rreceiver_rank\x18\x04 \x01(\x05\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x13\n\x0bregion_path\x18\x06 \x01(\t\x12\x14\n\x0cregion_bytes\x18\x07 \x01(\x04\x12\x14\n\x0crecord_bytes\x18\x08 \x01(\r\x12\x11\n\ttransport\x18\t \x01(\t\x12\r\n\x05nonce\x18\x0f \x01(\x0c\"=\n\x0bLinkWelcome\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"\x9d\x01\n\x05Offer\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\x13\n\x0breservation\x18\x02 \x01(\x04\x12\x1e\n\x05\x65poch\x18\x03 \x01(\x0b\x32\x0f.baton.v1.Epoch\x12\x13\n\x0b\x66irst_block\x18\x04 \x01(\x05\x12\x11\n\tblock_ids\x18\x05 \x03(\r\x12\x11\n\tchecksums\x18\x06 \x03(\x06\x12\x16\n\x0evalid_until_ns\x18\x07 \x01(\x04\"\x14\n\x04Post\x12\x0c\n\x04slot\x18\x01 \x01(\x04\"#\n\x04\x44one\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x92\x02\n\tLinkFrame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.baton.v1.LinkHelloH\x00\x12(\n\x07welcome\x18\x02 \x01(\x0b\x32\x15.baton.v1.LinkWelcomeH\x00\x12 \n\x05offer\x18\x03 \x01(\x0b\x32\x0f.baton.v1.OfferH\x00\x12\x1e\n\x04post\x18\x04 \x01(\x0b\x32\x0e.baton.v1.PostH\x00\x12\x1e\n\x04\x64one\x18\x05 \x01(\x0b\x32\x0e.baton.v1.DoneH\x00\x12(\n\tchallenge\x18\x0e \x01(\x0b\x32\x13.baton.v1.ChallengeH\x00\x12 \n\x05proof\x18\x0f \x01(\x0b\x32\x0f.baton.v1.ProofH\x00\x42\x07\n\x05\x66rameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cluster.pb.links_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LINKHELLO']._serialized_start=64
-  _globals['_LINKHELLO']._serialized_end=287
-  _globals['_LINKWELCOME']._serialized_start=289
-  _globals['_LINKWELCOME']._serialized_end=350
-  _globals['_OFFER']._serialized_start=353
-  _globals['_OFFER']._serialized_end=510
-  _globals['_POST']._serialized_start=512
-  _globals['_POST']._serialized_end=532
-  _globals['_DONE']._serialized_start=534
-  _globals['_DONE']._serialized_end=569
-  _globals['_LINKFRAME']._serialized_start=572
-  _globals['_LINKFRAME']._serialized_end=770
+  _globals['_LINKHELLO']._serialized_end=302
+  _globals['_LINKWELCOME']._serialized_start=304
+  _globals['_LINKWELCOME']._serialized_end=365
+  _globals['_OFFER']._serialized_start=368
+  _globals['_OFFER']._serialized_end=525
+  _globals['_POST']._serialized_start=527
+  _globals['_POST']._serialized_end=547
+  _globals['_DONE']._serialized_start=549
+  _globals['_DONE']._serialized_end=584
+  _globals['_LINKFRAME']._serialized_start=587
+  _globals['_LINKFRAME']._serialized_end=861
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkHello(_message.Message):
-    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport")
+    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport", "nonce")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class LinkHello(_message.Message):
     REGION_BYTES_FIELD_NUMBER: _ClassVar[int]
     RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     source: _instance_pb2.Holder
     receiver: _instance_pb2.Holder
     source_rank: int
@@ -27,7 +28,8 @@ class LinkHello(_message.Message):
     region_bytes: int
     record_bytes: int
     transport: str
-    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ...) -> None: ...
+    nonce: bytes
+    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class LinkWelcome(_message.Message):
     __slots__ = ("transport", "error", "note")
@@ -72,15 +74,19 @@ class Done(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class LinkFrame(_message.Message):
-    __slots__ = ("hello", "welcome", "offer", "post", "done")
+    __slots__ = ("hello", "welcome", "offer", "post", "done", "challenge", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     POST_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: LinkHello
     welcome: LinkWelcome
     offer: Offer
     post: Post
     done: Done
-    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
+    challenge: _instance_pb2.Challenge
+    proof: _instance_pb2.Proof
+    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ...) -> None: ...

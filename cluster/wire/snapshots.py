@@ -26,6 +26,8 @@ def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
         handovers=[handover_to_pb(handover) for handover in snapshot.handovers],
         num_fenced=snapshot.num_fenced,
         num_bad_blocks=snapshot.num_bad_blocks,
+        num_unauthenticated=snapshot.num_unauthenticated,
+        num_malformed=snapshot.num_malformed,
     )
 
 
@@ -47,6 +49,8 @@ def snapshot_from_pb(snapshot: instance_pb2.Snapshot) -> InstanceSnapshot:
         handovers=tuple(_handover_from_pb(handover) for handover in snapshot.handovers),
         num_fenced=snapshot.num_fenced,
         num_bad_blocks=snapshot.num_bad_blocks,
+        num_unauthenticated=snapshot.num_unauthenticated,
+        num_malformed=snapshot.num_malformed,
     )
 
 
