@@ -49,6 +49,8 @@ def _instance_config(deployment: Deployment, pool: Pool, name: str) -> InstanceC
         links=LinkConfig(**spec.links.model_dump()),
         handover=HandoverConfig(**spec.handover.model_dump()),
         front_timeout_s=spec.router.suspect_after_s,
+        grace_s=spec.router.grace_s,
+        retention_s=spec.router.retention_s,
     )
 
 

@@ -8,8 +8,9 @@ class RouterConfig:
     """`max_model_len` None: the model's own. Ports of 0 are drawn.
 
     `suspect_after_s`: an instance that is silent for so long is treated as lost. `no_instance_timeout_s`: how long the
-    queue waits for a role that no instance has any more. `term`: of this router's life; greater
-    than that of any router before it.
+    queue waits for a role that no instance has any more. `grace_s`: a resumable request outlives its lost client by so
+    long. `retention_s`: a request's tokens outlive its end by so long. `term`: of this router's life; greater than that
+    of any router before it.
     """
 
     name: str
@@ -27,6 +28,8 @@ class RouterConfig:
     request_timeout_s: float | None = 600.0
     suspect_after_s: float = 2.0
     no_instance_timeout_s: float = 30.0
+    grace_s: float = 10.0
+    retention_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

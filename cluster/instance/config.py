@@ -31,7 +31,10 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceConfig:
-    """`front_timeout_s`: a front that is silent for so long is gone, and its requests with it."""
+    """`front_timeout_s`: a front that is silent for so long is gone; its requests are kept for `grace_s`.
+
+    `retention_s`: the tokens of a request that ended are kept for so long, for a front that comes back.
+    """
 
     name: str
     role: InstanceRole
@@ -42,6 +45,8 @@ class InstanceConfig:
     handover: HandoverConfig = field(default_factory=HandoverConfig)
     snapshot_interval_s: float = 0.25
     front_timeout_s: float = 2.0
+    grace_s: float = 10.0
+    retention_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

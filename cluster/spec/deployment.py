@@ -52,6 +52,12 @@ class Router(Part):
     suspect_after_s: Seconds = 2.0
     """An instance that is silent for so long is treated as lost."""
 
+    grace_s: Seconds = 10.0
+    """A resumable request outlives its lost client, and any request a lost router, by so long."""
+
+    retention_s: Seconds = 30.0
+    """The tokens of a request that has ended are kept for so long, for a client that comes back."""
+
 
 class Slos(Part):
     """The latencies that a request has to meet to count towards goodput."""
