@@ -28,6 +28,14 @@ class FinishReason(Enum):
     ERROR = "error"
 
 
+FINISH_REASONS = {
+    SequenceStatus.FINISHED_STOPPED: FinishReason.STOP,
+    SequenceStatus.FINISHED_LENGTH_CAPPED: FinishReason.LENGTH,
+    SequenceStatus.FINISHED_ABORTED: FinishReason.ABORT,
+    SequenceStatus.FINISHED_ERROR: FinishReason.ERROR,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """The chosen token's log probability and those of the best ones, best first."""

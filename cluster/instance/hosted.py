@@ -2,16 +2,9 @@
 
 from dataclasses import dataclass
 
-from cluster.engine.sequence import FinishReason, Sequence, SequenceStatus
+from cluster.engine.sequence import FINISH_REASONS, FinishReason, Sequence
 from cluster.handover.protocol.source import HandoverSource
 from cluster.messages import Epoch, SequenceState, TokenUpdate
-
-_REASONS = {
-    SequenceStatus.FINISHED_STOPPED: FinishReason.STOP,
-    SequenceStatus.FINISHED_LENGTH_CAPPED: FinishReason.LENGTH,
-    SequenceStatus.FINISHED_ABORTED: FinishReason.ABORT,
-    SequenceStatus.FINISHED_ERROR: FinishReason.ERROR,
-}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,7 +35,7 @@ class Hosted:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        return _REASONS.get(self.sequence.status)
+        return FINISH_REASONS.get(self.sequence.status)
 
     def report(self) -> TokenUpdate | None:
         """Everything the front has not been sent; None if there is nothing."""

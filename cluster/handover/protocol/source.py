@@ -1,4 +1,4 @@
-"""The side that has the request: reserves at the receiver, sends blocks as they are sealed, and passes the baton.
+"""The side that has the request: reserves at the receiver, sends blocks in stages, and passes the baton with the last.
 
     RESERVING --Reserved--> TRANSFERRING --frozen, everything offered--> PASSED --PassTaken--> RELEASED
         |                        |                                         |
@@ -72,23 +72,40 @@ class Release:
 SourceInstruction = Send | Transfer | RunOn | Doubt | Release
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a handover is to go.
+
+    `decodes_on`: the request goes on here while its blocks travel, one stage after the other, each with what became
+    full during the one before; it is to stand still when `tail_blocks` at most are left, when `max_stages` have been
+    sent, or when the room over there is used up. Otherwise it stands still anyway, and blocks leave as they are sealed.
+    """
+
+    decodes_on: bool
+    give_up_at_s: float
+    repeat_s: float
+    doubt_after_s: float
+    max_stages: int = 8
+    tail_blocks: int = 2
+
+
 class HandoverSource(Machine[SourceState]):
     """One handover, seen from the source. Methods are events; each returns what is to be done."""
 
-    def __init__(
-        self, request_id: str, grant: Grant, *, give_up_at_s: float, repeat_s: float, doubt_after_s: float
-    ) -> None:
+    def __init__(self, request_id: str, grant: Grant, terms: Terms) -> None:
         super().__init__(request_id, SourceState.RESERVING, _TABLE)
         self.grant = grant
-        self._give_up_at_s = give_up_at_s
-        self._repeat_s = repeat_s
+        self.stage = 0
+        self.num_sent_blocks = 0
+        self._terms = terms
         self._repeat_at_s = 0.0
-        self._doubt_after_s = doubt_after_s
         self._doubt_at_s = 0.0
+        self._num_tokens_reserved = 0
         self._reservation: int | None = None
         self._num_sealed = 0
         self._num_offered = 0
-        self._frozen: tuple[int, int, SequenceState] | None = None
+        self._num_arrived = 0
+        self._frozen: tuple[int, int, int, SequenceState] | None = None
         self._pass: Pass | None = None
 
     @property
@@ -100,18 +117,22 @@ class HandoverSource(Machine[SourceState]):
         """Whether the request is still ours to run, to report and to finish."""
         return self.state in (SourceState.RESERVING, SourceState.TRANSFERRING)
 
+    @property
+    def decodes_on(self) -> bool:
+        return self._terms.decodes_on
+
     def start(self, num_tokens: int, block_hashes: tuple[bytes, ...], lease_s: float) -> list[SourceInstruction]:
-        return [
-            Send(
-                Reserve(
-                    request_id=self.request_id,
-                    epoch=self.grant.epoch,
-                    num_tokens=num_tokens,
-                    block_hashes=block_hashes,
-                    lease_s=lease_s,
-                )
-            )
-        ]
+        """Room for `num_tokens` is asked for; a request that decodes on does not wait for it."""
+        self._num_tokens_reserved = num_tokens
+        reserve = Reserve(
+            request_id=self.request_id,
+            epoch=self.grant.epoch,
+            num_tokens=num_tokens,
+            block_hashes=block_hashes,
+            lease_s=lease_s,
+            may_wait=not self.decodes_on,
+        )
+        return [Send(reserve)]
 
     def on_reserved(self, message: Reserved, num_sealed_blocks: int, now_s: float) -> list[SourceInstruction]:
         if self.state is not SourceState.RESERVING:
@@ -119,7 +140,7 @@ class HandoverSource(Machine[SourceState]):
         self.transition(SourceState.TRANSFERRING)
         self._num_sealed = num_sealed_blocks
         self._reservation = message.reservation
-        self._num_offered = message.num_cached_blocks
+        self._num_offered = self._num_arrived = message.num_cached_blocks
         return self._advance(now_s)
 
     def on_sealed(self, num_sealed_blocks: int, now_s: float) -> list[SourceInstruction]:
@@ -127,11 +148,28 @@ class HandoverSource(Machine[SourceState]):
         self._num_sealed = num_sealed_blocks
         return self._advance(now_s)
 
+    def on_transferred(self, num_blocks: int, now_s: float) -> list[SourceInstruction]:
+        """So many more blocks have arrived there and were checked."""
+        self._num_arrived += num_blocks
+        self.num_sent_blocks += num_blocks
+        return self._advance(now_s)
+
+    def must_freeze(self, num_blocks: int, num_tokens: int) -> bool:
+        """Whether a sequence of so many blocks and tokens, which decodes on, is to stand still now."""
+        if self.state is not SourceState.TRANSFERRING or self._frozen is not None:
+            return False
+        is_last_stage_over = self.stage >= self._terms.max_stages and self._num_arrived == self._num_offered
+        return (
+            num_blocks - self._num_arrived <= self._terms.tail_blocks
+            or is_last_stage_over
+            or num_tokens >= self._num_tokens_reserved
+        )
+
     def on_frozen(
-        self, num_blocks: int, num_computed_tokens: int, state: SequenceState, now_s: float
+        self, num_blocks: int, num_computed_tokens: int, num_reported_tokens: int, state: SequenceState, now_s: float
     ) -> list[SourceInstruction]:
         """The sequence stands still: `num_blocks` blocks, the last perhaps partly filled, are all there is to send."""
-        self._frozen = (num_blocks, num_computed_tokens, state)
+        self._frozen = (num_blocks, num_computed_tokens, num_reported_tokens, state)
         return self._advance(now_s)
 
     def _advance(self, now_s: float) -> list[SourceInstruction]:
@@ -139,26 +177,41 @@ class HandoverSource(Machine[SourceState]):
             return []
         assert self._reservation is not None
         out: list[SourceInstruction] = []
-        ready = self._num_sealed if self._frozen is None else self._frozen[0]
+        ready = self._num_ready()
         if ready > self._num_offered:
+            self.stage += 1
             out.append(Transfer(self._reservation, self._num_offered, ready - self._num_offered))
             self._num_offered = ready
         if self._frozen is not None:
             out.append(self._pass_baton(self._reservation, *self._frozen, now_s))
         return out
 
+    def _num_ready(self) -> int:
+        """Leading blocks that may be offered now; of a request that decodes on, when the stage before is over."""
+        if self._frozen is not None:
+            return self._frozen[0]
+        is_stage_over = self._num_arrived == self._num_offered and self.stage < self._terms.max_stages
+        return self._num_sealed if is_stage_over or not self.decodes_on else self._num_offered
+
     def _pass_baton(
-        self, reservation: int, num_blocks: int, num_computed_tokens: int, state: SequenceState, now_s: float
+        self,
+        reservation: int,
+        num_blocks: int,
+        num_computed_tokens: int,
+        num_reported_tokens: int,
+        state: SequenceState,
+        now_s: float,
     ) -> Send:
         self.transition(SourceState.PASSED)
-        self._repeat_at_s = now_s + self._repeat_s
-        self._doubt_at_s = now_s + self._doubt_after_s
+        self._repeat_at_s = now_s + self._terms.repeat_s
+        self._doubt_at_s = now_s + self._terms.doubt_after_s
         self._pass = Pass(
             request_id=self.request_id,
             epoch=self.grant.epoch,
             reservation=reservation,
             num_blocks=num_blocks,
             num_computed_tokens=num_computed_tokens,
+            num_reported_tokens=num_reported_tokens,
             state=state,
         )
         return Send(self._pass)
@@ -202,11 +255,11 @@ class HandoverSource(Machine[SourceState]):
         return [Send(self._cancel())]
 
     def tick(self, now_s: float) -> list[SourceInstruction]:
-        if self.state is SourceState.RESERVING and now_s >= self._give_up_at_s:
+        if self.state is SourceState.RESERVING and now_s >= self._terms.give_up_at_s:
             return self._run_on("no reservation in time", cancel=True)
         if self.state is SourceState.PASSED and now_s >= self._repeat_at_s:
             assert self._pass is not None
-            self._repeat_at_s = now_s + self._repeat_s
+            self._repeat_at_s = now_s + self._terms.repeat_s
             doubt = [Doubt("nobody answers the baton")] if now_s >= self._doubt_at_s else []
             return [Send(self._pass), *doubt]
         return []

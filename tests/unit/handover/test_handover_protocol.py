@@ -17,7 +17,7 @@ from cluster.handover.protocol.receiver import (
     ReceiverState,
     TellLedger,
 )
-from cluster.handover.protocol.source import Doubt, HandoverSource, Release, RunOn, Send, SourceState, Transfer
+from cluster.handover.protocol.source import Doubt, HandoverSource, Release, RunOn, Send, SourceState, Terms, Transfer
 from cluster.messages import Cancel, Epoch, Grant, Holder, Pass, PassTaken, Refused, Reserve, Reserved, SequenceState
 
 pytestmark = pytest.mark.unit
@@ -37,7 +37,7 @@ RESERVE = Reserve(request_id="r", epoch=EPOCH, num_tokens=41, lease_s=5.0)
 
 
 def make_source() -> HandoverSource:
-    source = HandoverSource("r", GRANT, give_up_at_s=10.0, repeat_s=0.5, doubt_after_s=5.0)
+    source = HandoverSource("r", GRANT, Terms(decodes_on=False, give_up_at_s=10.0, repeat_s=0.5, doubt_after_s=5.0))
     source.start(41, (), 5.0)
     return source
 
@@ -53,7 +53,7 @@ def refused() -> Refused:
 def passed_source() -> HandoverSource:
     source = make_source()
     source.on_reserved(reserved(), 2, 0.0)
-    source.on_frozen(3, 40, STATE, 0.0)
+    source.on_frozen(3, 40, 1, STATE, 0.0)
     return source
 
 
@@ -64,6 +64,7 @@ def baton(num_blocks: int = 3, reservation: int = 3) -> Pass:
         reservation=reservation,
         num_blocks=num_blocks,
         num_computed_tokens=40,
+        num_reported_tokens=1,
         state=STATE,
     )
 
@@ -79,19 +80,19 @@ def test_blocks_leave_as_they_are_sealed_and_the_baton_with_the_last() -> None:
     assert source.on_sealed(1, 0.0) == []
     assert source.on_reserved(reserved(), 1, 0.0) == [Transfer(3, 0, 1)]
     assert source.on_sealed(2, 0.0) == [Transfer(3, 1, 1)]
-    assert source.on_frozen(3, 40, STATE, 0.0) == [Transfer(3, 2, 1), Send(baton())]
+    assert source.on_frozen(3, 40, 1, STATE, 0.0) == [Transfer(3, 2, 1), Send(baton())]
     assert source.on_pass_taken() == [Release()]
 
 
 def test_only_what_the_receiver_lacks_travels() -> None:
     source = make_source()
     assert source.on_reserved(reserved(num_cached_blocks=2), 2, 0.0) == []
-    assert source.on_frozen(3, 40, STATE, 0.0)[0] == Transfer(3, 2, 1)
+    assert source.on_frozen(3, 40, 1, STATE, 0.0)[0] == Transfer(3, 2, 1)
 
 
 def test_a_reservation_that_comes_after_the_prompt_is_done_sends_everything_at_once() -> None:
     source = make_source()
-    source.on_frozen(3, 40, STATE, 0.0)
+    source.on_frozen(3, 40, 1, STATE, 0.0)
     assert source.on_reserved(reserved(), 2, 0.0) == [Transfer(3, 0, 3), Send(baton())]
 
 
@@ -254,7 +255,7 @@ def test_the_baton_is_never_in_two_hands_and_never_on_the_ground(data: st.DataOb
             carry_receiver(receiver.on_room(3, 0))
         elif event == "freeze" and not frozen:
             frozen = True
-            carry_source(source.on_frozen(3, 40, STATE, 0.0))
+            carry_source(source.on_frozen(3, 40, 1, STATE, 0.0))
         elif event == "to_r" and to_receiver:
             deliver_to_receiver()
         elif event == "to_s" and to_source:
@@ -277,7 +278,7 @@ def test_the_baton_is_never_in_two_hands_and_never_on_the_ground(data: st.DataOb
     for _ in range(20):  # the world calms down: everything arrives, and time passes
         if not frozen:
             frozen = True
-            carry_source(source.on_frozen(3, 40, STATE, now_s))
+            carry_source(source.on_frozen(3, 40, 1, STATE, now_s))
         while to_receiver or to_source or blocks:
             if blocks:
                 deliver_blocks(fails=False)
