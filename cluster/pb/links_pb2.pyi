@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkHello(_message.Message):
-    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport", "nonce")
+    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "nonce")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class LinkHello(_message.Message):
     REGION_BYTES_FIELD_NUMBER: _ClassVar[int]
     RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    ON_DEVICE_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     source: _instance_pb2.Holder
     receiver: _instance_pb2.Holder
@@ -28,8 +29,9 @@ class LinkHello(_message.Message):
     region_bytes: int
     record_bytes: int
     transport: str
+    on_device: bool
     nonce: bytes
-    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class LinkWelcome(_message.Message):
     __slots__ = ("transport", "error", "note")
@@ -42,7 +44,7 @@ class LinkWelcome(_message.Message):
     def __init__(self, transport: _Optional[str] = ..., error: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums", "valid_until_ns")
+    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums", "valid_until_ns", "communicator")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,7 @@ class Offer(_message.Message):
     BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
+    COMMUNICATOR_FIELD_NUMBER: _ClassVar[int]
     slot: int
     reservation: int
     epoch: _instance_pb2.Epoch
@@ -57,13 +60,20 @@ class Offer(_message.Message):
     block_ids: _containers.RepeatedScalarFieldContainer[int]
     checksums: _containers.RepeatedScalarFieldContainer[int]
     valid_until_ns: int
-    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., valid_until_ns: _Optional[int] = ...) -> None: ...
+    communicator: int
+    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., valid_until_ns: _Optional[int] = ..., communicator: _Optional[int] = ...) -> None: ...
 
 class Post(_message.Message):
-    __slots__ = ("slot",)
+    __slots__ = ("slot", "communicator", "unique_id", "message_blocks")
     SLOT_FIELD_NUMBER: _ClassVar[int]
+    COMMUNICATOR_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     slot: int
-    def __init__(self, slot: _Optional[int] = ...) -> None: ...
+    communicator: int
+    unique_id: bytes
+    message_blocks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, slot: _Optional[int] = ..., communicator: _Optional[int] = ..., unique_id: _Optional[bytes] = ..., message_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Done(_message.Message):
     __slots__ = ("slot", "error")
