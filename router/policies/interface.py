@@ -10,6 +10,8 @@ from cluster.role import InstanceRole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestView:
+    """`num_prompt_tokens`: to be computed; for one that ran before, its output so far is among them."""
+
     request_id: str
     num_prompt_tokens: int
     priority: int = 0
