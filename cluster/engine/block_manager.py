@@ -57,8 +57,8 @@ class BlockManager:
         would leave fewer than `num_spare_blocks` free.
         """
         num_cacheable = max_cached_tokens // self.block_size if self.enable_prefix_caching else 0
-        hashes = self._hashes(sequence, num_cacheable)
-        cached = self.find_cached(hashes[:num_cacheable])
+        hashes = self.hashes(sequence, num_cacheable)
+        cached = self.find_cached(hashes)
         num_taken = self.num_blocks_for(num_tokens) - sum(self._ref_counts[block_id] > 0 for block_id in cached)
         if self.num_free_blocks - num_taken < num_spare_blocks:
             return False
@@ -87,7 +87,7 @@ class BlockManager:
         first, end = len(sequence.block_hashes), sequence.num_computed_tokens // self.block_size
         if first >= end:
             return range(end, end)
-        sequence.block_hashes += self._hashes(sequence, end)[first:end]
+        sequence.block_hashes += self.hashes(sequence, end)[first:]
         if self.enable_prefix_caching:
             for index in range(first, end):
                 block_id, block_hash = sequence.block_table[index], sequence.block_hashes[index]
@@ -168,10 +168,10 @@ class BlockManager:
             else:
                 self._evictable[block_id] = None
 
-    def _hashes(self, sequence: Sequence, num_blocks: int) -> list[bytes]:
-        """The hash chain, at least `num_blocks` long; tokens are only ever appended, so it is computed once."""
+    def hashes(self, sequence: Sequence, num_blocks: int) -> list[bytes]:
+        """Of the first `num_blocks` blocks; tokens are only ever appended, so the chain is computed once."""
         known = sequence.known_hashes
         if len(known) < num_blocks:
             start, end = len(known) * self.block_size, num_blocks * self.block_size
             known += hash_blocks(sequence.token_ids(start, end), self.block_size, known)
-        return known
+        return known[:num_blocks]

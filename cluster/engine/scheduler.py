@@ -12,7 +12,7 @@ there are all this rule (the scheduler of vLLM v1; that decodes never wait for a
 """
 
 from collections.abc import Sequence as List
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.roster import Roster
@@ -47,7 +47,6 @@ class Scheduler:
         self.config = config
         self.block_manager = block_manager
         self._roster = Roster()
-        self._token_budget = config.max_num_batched_tokens
         self._max_num_tokens = min(config.max_model_len, block_manager.num_tokens + 1)
         self._in_flight: tuple[ScheduledSequence, ...] = ()
         self._quarantine: list[int] = []
@@ -91,11 +90,11 @@ class Scheduler:
             self.remove(sequence.request_id, SequenceStatus.FINISHED_ABORTED)
         return expired
 
-    def set_token_budget(self, num_tokens: int) -> None:
-        """Tokens per step from now on; raises ValueError below 1."""
-        if num_tokens < 1:
-            raise ValueError(f"num_tokens is {num_tokens}, and must be at least 1")
-        self._token_budget = num_tokens
+    def reconfigure(self, max_num_batched_tokens: int, watermark_blocks: int) -> None:
+        """From the next step on. Raises ValueError as the configuration does."""
+        self.config = replace(
+            self.config, max_num_batched_tokens=max_num_batched_tokens, watermark_blocks=watermark_blocks
+        )
 
     # Handover
 
@@ -161,7 +160,7 @@ class Scheduler:
 
         Each sequence further behind keeps one token of the budget: a long prefill stalls no decode.
         """
-        budget, index, running = self._token_budget, 0, self._roster.running
+        budget, index, running = self.config.max_num_batched_tokens, 0, self._roster.running
         while budget > 0 and (num_behind := len(running) - index - 1) >= 0:
             sequence = running[index]
             index += 1

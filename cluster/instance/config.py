@@ -1,17 +1,48 @@
 """What an instance is told when it is made, and what it tells once it runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.links.config import LinkConfig
 from cluster.role import InstanceRole
+from cluster.secret import ClusterSecret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandoverConfig:
-    """A reservation lives `lease_s` after its source was last heard; a source waits `reserve_timeout_s` for one."""
+    """A reservation lives `lease_s` after its source was last heard; a source waits `reserve_timeout_s` for one.
+
+    A running request is moved in `max_stages` stages at most before it stands still, into room for `headroom_blocks`
+    more than it has; in pieces of `piece_bytes`, one at a time on each link, `max_bytes_in_flight` in all, and no more
+    than `bytes_per_s` (None: as fast as the links are).
+    """
 
     lease_s: float = 5.0
     reserve_timeout_s: float = 10.0
+    max_stages: int = 8
+    headroom_blocks: int = 4
+    piece_bytes: int = 4 << 20
+    max_bytes_in_flight: int = 16 << 20
+    bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSettings:
+    """What a role means for the scheduler of one instance: see `cluster.role.RolePolicy`."""
+
+    token_budget: int
+    watermark_blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreConfig:
+    """What the brain of an instance has to know. `record_bytes`: of one block. `roles`: what it can be."""
+
+    handover: HandoverConfig = HandoverConfig()
+    grace_s: float = 10.0
+    retention_s: float = 30.0
+    record_bytes: int = 1
+    roles: Mapping[InstanceRole, RoleSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +70,7 @@ class InstanceConfig:
     name: str
     role: InstanceRole
     model_path: str
+    secret: ClusterSecret
     host: str = "127.0.0.1"
     engine: EngineConfig = field(default_factory=EngineConfig)
     links: LinkConfig = field(default_factory=LinkConfig)

@@ -9,12 +9,14 @@ from collections import deque
 from cluster.engine.engine import Engine
 from cluster.engine.scheduler_output import SchedulerOutput, StepResult
 from cluster.engine.sequence import Sequence, SequenceStatus
-from cluster.instance.config import HandoverConfig
+from cluster.instance.config import CoreConfig
 from cluster.instance.effects import BlockChecksums, Effect, Slots, ToFront, ToSource
 from cluster.instance.fences import Fences
 from cluster.instance.hosted import Hosted, restore, sequence_from
 from cluster.instance.inbound import Inbound
+from cluster.instance.known_fronts import KnownFronts
 from cluster.instance.outbound import Outbound
+from cluster.instance.retained import Retained, name_of
 from cluster.messages import (
     AckActivated,
     AckFinished,
@@ -23,14 +25,20 @@ from cluster.messages import (
     CloseGrant,
     Dispatch,
     DispatchRefused,
+    Epoch,
     FrontMessage,
+    GrantRefused,
+    HandOver,
+    Held,
     Holder,
+    Holdings,
     InstanceMessage,
     Pass,
     PassedOn,
     ReceiverMessage,
     Refused,
     Renew,
+    SetRole,
     SourceMessage,
     StepUpdate,
     Stop,
@@ -40,8 +48,13 @@ from cluster.messages import (
 from cluster.role import InstanceRole, InstanceStatus
 from cluster.snapshot import InstanceSnapshot
 
+# The source's last words to the front may still be under way: these are said again rather than asked for.
+_NUM_OVERLAP_TOKENS = 8
+
 
 class InstanceCore:
+    """`config.roles` says what each role means for the scheduler here."""
+
     def __init__(
         self,
         holder: Holder,
@@ -49,20 +62,27 @@ class InstanceCore:
         engine: Engine,
         slots: Slots,
         checksums: BlockChecksums,
-        handover: HandoverConfig,
+        config: CoreConfig,
     ) -> None:
         self.holder = holder
         self.role = role
         self.effects: deque[Effect] = deque()
+        self._config = config
         self._engine = engine
         self._scheduler = engine.scheduler
         self._checksums = checksums
         emit = self.effects.append
-        self._outbound = Outbound(handover, self._scheduler, checksums, emit, self._let_go)
+        handover, record_bytes = config.handover, config.record_bytes
+        self._outbound = Outbound(handover, record_bytes, self._scheduler, checksums, emit, self._let_go)
         self._inbound = Inbound(self._scheduler, slots, checksums, emit, self._activate)
         self._hosted: dict[str, Hosted] = {}
+        self._postponed: dict[str, tuple[str, Dispatch]] = {}
+        self._retained = Retained(config.retention_s)
         self._fences = Fences()
+        self._fronts = KnownFronts(config.grace_s)
         self._dispatches_seen: dict[str, int] = {}
+        self._num_fenced = 0
+        self._num_bad_blocks = 0
 
     @property
     def has_work(self) -> bool:
@@ -70,81 +90,139 @@ class InstanceCore:
 
     # What fronts say
 
+    def on_front_joined(self, front: str) -> None:
+        """It speaks to us from now on, and takes over what was an earlier life's of its name."""
+        self._fronts.joined(front)
+        mine = [hosted for hosted in self._hosted.values() if name_of(hosted.front) == name_of(front)]
+        for hosted in mine:
+            hosted.front = front
+        held = [hosted.held(self._grant_epoch(hosted)) for hosted in mine]
+        waiting = [_held_dispatch(dispatch) for _, dispatch in self._postponed.values()]
+        self._tell(front, Holdings(held=(*held, *waiting, *self._retained.of(name_of(front)))))
+
+    def _grant_epoch(self, hosted: Hosted) -> Epoch | None:
+        grant = self._outbound.expected_grant(hosted)
+        return grant.epoch if grant else None
+
+    def on_front_lost(self, front: str) -> None:
+        """What it has here goes on for a while: it, or its next life, may come back."""
+        self._fronts.lost(front)
+
     def on_front_message(self, front: str, message: FrontMessage, now_s: float) -> None:
-        if isinstance(message, Dispatch):
-            self._on_dispatch(front, message, now_s)
-        elif isinstance(message, Stop):
-            self._on_stop(message)
-        elif hosted := self._hosted_at(message.request_id, message):
-            self._on_word_about(hosted, message, now_s)
-        elif isinstance(message, CloseGrant) and message.request_id not in self._hosted:
-            self._tell(front, PassedOn(request_id=message.request_id, epoch=message.epoch))
-
-    def _hosted_at(
-        self, request_id: str, message: CloseGrant | AckActivated | AckFinished | WantTokens
-    ) -> Hosted | None:
-        """The request a message speaks of, unless it is from another epoch."""
-        hosted = self._hosted.get(request_id)
-        if hosted is None:
-            return None
-        if isinstance(message, CloseGrant):
-            speaks_of_it = hosted.handover is None or hosted.handover.grant.epoch == message.epoch
-        else:
-            speaks_of_it = hosted.epoch == message.epoch
-        return hosted if speaks_of_it else None
-
-    def _on_word_about(self, hosted: Hosted, message: FrontMessage, now_s: float) -> None:
         match message:
-            case CloseGrant():
-                self._outbound.on_grant_closed(hosted)
+            case SetRole():
+                self._set_role(message.role)
+            case Dispatch():
+                self._on_dispatch(front, message, now_s)
+            case HandOver():
+                self._on_hand_over(front, message, now_s)
+            case Stop():
+                self._on_stop(message, now_s)
+            case _:
+                self._on_word(front, message, now_s)
+
+    def _on_word(self, front: str, message: CloseGrant | AckActivated | AckFinished | WantTokens, now_s: float) -> None:
+        """About a request that is here, unless it speaks of another epoch."""
+        hosted = self._hosted.get(message.request_id)
+        if hosted is None:
+            if isinstance(message, CloseGrant):
+                self._tell(front, PassedOn(request_id=message.request_id, epoch=message.epoch))
+        elif isinstance(message, CloseGrant):
+            grant_epoch = self._grant_epoch(hosted)
+            if grant_epoch is None or grant_epoch == message.epoch:
+                self._outbound.on_grant_closed(hosted, now_s)
+        elif hosted.epoch != message.epoch:
+            self._num_fenced += 1
+        else:
+            self._on_word_about(hosted, message, now_s)
+
+    def _on_word_about(self, hosted: Hosted, message: AckActivated | AckFinished | WantTokens, now_s: float) -> None:
+        match message:
             case AckActivated():
                 hosted.activation_acknowledged = True
             case AckFinished():
                 if hosted.sequence.is_finished:
+                    self._retained.put(hosted.held(None), now_s)
                     self._forget(hosted)
             case WantTokens():
                 hosted.rewind(message.next_index)
                 self._report([hosted])
 
+    def _set_role(self, role: InstanceRole) -> None:
+        """Role is data: nothing is loaded anew, and whatever runs here runs on."""
+        self.role = role
+        if settings := self._config.roles.get(role):
+            self._scheduler.reconfigure(settings.token_budget, settings.watermark_blocks)
+
     def _on_dispatch(self, front: str, message: Dispatch, now_s: float) -> None:
         self._dispatches_seen[front] = message.number
         request_id = message.state.request_id
         reason = self._fences.refuses(request_id, message.epoch)
-        if request_id in self._scheduler.sequences or request_id in self._hosted:
+        hosted = self._hosted.get(request_id)
+        if hosted is not None and hosted.epoch >= message.epoch:
             reason = "this instance has the request already"
-        hosted = Hosted(sequence=sequence_from(message.state), front=message.state.front, epoch=message.epoch)
-        if reason is None:
-            reason = self._add(hosted.sequence)
         if reason is not None:
-            self._tell(front, DispatchRefused(request_id=request_id, epoch=message.epoch, reason=reason))
+            self._refuse_dispatch(front, message, reason)
+            return
+        if hosted is not None:
+            self._end(hosted, now_s)  # an earlier turn, which nobody listens to any more
+        self._inbound.cancel(request_id, message.epoch)
+        self._postponed[request_id] = (front, message)
+        self._begin_postponed()
+
+    def _begin_postponed(self) -> None:
+        """A request begins here when nothing is left of its earlier turns: at once, unless blocks are quarantined."""
+        for request_id, (front, message) in list(self._postponed.items()):
+            if not self._inbound.knows(request_id):
+                del self._postponed[request_id]
+                self._begin(front, message)
+
+    def _begin(self, front: str, message: Dispatch) -> None:
+        hosted = Hosted(sequence=sequence_from(message.state), front=message.state.front, epoch=message.epoch)
+        try:
+            self._scheduler.add(hosted.sequence)
+        except ValueError as error:
+            self._refuse_dispatch(front, message, str(error))
             return
         hosted.num_reported = hosted.sequence.num_output_tokens
-        self._hosted[request_id] = hosted
+        self._retained.drop(hosted.request_id)
+        self._hosted[hosted.request_id] = hosted
         if message.grant is not None:
             self._outbound.expect(hosted, message.grant)
 
-    def _add(self, sequence: Sequence) -> str | None:
-        """Why the scheduler cannot take it, if it cannot."""
-        try:
-            self._scheduler.add(sequence)
-        except ValueError as error:
-            return str(error)
-        return None
+    def _refuse_dispatch(self, front: str, message: Dispatch, reason: str) -> None:
+        refused = DispatchRefused(request_id=message.state.request_id, epoch=message.epoch, reason=reason)
+        self._tell(front, refused)
 
-    def _on_stop(self, message: Stop) -> None:
-        self._fences.raise_to(message.request_id, message.epoch)
-        self._inbound.cancel(message.request_id, message.epoch)
+    def _on_hand_over(self, front: str, message: HandOver, now_s: float) -> None:
         hosted = self._hosted.get(message.request_id)
+        reason = None
+        if hosted is None or hosted.epoch != message.epoch:
+            reason = "it is not here"
+        elif hosted.sequence.is_finished:
+            reason = "it has ended"
+        elif self._outbound.expected_grant(hosted) is not None:
+            reason = "it is being handed over already"
+        if hosted is None or reason is not None:
+            self._tell(
+                front, GrantRefused(request_id=message.request_id, epoch=message.grant.epoch, reason=str(reason))
+            )
+        else:
+            self._outbound.hand_over(hosted, message.grant, now_s)
+
+    def _on_stop(self, message: Stop, now_s: float) -> None:
+        request_id = message.request_id
+        self._fences.raise_to(request_id, message.epoch)
+        self._inbound.cancel(request_id, message.epoch)
+        hosted = self._hosted.get(request_id)
         if hosted is not None and hosted.epoch <= message.epoch:
-            self._end(hosted)
+            self._end(hosted, now_s)
+        postponed = self._postponed.get(request_id)
+        if postponed is not None and postponed[1].epoch <= message.epoch:
+            del self._postponed[request_id]
 
-    def on_front_lost(self, front: str) -> None:
-        self._dispatches_seen.pop(front, None)
-        for hosted in [hosted for hosted in self._hosted.values() if hosted.front == front]:
-            self._end(hosted)
-
-    def _end(self, hosted: Hosted) -> None:
-        self._outbound.on_request_ended(hosted)
+    def _end(self, hosted: Hosted, now_s: float) -> None:
+        self._outbound.on_request_ended(hosted, now_s)
         self._let_go(hosted)
 
     def _let_go(self, hosted: Hosted) -> None:
@@ -163,6 +241,7 @@ class InstanceCore:
         if isinstance(message, Renew):
             self._inbound.renew(source, now_s)
         elif reason := self._fences.refuses(message.request_id, message.epoch):
+            self._num_fenced += 1
             refused = Refused(request_id=message.request_id, epoch=message.epoch, reason=reason)
             self.effects.append(ToSource(source, refused))
         else:
@@ -174,28 +253,41 @@ class InstanceCore:
         self._inbound.on_source_lost(source)
 
     def on_receiver_message(self, receiver: Holder, message: ReceiverMessage, now_s: float) -> None:
-        self._outbound.on_receiver_message(receiver, message, now_s)
+        if not self._outbound.on_receiver_message(receiver, message, now_s):
+            self._num_fenced += 1
 
-    def on_receiver_lost(self, receiver: Holder) -> None:
-        self._outbound.on_receiver_lost(receiver)
+    def on_receiver_lost(self, receiver: Holder, now_s: float) -> None:
+        self._outbound.on_receiver_lost(receiver, now_s)
 
-    def on_transfer_ended(self, transfer: BlockTransfer, failure: str | None = None) -> None:
-        self._outbound.on_transfer_ended(transfer, failure)
+    def on_transfer_ended(self, transfer: BlockTransfer, failure: str | None, now_s: float) -> None:
+        self._outbound.on_transfer_ended(transfer, failure, now_s)
 
     def on_arrived(self, reservation: int, first_block: int, num_blocks: int, checksums: tuple[int, ...]) -> None:
         self._inbound.on_arrived(reservation, first_block, num_blocks, checksums)
 
     def on_bad(self, reservation: int, reason: str) -> None:
+        self._num_bad_blocks += 1
         self._inbound.on_bad(reservation, reason)
 
     def on_quiet(self, reservation: int) -> None:
         self._inbound.on_quiet(reservation)
 
-    def _activate(self, sequence: Sequence, baton: Pass) -> None:
-        restore(sequence, baton.state)
-        sequence.num_computed_tokens = baton.num_computed_tokens
-        self._scheduler.activate(sequence.request_id)
-        hosted = Hosted(sequence=sequence, front=baton.state.front, epoch=baton.epoch, activation_acknowledged=False)
+    def _activate(self, sequence: Sequence | None, baton: Pass) -> None:
+        if sequence is None:
+            sequence = sequence_from(baton.state)
+            self._scheduler.add(sequence)
+        else:
+            restore(sequence, baton.state)
+            sequence.num_computed_tokens = baton.num_computed_tokens
+            self._scheduler.activate(sequence.request_id)
+        hosted = Hosted(
+            sequence=sequence,
+            front=self._fronts.current(baton.state.front),
+            epoch=baton.epoch,
+            num_reported=max(0, baton.num_reported_tokens - _NUM_OVERLAP_TOKENS),
+            activation_acknowledged=False,
+        )
+        self._retained.drop(hosted.request_id)
         self._hosted[hosted.request_id] = hosted
         self._announce(hosted)
 
@@ -210,15 +302,19 @@ class InstanceCore:
         self._inbound.expire_leases(now_s)
         expired = [self._hosted[sequence.request_id] for sequence in self._scheduler.expire(now_s)]
         for hosted in expired:
-            self._outbound.on_request_ended(hosted)
+            self._outbound.on_request_ended(hosted, now_s)
         self._report(expired)
         for hosted in self._hosted.values():
             if not hosted.activation_acknowledged:
                 self._announce(hosted)
+        self._retained.expire(now_s)
+        for orphan in self._fronts.orphans(self._hosted.values(), now_s):
+            self._end(orphan, now_s)
 
     def plan(self, now_s: float) -> SchedulerOutput | None:
         """What the next step computes, if there is anything; room elsewhere is asked for before it is computed."""
         self._inbound.admit_queued()
+        self._begin_postponed()
         if not self._scheduler.has_work:
             return None
         output = self._scheduler.schedule()
@@ -240,9 +336,9 @@ class InstanceCore:
         self._report(stepped)
         for hosted in stepped:
             if hosted.sequence.is_finished:
-                self._outbound.on_request_ended(hosted)
+                self._outbound.on_request_ended(hosted, now_s)
             elif hosted.is_passing:
-                self._outbound.on_first_token(hosted, now_s)
+                self._outbound.on_stepped(hosted, now_s)
 
     def _report(self, stepped: list[Hosted]) -> None:
         """One message for each front, whatever the number of its requests."""
@@ -274,13 +370,22 @@ class InstanceCore:
             status=status,
             num_waiting=scheduler.num_waiting,
             num_running=scheduler.num_running,
-            num_sequences=len(self._hosted) + len(self._inbound),
+            num_sequences=len(self._hosted) + len(self._inbound) + len(self._postponed),
             num_blocks=blocks.num_blocks,
             num_free_blocks=blocks.num_free_blocks,
             num_reserved_blocks=scheduler.num_reserved_blocks,
             num_leaked_blocks=scheduler.num_leaked_blocks,
             num_waiting_tokens=scheduler.num_waiting_tokens,
+            num_fenced=self._num_fenced,
+            num_bad_blocks=self._num_bad_blocks,
+            handovers=self._outbound.snapshots(self.holder.instance),
         )
 
     def num_dispatches_seen(self, front: str) -> int:
         return self._dispatches_seen.get(front, 0)
+
+
+def _held_dispatch(dispatch: Dispatch) -> Held:
+    """A dispatch that has not begun yet."""
+    grant_epoch = dispatch.grant.epoch if dispatch.grant else None
+    return Held(state=dispatch.state, epoch=dispatch.epoch, outranks=dispatch.epoch, grant_epoch=grant_epoch)

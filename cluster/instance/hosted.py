@@ -4,12 +4,17 @@ from dataclasses import dataclass
 
 from cluster.engine.sequence import FINISH_REASONS, FinishReason, Sequence
 from cluster.handover.protocol.source import HandoverSource
-from cluster.messages import Epoch, SequenceState, TokenUpdate
+from cluster.messages import Epoch, Held, SequenceState, TokenUpdate
+
+BEFORE_ALL = Epoch(0, 0)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Hosted:
-    """`num_reported`: output tokens that the front has been sent. All are kept until it acknowledges the last."""
+    """`num_reported`: output tokens that the front has been sent. All are kept until it acknowledges the last.
+
+    `outranks`: no grant up to this epoch can have taken it away from here.
+    """
 
     sequence: Sequence
     front: str
@@ -18,6 +23,7 @@ class Hosted:
     reported_finish: bool = False
     activation_acknowledged: bool = True
     handover: HandoverSource | None = None
+    outranks: Epoch = BEFORE_ALL
 
     @property
     def request_id(self) -> str:
@@ -25,7 +31,7 @@ class Hosted:
 
     @property
     def is_passing(self) -> bool:
-        """A handover is under way, so the request does not decode here."""
+        """A handover is under way."""
         return self.handover is not None and self.handover.is_open
 
     @property
@@ -52,6 +58,18 @@ class Hosted:
             logprobs=tuple(sequence.logprobs[start:]),
             finish_reason=self.finish_reason,
             num_cached_tokens=sequence.num_cached_tokens,
+        )
+
+    def held(self, grant_epoch: Epoch | None) -> Held:
+        """All of it, for a front that comes to take it over; what it says here it need not be told again."""
+        self.num_reported = self.sequence.num_output_tokens
+        self.reported_finish = self.finish_reason is not None
+        return Held(
+            state=self.state(),
+            epoch=self.epoch,
+            outranks=self.outranks,
+            grant_epoch=grant_epoch,
+            finish_reason=self.finish_reason,
         )
 
     def rewind(self, next_index: int) -> None:

@@ -1,6 +1,7 @@
 """All reservations in one instance: who asked, which blocks wait for what, and whose lease is over."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler import Scheduler
@@ -21,8 +22,27 @@ from cluster.messages import Cancel, Epoch, GrantRefused, Holder, Pass, PassTake
 _Key = tuple[str, Epoch]
 
 
+@dataclass(slots=True, eq=False)
+class _Reservation:
+    """`sequence` has the blocks; none before there is room, and none ever for a request that comes without KV."""
+
+    receiver: HandoverReceiver
+    sequence: Sequence | None = None
+
+    @property
+    def reserve(self) -> Reserve:
+        return self.receiver.reserve
+
+    @property
+    def has_blocks(self) -> bool:
+        return self.sequence is not None
+
+
 class Inbound:
-    """Drives one `HandoverReceiver` per reservation. `activate(sequence, baton)` is called when one is whole."""
+    """Drives one `HandoverReceiver` per reservation.
+
+    `activate(sequence, baton)` is called when one is whole; the sequence is None when it came without KV.
+    """
 
     def __init__(
         self,
@@ -30,7 +50,7 @@ class Inbound:
         slots: Slots,
         checksums: BlockChecksums,
         emit: Callable[[Effect], None],
-        activate: Callable[[Sequence, Pass], None],
+        activate: Callable[[Sequence | None, Pass], None],
     ) -> None:
         self._scheduler = scheduler
         self._blocks = scheduler.block_manager
@@ -38,14 +58,17 @@ class Inbound:
         self._checksums = checksums
         self._emit = emit
         self._activate = activate
-        self._receivers: dict[_Key, HandoverReceiver] = {}
-        self._sequences: dict[_Key, Sequence] = {}
-        self._by_reservation: dict[int, _Key] = {}
+        self._all: dict[_Key, _Reservation] = {}
+        self._by_number: dict[int, _Key] = {}
         self._last_heard_s: dict[Holder, float] = {}
         self._num_reservations = 0
 
     def __len__(self) -> int:
-        return len(self._receivers)
+        return len(self._all)
+
+    def knows(self, request_id: str) -> bool:
+        """Whether it is being received, or what was reserved for it is not free yet."""
+        return any(key[0] == request_id for key in self._all)
 
     def renew(self, source: Holder, now_s: float) -> None:
         self._last_heard_s[source] = now_s
@@ -63,30 +86,42 @@ class Inbound:
 
     def _on_reserve(self, source: Holder, message: Reserve, holds: bool) -> None:
         key = (message.request_id, message.epoch)
-        if key in self._receivers:
+        if key in self._all:
             return
-        if holds or self._knows(message.request_id):
+        if holds or message.request_id in self._scheduler.sequences or self.knows(message.request_id):
             self._refuse(source, message.request_id, message.epoch, "this instance has the request already")
-        elif not self._scheduler.can_ever_hold(message.num_tokens):
+        elif message.num_tokens and not self._scheduler.can_ever_hold(message.num_tokens):
             self._refuse(source, message.request_id, message.epoch, f"no room for {message.num_tokens} tokens, ever")
         else:
-            self._receivers[key] = HandoverReceiver(source, message)
+            receiver = HandoverReceiver(source, message)
+            self._all[key] = _Reservation(receiver)
             self.admit_queued()
-
-    def _knows(self, request_id: str) -> bool:
-        """Runs here, or is being received for another grant: an id is in one place at a time."""
-        return request_id in self._scheduler.sequences or any(key[0] == request_id for key in self._receivers)
+            if receiver.state is ReceiverState.QUEUED and not message.may_wait:
+                self._carry_out(key, receiver.on_failed(f"no room for {message.num_tokens} tokens now"))
 
     def admit_queued(self) -> None:
         """Gives blocks to those who wait for them, in the order they came, after those that were preempted here."""
-        if self._scheduler.has_preempted:
-            return
-        for key, receiver in list(self._receivers.items()):
-            if receiver.state is ReceiverState.QUEUED and not self._admit(key, receiver):
-                return
+        is_shut = self._scheduler.has_preempted
+        for key, reservation in list(self._all.items()):
+            if reservation.receiver.state is ReceiverState.QUEUED and not (is_shut and reservation.reserve.num_tokens):
+                is_shut = not self._admit(key, reservation) or is_shut
 
-    def _admit(self, key: _Key, receiver: HandoverReceiver) -> bool:
-        reserve = receiver.reserve
+    def _admit(self, key: _Key, reservation: _Reservation) -> bool:
+        num_cached = self._reserve_blocks(reservation) if reservation.reserve.num_tokens else 0
+        if num_cached is None:
+            return False
+        self._num_reservations += 1
+        number = self._num_reservations
+        self._by_number[number] = key
+        if reservation.sequence is not None:
+            missing = tuple(reservation.sequence.block_table[num_cached:])
+            self._slots.open(number, reservation.reserve.epoch, missing, num_cached)
+        self._carry_out(key, reservation.receiver.on_room(number, num_cached))
+        return True
+
+    def _reserve_blocks(self, reservation: _Reservation) -> int | None:
+        """How many leading blocks are here already; None: there is no room now."""
+        reserve = reservation.reserve
         sequence = Sequence(
             request_id=reserve.request_id,
             prompt_token_ids=(),
@@ -94,35 +129,32 @@ class Inbound:
             arrival_time_s=0.0,
         )
         num_cached = self._scheduler.reserve(sequence, reserve.num_tokens, list(reserve.block_hashes))
-        if num_cached is None:
-            return False
-        self._num_reservations += 1
-        reservation = self._num_reservations
-        self._sequences[key] = sequence
-        self._by_reservation[reservation] = key
-        self._slots.open(reservation, reserve.epoch, tuple(sequence.block_table[num_cached:]), num_cached)
-        self._carry_out(key, receiver.on_room(reservation, num_cached))
-        return True
+        if num_cached is not None:
+            reservation.sequence = sequence
+        return num_cached
 
     def _on_pass(self, source: Holder, message: Pass, holds: bool) -> None:
         key = (message.request_id, message.epoch)
-        receiver = self._receivers.get(key)
-        if receiver is None:
+        reservation = self._all.get(key)
+        if reservation is None:
             self._answer_late(source, message, holds)
-        elif self._is_sound(key, message):
-            self._carry_out(key, receiver.on_pass(message))
+        elif not self._fits(reservation, message):
+            self._carry_out(key, reservation.receiver.on_failed("baton and reservation do not fit"))
         else:
-            self._carry_out(key, receiver.on_failed("tokens, KV and reserved blocks do not fit together"))
+            self._carry_out(key, reservation.receiver.on_pass(message))
 
-    def _is_sound(self, key: _Key, message: Pass) -> bool:
-        """Whether what the baton says can be run in the blocks that were reserved for it."""
-        state, num_computed = message.state, message.num_computed_tokens
-        num_tokens = len(state.prompt_token_ids) + len(state.output_token_ids)
-        sequence = self._sequences.get(key)
+    def _fits(self, reservation: _Reservation, message: Pass) -> bool:
+        """Whether tokens and blocks agree with each other and with the room that was made."""
+        num_computed = message.num_computed_tokens
+        num_tokens = len(message.state.prompt_token_ids) + len(message.state.output_token_ids)
+        if not self._scheduler.can_ever_hold(num_tokens) or num_tokens == 0:
+            return False
+        if not reservation.reserve.num_tokens:
+            return num_computed == message.num_blocks == 0
+        sequence = reservation.sequence
         num_cached, num_reserved = (len(sequence.block_hashes), len(sequence.block_table)) if sequence else (0, 0)
         return (
             max(1, num_cached * self._blocks.block_size) <= num_computed < num_tokens
-            and self._scheduler.can_ever_hold(num_tokens)
             and message.num_blocks == self._blocks.num_blocks_for(num_computed) <= num_reserved
         )
 
@@ -141,63 +173,66 @@ class Inbound:
 
     def cancel(self, request_id: str, up_to: Epoch) -> bool:
         """Destroys the reservations of this request up to that epoch; whether there were any."""
-        keys = [key for key in self._receivers if key[0] == request_id and key[1] <= up_to]
+        keys = [key for key in self._all if key[0] == request_id and key[1] <= up_to]
         for key in keys:
-            self._carry_out(key, self._receivers[key].on_cancelled())
+            self._carry_out(key, self._all[key].receiver.on_cancelled())
         return bool(keys)
 
-    def on_arrived(self, reservation: int, first_block: int, num_blocks: int, checksums: tuple[int, ...]) -> None:
-        key = self._by_reservation.get(reservation)
+    def on_arrived(self, number: int, first_block: int, num_blocks: int, checksums: tuple[int, ...]) -> None:
+        key = self._by_number.get(number)
         if key is None:
             return
-        table = self._sequences[key].block_table
-        self._checksums.put(table[first_block : first_block + num_blocks], checksums)
-        self._carry_out(key, self._receivers[key].on_arrived(first_block, num_blocks))
+        sequence = self._all[key].sequence
+        assert sequence is not None, "blocks came for a reservation without slots"
+        self._checksums.put(sequence.block_table[first_block : first_block + num_blocks], checksums)
+        self._carry_out(key, self._all[key].receiver.on_arrived(first_block, num_blocks))
 
-    def on_bad(self, reservation: int, reason: str) -> None:
-        if key := self._by_reservation.get(reservation):
-            self._carry_out(key, self._receivers[key].on_failed(reason))
+    def on_bad(self, number: int, reason: str) -> None:
+        if key := self._by_number.get(number):
+            self._carry_out(key, self._all[key].receiver.on_failed(reason))
 
-    def on_quiet(self, reservation: int) -> None:
-        if key := self._by_reservation.get(reservation):
-            self._carry_out(key, self._receivers[key].on_quiet())
+    def on_quiet(self, number: int) -> None:
+        if key := self._by_number.get(number):
+            self._carry_out(key, self._all[key].receiver.on_quiet())
 
     def on_source_lost(self, source: Holder) -> None:
-        for key, receiver in list(self._receivers.items()):
-            if receiver.source == source:
-                self._carry_out(key, receiver.on_failed("source lost"))
+        for key, reservation in list(self._all.items()):
+            if reservation.receiver.source == source:
+                self._carry_out(key, reservation.receiver.on_failed("source lost"))
         self._last_heard_s.pop(source, None)
 
     def expire_leases(self, now_s: float) -> None:
-        for key, receiver in list(self._receivers.items()):
-            if now_s - self._last_heard_s.get(receiver.source, now_s) > receiver.reserve.lease_s:
-                self._carry_out(key, receiver.on_failed("lease expired"))
+        for key, reservation in list(self._all.items()):
+            if now_s - self._last_heard_s.get(reservation.receiver.source, now_s) > reservation.reserve.lease_s:
+                self._carry_out(key, reservation.receiver.on_failed("lease expired"))
 
     def _carry_out(self, key: _Key, instructions: list[ReceiverInstruction]) -> None:
-        receiver = self._receivers[key]
+        reservation = self._all[key]
+        receiver = reservation.receiver
         for instruction in instructions:
             match instruction:
                 case Answer(message):
                     self._emit(ToSource(receiver.source, message))
-                case CloseSlots(reservation):
-                    self._close_slots(key, receiver, reservation)
+                case CloseSlots(number):
+                    self._close_slots(key, reservation, number)
                 case Activate(baton):
                     self._forget(key)
-                    self._activate(self._sequences.pop(key), baton)
+                    self._activate(reservation.sequence, baton)
                 case FreeBlocks():
-                    self._scheduler.remove(receiver.request_id, SequenceStatus.FINISHED_ABORTED)
-                    del self._sequences[key]
+                    if reservation.has_blocks:
+                        self._scheduler.remove(receiver.request_id, SequenceStatus.FINISHED_ABORTED)
                 case TellLedger(front, reason):
                     refused = GrantRefused(request_id=receiver.request_id, epoch=receiver.reserve.epoch, reason=reason)
                     self._emit(ToFront(front, refused))
-        if receiver.state is ReceiverState.GONE and key in self._receivers:
+        if receiver.state is ReceiverState.GONE and key in self._all:
             self._forget(key)
 
-    def _close_slots(self, key: _Key, receiver: HandoverReceiver, reservation: int) -> None:
-        if self._slots.close(reservation) and receiver.state is ReceiverState.CLOSING:
-            self._carry_out(key, receiver.on_quiet())
+    def _close_slots(self, key: _Key, reservation: _Reservation, number: int) -> None:
+        is_quiet = not reservation.has_blocks or self._slots.close(number)
+        if is_quiet and reservation.receiver.state is ReceiverState.CLOSING:
+            self._carry_out(key, reservation.receiver.on_quiet())
 
     def _forget(self, key: _Key) -> None:
-        receiver = self._receivers.pop(key)
+        receiver = self._all.pop(key).receiver
         if receiver.reservation is not None:
-            del self._by_reservation[receiver.reservation]
+            del self._by_number[receiver.reservation]

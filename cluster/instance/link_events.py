@@ -1,7 +1,9 @@
 """What link threads report, handed to the step loop."""
 
+import time
 from functools import partial
 
+from cluster.drops import Drops
 from cluster.instance.core import InstanceCore
 from cluster.instance.step_loop import StepLoop
 from cluster.messages import BlockTransfer
@@ -10,15 +12,19 @@ from cluster.messages import BlockTransfer
 class LinkEvents:
     """Implements `SourceEvents` and `ReceiverEvents`; silent until it is connected."""
 
+    def __init__(self, drops: Drops) -> None:
+        self.on_unauthenticated = drops.on_unauthenticated
+        self.on_malformed = drops.on_malformed
+
     def connect(self, core: InstanceCore, steps: StepLoop) -> None:
         self._core = core
         self._steps = steps
 
     def on_sent(self, transfer: BlockTransfer) -> None:
-        self._steps.post(partial(self._core.on_transfer_ended, transfer))
+        self._steps.post(partial(self._core.on_transfer_ended, transfer, None, time.monotonic()))
 
     def on_send_failed(self, transfer: BlockTransfer, reason: str) -> None:
-        self._steps.post(partial(self._core.on_transfer_ended, transfer, reason))
+        self._steps.post(partial(self._core.on_transfer_ended, transfer, reason, time.monotonic()))
 
     def on_arrived(self, reservation: int, first_block: int, count: int, checksums: tuple[int, ...]) -> None:
         self._steps.post(partial(self._core.on_arrived, reservation, first_block, count, checksums))

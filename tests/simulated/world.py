@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cluster.engine.engine import Engine
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import FinishReason, Sequence
-from cluster.instance.config import HandoverConfig
+from cluster.instance.config import CoreConfig, HandoverConfig
 from cluster.instance.core import InstanceCore
 from cluster.instance.effects import StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.links.slot_table import Refusal, SlotTable
@@ -59,9 +59,11 @@ class Node:
         self.runner = FakeRunner(self.scheduler.block_manager)
         self.quiet: list[int] = []
         self.slots = SlotTable(self.quiet.append)
-        config = HandoverConfig(lease_s=5.0, reserve_timeout_s=10.0)
+        handover = HandoverConfig(lease_s=5.0, reserve_timeout_s=10.0, headroom_blocks=2, piece_bytes=2, max_stages=3)
         engine = Engine(self.scheduler, self.runner)
-        self.core = InstanceCore(holder, role, engine, self.slots, NoChecksums(), config)
+        self.core = InstanceCore(holder, role, engine, self.slots, NoChecksums(), CoreConfig(handover=handover))
+        self.core.on_front_joined(FRONT)
+        self.core.effects.clear()
 
     def records(self, block_ids: Iterable[int]) -> list[list[int]]:
         return [self.runner.slots[block_id * BLOCK_SIZE : (block_id + 1) * BLOCK_SIZE] for block_id in block_ids]
@@ -217,7 +219,7 @@ class World:
     def _at_nobody(self, kind: str, source: object, message: object) -> None:
         """What was on its way to an instance that is gone: the sender of blocks learns of it."""
         if kind == "link" and (sender := self.nodes.get(source)):  # type: ignore[call-overload]
-            sender.core.on_transfer_ended(message, "connection lost")  # type: ignore[arg-type]
+            sender.core.on_transfer_ended(message, "connection lost", self.now_s)  # type: ignore[arg-type]
 
     def _at_front(self, holder: Holder, message: object) -> None:
         if holder not in self.nodes:
@@ -252,17 +254,17 @@ class World:
         if sender is None:
             return
         if self.is_cut(sender.holder, receiver.holder):
-            sender.core.on_transfer_ended(transfer, "unreachable")
+            sender.core.on_transfer_ended(transfer, "unreachable", self.now_s)
             return
         count = len(transfer.block_ids)
         posted = receiver.slots.post(transfer.reservation, transfer.epoch, transfer.first_block, count)
         if isinstance(posted, Refusal):
-            sender.core.on_transfer_ended(transfer, posted.value)
+            sender.core.on_transfer_ended(transfer, posted.value, self.now_s)
             return
         receiver.write(posted, sender.records(transfer.block_ids))
         receiver.slots.complete(transfer.reservation, transfer.first_block, count)
         receiver.core.on_arrived(transfer.reservation, transfer.first_block, count, (0,) * count)
-        sender.core.on_transfer_ended(transfer)
+        sender.core.on_transfer_ended(transfer, None, self.now_s)
 
     def _drain_all(self) -> None:
         for node in list(self.nodes.values()):
@@ -284,7 +286,7 @@ class World:
         if target in self.nodes and not self.is_cut(sender, target):
             self._channel(kind, sender, target).append(message)
         elif kind == "source":
-            self.nodes[sender].core.on_receiver_lost(target)
+            self.nodes[sender].core.on_receiver_lost(target, self.now_s)
 
     # What breaks
 
@@ -307,7 +309,7 @@ class World:
     def _break_streams(self, source: Holder, receiver: Holder) -> None:
         self._channel("source", source, receiver).clear()
         self._channel("receiver", receiver, source).clear()
-        self.nodes[source].core.on_receiver_lost(receiver)
+        self.nodes[source].core.on_receiver_lost(receiver, self.now_s)
         self.nodes[receiver].core.on_source_lost(source)
         self._drain_all()
 
@@ -326,7 +328,7 @@ class World:
             if kind in ("source", "receiver") and holder in (source, target):
                 queue.clear()
         for node in self.nodes.values():
-            node.core.on_receiver_lost(holder)
+            node.core.on_receiver_lost(holder, self.now_s)
             node.core.on_source_lost(holder)
         self._leave(holder, "killed")
         self._drain_all()

@@ -83,10 +83,10 @@ def test_a_long_prefill_of_high_priority_stalls_no_decode() -> None:
 def test_the_token_budget_can_change_between_steps() -> None:
     scheduler = make_scheduler(max_num_batched_tokens=8)
     scheduler.add(make_sequence("a", 18))
-    scheduler.set_token_budget(3)
+    scheduler.reconfigure(3, watermark_blocks=0)
     assert step(scheduler) == {"a": (0, 3, False)}
-    with pytest.raises(ValueError, match="num_tokens is 0"):
-        scheduler.set_token_budget(0)
+    with pytest.raises(ValueError, match="max_num_batched_tokens is 0"):
+        scheduler.reconfigure(0, watermark_blocks=0)
 
 
 def test_no_more_run_than_there_are_seats() -> None:

@@ -165,7 +165,7 @@ def test_a_request_is_frozen_at_its_first_token_and_passed_on_when_there_is_room
     assert isinstance(baton, ToReceiver)
     assert isinstance(baton.message, Pass)
     node.core.on_receiver_message(RECEIVER, PassTaken(request_id="r", epoch=E2), 0.0)
-    node.core.on_transfer_ended(transfer.transfer)
+    node.core.on_transfer_ended(transfer.transfer, None, 0.0)
     assert num_held(node) == (0, 0)
 
 
@@ -228,12 +228,16 @@ def test_a_silent_source_loses_its_lease_and_the_blocks_come_back(node: Node) ->
     assert len(said(node, Refused)) == 1
 
 
-def test_a_lost_front_takes_all_it_asked_for_along(node: Node) -> None:
+def test_what_a_lost_front_asked_for_goes_on_until_nobody_can_want_it_any_more(node: Node) -> None:
     node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E1), 0.0)
     other = make_state(request_id="other", front="another")
     node.core.on_front_message("another", Dispatch(state=other, epoch=E1), 0.0)
     step(node)
+    node.core.on_front_joined("another")
     node.core.on_front_lost(FRONT)
+    node.core.tick(1.0)
+    assert num_held(node)[0] == 2
+    node.core.tick(11.1)
     assert num_held(node)[0] == 1
     assert {update.request_id for update in run(node)[-1:]} == {"other"}
 
