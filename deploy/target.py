@@ -8,6 +8,7 @@ from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
 from router.config import RouterConfig
+from router.policies import ReschedulingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,5 +68,5 @@ def router_config(deployment: Deployment, term: int) -> RouterConfig:
         http_host=spec.fronts.http.host,
         http_port=spec.fronts.http.port,
         max_model_len=spec.model.max_model_len,
-        **spec.router.model_dump(),
+        **{**spec.router.model_dump(), "rescheduling": ReschedulingConfig(**spec.router.rescheduling.model_dump())},
     )

@@ -1,6 +1,7 @@
 """What the router is told when it is made, and what it tells once it runs."""
 
 from dataclasses import dataclass
+from router.policies.rescheduling import ReschedulingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class RouterConfig:
     no_instance_timeout_s: float = 30.0
     grace_s: float = 10.0
     retention_s: float = 30.0
+    rescheduling: ReschedulingConfig = ReschedulingConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from cluster.spec.checkpoint import ELEMENT_BYTES, CheckpointFacts
-from cluster.spec.deployment import Deployment
+from cluster.spec.deployment import Deployment, Rescheduling
 from cluster.spec.pool import Pool
 from cluster.spec.problem import Problem, YamlPath
 from cluster.spec.quantity import format_bytes
@@ -15,6 +15,7 @@ PROCESS_BYTES = 250 << 20
 def check_combinations(deployment: Deployment) -> Iterator[Problem]:
     yield from _pools(deployment.spec.pools)
     yield from _fronts(deployment)
+    yield from _rescheduling(deployment.spec.router.rescheduling)
     for index, pool in enumerate(deployment.spec.pools):
         yield from _pool(pool, ("spec", "pools", index))
 
@@ -37,6 +38,15 @@ def _fronts(deployment: Deployment) -> Iterator[Problem]:
     if grpc.port == http.port != 0:
         message = f"is {http.port}, as is spec.fronts.grpc.port; each front needs a port of its own"
         yield Problem(path=("spec", "fronts", "http", "port"), message=message)
+
+
+def _rescheduling(rescheduling: Rescheduling) -> Iterator[Problem]:
+    if rescheduling.target_above_steps < rescheduling.source_below_steps:
+        message = (
+            f"is {rescheduling.target_above_steps:g}, less than source_below_steps "
+            f"({rescheduling.source_below_steps:g}): an instance would give and take at once"
+        )
+        yield Problem(path=("spec", "router", "rescheduling", "target_above_steps"), message=message)
 
 
 def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:

@@ -43,6 +43,29 @@ class Handover(Part):
     """How long a source waits for a reservation before it is refused."""
 
 
+class Rescheduling(Part):
+    policy: Literal["none", "load_balance"] = "load_balance"
+    """load_balance: running requests leave instances whose memory runs out, for those with much of it (Llumnix)."""
+
+    interval_s: Seconds = 1.0
+    """How often the policy is asked."""
+
+    source_below_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 256.0
+    """An instance whose batch can take fewer decode steps in the memory that is left gives requests away."""
+
+    target_above_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1024.0
+    """An instance whose batch can take more takes them."""
+
+    cooldown_rounds: Annotated[int, Field(ge=0)] = 10
+    """A request that was moved stays for so many rounds."""
+
+    margin_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 128.0
+    """A request goes back to where it came from only if that brings the two instances closer by more."""
+
+    max_handovers_per_instance: Count = 2
+    """That leave it or come to it at a time for balance or draining; prefilled requests are not counted."""
+
+
 class Router(Part):
     policy: Literal["least_loaded"] = "least_loaded"
     max_queued_requests: Count = 1024
@@ -57,6 +80,9 @@ class Router(Part):
 
     retention_s: Seconds = 30.0
     """The tokens of a request that has ended are kept for so long, for a client that comes back."""
+
+    rescheduling: Rescheduling = Rescheduling()
+    """Which running requests are moved, and when."""
 
 
 class Slos(Part):

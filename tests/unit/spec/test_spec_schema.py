@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ def test_a_small_deployment_is_filled_with_defaults(load, tmp_path):
 def test_the_routers_own_defaults_are_those_of_the_schema():
     config = RouterConfig(name="r", deployment="d", model_name="m", model_path="p", term=1)
     for name, field in Router.model_fields.items():
-        assert getattr(config, name) == field.default
+        if name == "rescheduling":
+            assert asdict(config.rescheduling) == field.default.model_dump()
+        else:
+            assert getattr(config, name) == field.default
 
 
 def test_the_embedded_deployment_is_valid():
