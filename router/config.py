@@ -1,6 +1,6 @@
 """What the router is told when it is made, and what it tells once it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from router.policies.rescheduling import ReschedulingConfig
 
 
@@ -31,7 +31,7 @@ class RouterConfig:
     no_instance_timeout_s: float = 30.0
     grace_s: float = 10.0
     retention_s: float = 30.0
-    rescheduling: ReschedulingConfig = ReschedulingConfig()
+    rescheduling: ReschedulingConfig = field(default_factory=ReschedulingConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

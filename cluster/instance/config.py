@@ -83,7 +83,10 @@ class InstanceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceInfo:
-    """One life of an instance, and where to reach it. `saturation_tokens`: L_m, as measured when it started."""
+    """One life of an instance, and where to reach it. `saturation_tokens`: L_m, as measured when it started.
+
+    `kv_layout`: instances of which it is equal may give each other requests.
+    """
 
     name: str
     incarnation: int
@@ -96,3 +99,4 @@ class InstanceInfo:
     max_model_len: int
     max_num_seqs: int
     saturation_tokens: int
+    kv_layout: str = ""

@@ -18,6 +18,7 @@ from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.instance.core import InstanceCore
 from cluster.instance.effects import Effect, StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.instance.fronts import Fronts
+from cluster.instance.kv_layout import kv_layout
 from cluster.instance.link_events import LinkEvents
 from cluster.instance.loading import LoadedEngine, load_engine
 from cluster.instance.peers import Receivers, Sources
@@ -110,6 +111,9 @@ class Instance:
             block_size=blocks.block_size,
             max_model_len=loaded.max_model_len,
             saturation_tokens=loaded.saturation_tokens,
+            kv_layout=kv_layout(
+                self.config.model_path, self.config.engine.dtype, blocks.block_size, loaded.region.record_bytes
+            ),
         )
 
     async def stop(self) -> None:

@@ -106,5 +106,7 @@ def test_a_broken_config_is_refused_by_name(problems, tmp_path, config):
 
 
 def test_an_instance_that_would_give_and_take_requests_at_once_is_refused(problems):
-    (problem,) = problems(router={"rescheduling": {"source_below_steps": 500.0, "target_above_steps": 100.0}})
+    (problem,) = problems(
+        make_document(router={"rescheduling": {"source_below_steps": 500.0, "target_above_steps": 100.0}})
+    )
     assert problem.startswith("spec.router.rescheduling.target_above_steps: is 100, less than source_below_steps (500)")
