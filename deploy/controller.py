@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo
 from cluster.spec.deployment import Deployment
 from deploy.errors import MemberFailed
@@ -45,7 +46,10 @@ class Cluster(Protocol):
 
 
 class Controller:
-    """In one event loop. `draw_term` gives each life of the router a greater term."""
+    """In one event loop. `draw_term` gives each life of the router a greater term.
+
+    The cluster's secret is drawn here and lives as long as this does; only the members are told it.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,8 @@ class Controller:
         self._deployment, self._cluster = deployment, cluster
         self._draw_term, self._clock, self._sleep = draw_term, clock, sleep
         self._term = 0
-        self._targets = {target.name: target for target in instance_targets(deployment)}
+        self._secret = draw_secret()
+        self._targets = {target.name: target for target in instance_targets(deployment, self._secret)}
         self._observed: dict[str, Observed] = {}
         self._members: dict[str, Member] = {}
         self._infos: dict[str, InstanceInfo] = {}
@@ -119,7 +124,7 @@ class Controller:
     def _create(self, name: str) -> Member:
         if name == ROUTER:
             self._term = max(self._term + 1, self._draw_term())  # clocks may step back, terms may not
-            return self._cluster.create_router(router_config(self._deployment, self._term))
+            return self._cluster.create_router(router_config(self._deployment, self._secret, self._term))
         return self._cluster.create_instance(self._targets[name])
 
     async def _start(self, name: str, member: Member) -> None:

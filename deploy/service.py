@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from cluster.handshake import draw_secret
 from cluster.spec.deployment import Deployment
 from deploy.errors import DeployError, MemberFailed
 from deploy.events import Event, EventKind
@@ -28,7 +29,7 @@ class Service:
 
     def up(self, show: Show, *, detached: bool = False) -> Record:
         """DeployError when it cannot come up, with nothing left running."""
-        self._session.require(instance_targets(self._deployment))
+        self._session.require(instance_targets(self._deployment, draw_secret()))  # to be counted, not made
         self._controller = self._session.start_controller(self._deployment, detached=detached)
         self._follow(EventKind.READY, show)
         router = self._controller.addresses()

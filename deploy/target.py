@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig
 from cluster.links.config import LinkConfig
 from cluster.role import InstanceRole
+from cluster.secret import ClusterSecret
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
 from router.config import RouterConfig
@@ -25,10 +26,10 @@ class InstanceTarget:
         return self.config.name
 
 
-def instance_targets(deployment: Deployment) -> tuple[InstanceTarget, ...]:
+def instance_targets(deployment: Deployment, secret: ClusterSecret) -> tuple[InstanceTarget, ...]:
     return tuple(
         InstanceTarget(
-            config=_instance_config(deployment, pool, name),
+            config=_instance_config(deployment, pool, name, secret),
             num_cpus=pool.resources.cpus,
             num_gpus=pool.resources.gpus,
             memory_bytes=pool.resources.memory or 0,
@@ -38,7 +39,7 @@ def instance_targets(deployment: Deployment) -> tuple[InstanceTarget, ...]:
     )
 
 
-def _instance_config(deployment: Deployment, pool: Pool, name: str) -> InstanceConfig:
+def _instance_config(deployment: Deployment, pool: Pool, name: str, secret: ClusterSecret) -> InstanceConfig:
     spec = deployment.spec
     engine = pool.engine.model_dump()
     engine["num_threads"] = pool.engine.num_threads or max(1, int(pool.resources.cpus))
@@ -46,6 +47,7 @@ def _instance_config(deployment: Deployment, pool: Pool, name: str) -> InstanceC
         name=name,
         role=InstanceRole(pool.role),
         model_path=spec.model.path,
+        secret=secret,
         engine=EngineConfig(**engine, dtype=spec.model.dtype, max_model_len=spec.model.max_model_len),
         links=LinkConfig(**spec.links.model_dump()),
         handover=HandoverConfig(**spec.handover.model_dump()),
@@ -55,13 +57,14 @@ def _instance_config(deployment: Deployment, pool: Pool, name: str) -> InstanceC
     )
 
 
-def router_config(deployment: Deployment, term: int) -> RouterConfig:
+def router_config(deployment: Deployment, secret: ClusterSecret, term: int) -> RouterConfig:
     spec = deployment.spec
     return RouterConfig(
         name="router",
         deployment=deployment.metadata.name,
         model_name=spec.model.served_model_name or spec.model.path,
         model_path=spec.model.path,
+        secret=secret,
         term=term,
         grpc_host=spec.fronts.grpc.host,
         grpc_port=spec.fronts.grpc.port,

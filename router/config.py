@@ -1,6 +1,8 @@
 """What the router is told when it is made, and what it tells once it runs."""
 
 from dataclasses import dataclass, field
+
+from cluster.secret import ClusterSecret
 from router.policies.rescheduling import ReschedulingConfig
 
 
@@ -18,6 +20,7 @@ class RouterConfig:
     deployment: str
     model_name: str
     model_path: str
+    secret: ClusterSecret
     term: int
     grpc_host: str = "127.0.0.1"
     grpc_port: int = 50051

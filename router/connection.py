@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import grpc
 
+from cluster.handshake import Caller, Unauthenticated
 from cluster.instance.config import InstanceInfo
 from cluster.messages import FrontMessage, Holder, InstanceMessage
 from cluster.pb import instance_pb2, instance_pb2_grpc
+from cluster.secret import ClusterSecret, Kind
 from cluster.snapshot import InstanceSnapshot
 from cluster.wire.channel import CHANNEL_OPTIONS
 from cluster.wire.front_messages import front_message_to_pb, instance_message_from_pb
+from cluster.wire.greeting import answer_challenge, speak
 from cluster.wire.snapshots import snapshot_from_pb
 from cluster.wire.values import holder_to_pb
 
@@ -35,12 +37,20 @@ class InstanceConnection:
     """Says `on_joined` when the instance has answered, and `on_lost` when it breaks off or is silent for too long."""
 
     def __init__(
-        self, info: InstanceInfo, front: str, term: int, events: ConnectionEvents, *, suspect_after_s: float
+        self,
+        info: InstanceInfo,
+        front: str,
+        term: int,
+        events: ConnectionEvents,
+        *,
+        secret: ClusterSecret,
+        suspect_after_s: float,
     ) -> None:
         self.info = info
         self.holder = Holder(info.name, info.incarnation)
-        self._hello = instance_pb2.FrontHello(front=front, term=term, instance=holder_to_pb(self.holder))
+        self._front, self._term = front, term
         self._events = events
+        self._secret = secret
         self._suspect_after_s = suspect_after_s
         self._outgoing: asyncio.Queue[instance_pb2.FrontMessage] | None = None
         self._last_reason = ""
@@ -79,13 +89,17 @@ class InstanceConnection:
     async def _serve(self, stub: Any) -> str:
         """One stream from hello to end; returns why it ended."""
         outgoing: asyncio.Queue[instance_pb2.FrontMessage] = asyncio.Queue()
-        outgoing.put_nowait(instance_pb2.FrontMessage(hello=self._hello))
+        proof: asyncio.Future[instance_pb2.FrontMessage] = asyncio.get_running_loop().create_future()
+        hello = instance_pb2.FrontHello(front=self._front, term=self._term, instance=holder_to_pb(self.holder))
+        caller = Caller(self._secret, Kind.SERVE, hello)
         beating = asyncio.create_task(self._beat(outgoing))
-        call = stub.Serve(_drain(outgoing))
+        call = stub.Serve(speak(instance_pb2.FrontMessage(hello=hello), proof, outgoing))
         clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(self._suspect_after_s) as silence:
-                async for message in call:
+                messages = aiter(call)
+                proof.set_result(instance_pb2.FrontMessage(proof=await answer_challenge(messages, caller)))
+                async for message in messages:
                     silence.reschedule(clock() + self._suspect_after_s)
                     self._take(message, outgoing)
             return "it ended the stream"
@@ -93,6 +107,8 @@ class InstanceConnection:
             return f"silent for {self._suspect_after_s} s"
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"
+        except Unauthenticated as error:
+            return str(error)
         except Exception as error:  # whatever it said that we cannot take: better lost than deaf
             log.exception("instance %s", self.info.name)
             return f"{type(error).__name__}: {error}"
@@ -115,8 +131,3 @@ class InstanceConnection:
             self._events.on_snapshot(snapshot_from_pb(message.snapshot))
         elif (said := instance_message_from_pb(message, asyncio.get_running_loop().time())) is not None:
             self._events.on_message(self.holder, said)
-
-
-async def _drain(queue: "asyncio.Queue[instance_pb2.FrontMessage]") -> AsyncIterator[instance_pb2.FrontMessage]:
-    while True:
-        yield await queue.get()

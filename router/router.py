@@ -73,7 +73,12 @@ class Router:
         for holder, info in wanted.items():
             if holder not in self._connections:
                 self._connections[holder] = InstanceConnection(
-                    info, self.front, self.config.term, self, suspect_after_s=self.config.suspect_after_s
+                    info,
+                    self.front,
+                    self.config.term,
+                    self,
+                    secret=self.config.secret,
+                    suspect_after_s=self.config.suspect_after_s,
                 )
 
     @property

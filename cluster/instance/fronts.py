@@ -1,23 +1,30 @@
 """The streams from fronts: what each is told, and that each is heard."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from cluster.drops import Drops
 from cluster.instance.config import InstanceConfig
 from cluster.instance.core import InstanceCore
 from cluster.instance.step_loop import StepLoop
-from cluster.messages import Holder, InstanceMessage
+from cluster.messages import FrontMessage, Holder, InstanceMessage
 from cluster.pb import instance_pb2
+from cluster.secret import Kind
 from cluster.snapshot import InstanceSnapshot, LinkSnapshot
-from cluster.wire.front_messages import front_message_from_pb, instance_message_to_pb
-from cluster.wire.greeting import first_message
+from cluster.wire.front_messages import instance_message_to_pb
+from cluster.wire.greeting import Doorkeeper
 from cluster.wire.snapshots import snapshot_to_pb
+from cluster.wire.soundness import read_front_message
 from cluster.wire.values import holder_from_pb
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,11 +39,23 @@ class _Stream:
 class Fronts:
     """Lives in the event loop."""
 
-    def __init__(self, holder: Holder, config: InstanceConfig, core: InstanceCore, steps: StepLoop) -> None:
+    def __init__(
+        self,
+        holder: Holder,
+        config: InstanceConfig,
+        core: InstanceCore,
+        steps: StepLoop,
+        *,
+        drops: Drops,
+        vocab_size: int,
+    ) -> None:
         self._holder = holder
         self._config = config
         self._core = core
         self._steps = steps
+        self._drops = drops
+        self._vocab_size = vocab_size
+        self._door = Doorkeeper(config.secret, Kind.SERVE, drops)
         self._streams: dict[str, _Stream] = {}
         self._highest_term = 0
 
@@ -56,14 +75,24 @@ class Fronts:
         """To every front, with the number of its own dispatches that are in it."""
         for front, stream in self._streams.items():
             if front in num_dispatches:
-                seen = replace(snapshot, links=links, num_dispatches_seen=num_dispatches[front])
+                seen = replace(
+                    snapshot,
+                    links=links,
+                    num_dispatches_seen=num_dispatches[front],
+                    num_unauthenticated=self._drops.num_unauthenticated,
+                    num_malformed=self._drops.num_malformed,
+                )
                 stream.outgoing.put_nowait(instance_pb2.InstanceMessage(snapshot=snapshot_to_pb(seen)))
 
     async def serve(
         self, messages: AsyncIterator[instance_pb2.FrontMessage], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[instance_pb2.InstanceMessage]:
         """One front's stream, from its hello until either side ends it."""
-        stream = await self._greet(messages, context)
+        hello = await self._door.hear_hello(messages, context)
+        called = self._door.challenge(hello)
+        yield instance_pb2.InstanceMessage(challenge=called.challenge())
+        await self._door.check_proof(called, messages, context)
+        stream = await self._enter(hello, context)
         listening = asyncio.create_task(self._listen(stream, messages))
         try:
             yield instance_pb2.InstanceMessage(hello=instance_pb2.InstanceHello())
@@ -73,12 +102,9 @@ class Fronts:
             listening.cancel()
             self._leave(stream)
 
-    async def _greet(
-        self, messages: AsyncIterator[instance_pb2.FrontMessage], context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> _Stream:
-        hello = (await first_message(messages, context)).hello
+    async def _enter(self, hello: instance_pb2.FrontHello, context: "grpc.aio.ServicerContext[Any, Any]") -> _Stream:
         if not hello.front:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the front has no name")
         if holder_from_pb(hello.instance) != self._holder:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this is {self._holder}")
         if hello.term < self._highest_term:
@@ -103,9 +129,22 @@ class Fronts:
             async with asyncio.timeout(self._config.front_timeout_s) as silence:
                 async for message in messages:
                     silence.reschedule(clock() + self._config.front_timeout_s)
-                    if (said := front_message_from_pb(message, clock())) is not None:
+                    if (said := self._read(stream, message, clock())) is not None:
                         self._steps.post(partial(self._core.on_front_message, stream.front, said, clock()))
         except TimeoutError:
             pass
+        except DecodeError as error:  # bytes that are no message: gRPC reads no further
+            self._drop(stream, error)
         finally:
             self._leave(stream)
+
+    def _read(self, stream: _Stream, message: instance_pb2.FrontMessage, now_s: float) -> FrontMessage | None:
+        try:
+            return read_front_message(message, now_s, front=stream.front, vocab_size=self._vocab_size)
+        except ValueError as error:
+            self._drop(stream, error)
+            return None
+
+    def _drop(self, stream: _Stream, error: Exception) -> None:
+        self._drops.on_malformed()
+        log.warning("a message of %s is dropped: %s", stream.front, error)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from cluster.drops import Drops
 from cluster.instance.checksums import KvChecksums
 from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.instance.core import InstanceCore
@@ -81,17 +82,21 @@ class Instance:
     def _assemble(self, loaded: LoadedEngine) -> None:
         config = self.config
         self._memory = loaded.memory
-        events = LinkEvents()
+        secret, drops = config.secret, Drops()
+        events = LinkEvents(drops)
         slots = SlotTable(events.on_quiet)
         checksums = KvChecksums(loaded.region, enabled=config.links.checksum)
         self._core = InstanceCore(self.holder, config.role, loaded.engine, slots, checksums, config.handover)
         self._steps = StepLoop(self._core, self._deliver, self._look, self._on_failure)
         events.connect(self._core, self._steps)
-        self._links = OutgoingLinks(self.holder, loaded.region, config.links, events)
-        self._listener = LinkListener(self.holder, loaded.region, slots, config.links, events, host=config.host)
-        self._fronts = Fronts(self.holder, config, self._core, self._steps)
-        self._sources = Sources(self.holder, self._core, self._steps)
-        self._receivers = Receivers(self.holder, self._core, self._steps)
+        self._links = OutgoingLinks(self.holder, loaded.region, config.links, events, secret=secret)
+        self._listener = LinkListener(
+            self.holder, loaded.region, slots, config.links, events, secret=secret, host=config.host
+        )
+        core, steps, vocab_size = self._core, self._steps, loaded.vocab_size
+        self._fronts = Fronts(self.holder, config, core, steps, drops=drops, vocab_size=vocab_size)
+        self._sources = Sources(self.holder, secret, core, steps, drops=drops, vocab_size=vocab_size)
+        self._receivers = Receivers(self.holder, secret, core, steps, drops=drops)
         self._seen: Seen | None = None
 
     def _say(self, progress: str) -> None:

@@ -18,6 +18,7 @@ class LoadedEngine:
     engine: Engine
     memory: SharedRegion
     region: KvRegion
+    vocab_size: int
     max_model_len: int
     saturation_tokens: int
 
@@ -67,6 +68,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         engine=Engine(scheduler, runner),
         memory=memory,
         region=region,
+        vocab_size=model.config.vocab_size,
         max_model_len=max_model_len,
         saturation_tokens=saturation_tokens,
     )

@@ -21,3 +21,9 @@ class ReceiverEvents(Protocol):
 
     def on_bad(self, reservation: int, reason: str) -> None:
         """An offer was refused, or what came was damaged, late or cut off: nothing of it has arrived."""
+
+    def on_unauthenticated(self) -> None:
+        """Somebody who wanted a link was sent away: no proof that it belongs to the cluster."""
+
+    def on_malformed(self) -> None:
+        """A link was ended because what its peer said made no sense."""

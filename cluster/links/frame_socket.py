@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.links.deadline import Deadline
-from cluster.links.errors import LinkError
+from cluster.links.errors import LinkError, MalformedFrame
 from cluster.pb.links_pb2 import LinkFrame
 
 SOCKET_BUFFER_BYTES = 4 << 20  # docs/measurements/links-cpu.md
@@ -47,7 +47,7 @@ class FrameSocket:
         host, _, port = address.rpartition(":")
         try:
             family, kind, protocol, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # no such host, or no name of any
             raise LinkError(f"{address}: {error}") from error
         return cls(socket.socket(family, kind, protocol)), sockaddr
 
@@ -104,11 +104,11 @@ class FrameSocket:
                 size = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
                 self._make_room(size)
         if received > size:
-            raise LinkError("more than one frame at a time")
+            raise MalformedFrame("more than one frame at a time")
         try:
             return LinkFrame.FromString(bytes(memoryview(self._buffer)[_LENGTH.size : size]))
         except Exception as error:  # protobuf's DecodeError is private to its implementation
-            raise LinkError(f"not a link frame: {error}") from error
+            raise MalformedFrame(f"not a link frame: {error}") from error
 
     def expect(self, deadline: Deadline) -> LinkFrame:
         if (frame := self.receive(deadline)) is None:
@@ -157,7 +157,7 @@ class FrameSocket:
 
     def _make_room(self, size: int) -> None:
         if size > MAX_FRAME_BYTES:
-            raise LinkError(f"a frame of {size} bytes: not a link")
+            raise MalformedFrame(f"a frame of {size} bytes: not a link")
         if size > len(self._buffer):
             self._buffer.extend(bytes(size - len(self._buffer)))
 

@@ -5,10 +5,11 @@ import socket
 import threading
 from collections.abc import Callable
 
+from cluster.handshake import Called, Unauthenticated
 from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBlockReceiver
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
-from cluster.links.errors import LinkError
+from cluster.links.errors import LinkError, MalformedFrame
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
@@ -17,6 +18,7 @@ from cluster.links.slot_table import Refusal, SlotTable
 from cluster.links.source_connection import LinkEnd
 from cluster.messages import Epoch
 from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer
+from cluster.secret import ClusterSecret, Kind
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class IncomingLink:
         slots: SlotTable,
         config: LinkConfig,
         events: ReceiverEvents,
+        secret: ClusterSecret,
         on_end: Callable[["IncomingLink"], None],
     ) -> None:
         self._socket = FrameSocket(sock)
@@ -40,6 +43,7 @@ class IncomingLink:
         self._slots = slots
         self._config = config
         self._events = events
+        self._secret = secret
         self._on_end = on_end
         self._source = "?"
         self._thread = threading.Thread(target=self._run, name="link from a peer", daemon=True)
@@ -55,11 +59,14 @@ class IncomingLink:
         self._thread.join()
 
     def _run(self) -> None:
+        receiver: BlockReceiver | None = None
         try:
             receiver = self._greet()
             while (frame := self._socket.receive(None)) is not None:
                 self._take(frame.offer, receiver)
         except (LinkError, OSError) as error:
+            if isinstance(error, MalformedFrame) and receiver is not None:
+                self._events.on_malformed()
             # Not the error itself: who keeps the record would keep the mapped memory that its traceback refers to.
             log.warning("the link from %s is over: %s", self._source, str(error))
         finally:
@@ -68,7 +75,7 @@ class IncomingLink:
 
     def _greet(self) -> BlockReceiver:
         deadline = Deadline.after(self._config.setup_timeout_s, "greeting")
-        hello = self._socket.expect(deadline).hello
+        hello = self._let_in(deadline)
         self._source = hello.source.instance or "?"
         try:
             transport, note, receiver = self._choose(hello)
@@ -77,6 +84,22 @@ class IncomingLink:
             raise
         self._socket.send(LinkFrame(welcome=LinkWelcome(transport=transport, note=note)), deadline)
         return receiver
+
+    def _let_in(self, deadline: Deadline) -> LinkHello:
+        """Returns only when the source has proved that it belongs to the cluster: nothing is done for a stranger."""
+        try:
+            hello = self._socket.expect(deadline).hello
+            called = Called(self._secret, Kind.LINK, hello)
+            self._socket.send(LinkFrame(challenge=called.challenge()), deadline)
+            called.check(self._socket.expect(deadline).proof)
+        except LinkError:
+            self._events.on_unauthenticated()
+            raise
+        except Unauthenticated as error:
+            self._events.on_unauthenticated()
+            self._socket.send(LinkFrame(welcome=LinkWelcome(error=str(error))), deadline)
+            raise LinkError(str(error)) from error
+        return hello
 
     def _choose(self, hello: LinkHello) -> tuple[str, str, BlockReceiver]:
         """(transport, why it is not the better one, its receiver). Raises LinkError when there is to be no link."""
@@ -130,7 +153,7 @@ class IncomingLink:
         """Where the blocks are to go, or why they are refused."""
         count = len(offer.block_ids)
         if not offer.slot or not count:
-            raise LinkError("an offer of nothing")
+            raise MalformedFrame("an offer of nothing")
         if len(offer.checksums) not in ((count,) if self._config.checksum else (0, count)):
             return f"{len(offer.checksums)} checksums for {count} blocks"
         if refusal := receiver.refusal(offer):

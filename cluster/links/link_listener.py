@@ -12,6 +12,7 @@ from cluster.links.kv_region import KvRegion
 from cluster.links.slot_table import SlotTable
 from cluster.links.source_connection import LinkEnd
 from cluster.messages import Holder
+from cluster.secret import ClusterSecret
 
 BACKLOG = 128
 ACCEPT_RETRY_S = 1.0
@@ -30,6 +31,7 @@ class LinkListener:
         config: LinkConfig,
         events: ReceiverEvents,
         *,
+        secret: ClusterSecret,
         host: str,
         port: int = 0,
         rank: int = 0,
@@ -39,6 +41,7 @@ class LinkListener:
         self._slots = slots
         self._config = config
         self._events = events
+        self._secret = secret
         self._lock = threading.Lock()
         self._links: set[IncomingLink] = set()
         self._closed = threading.Event()
@@ -77,7 +80,9 @@ class LinkListener:
                     log.error("accepting a link: %s", error)
                     self._closed.wait(ACCEPT_RETRY_S)  # out of descriptors, say: that does not pass at once
                 continue
-            link = IncomingLink(sock, self._end, self._region, self._slots, self._config, self._events, self._forget)
+            link = IncomingLink(
+                sock, self._end, self._region, self._slots, self._config, self._events, self._secret, self._forget
+            )
             with self._lock:
                 self._links.add(link)
             link.start()

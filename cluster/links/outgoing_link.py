@@ -14,6 +14,7 @@ from cluster.links.kv_region import KvRegion
 from cluster.links.link_stats import LinkStats
 from cluster.links.source_connection import LinkKey, SourceConnection
 from cluster.messages import BlockTransfer
+from cluster.secret import ClusterSecret
 
 MAX_QUEUED_TRANSFERS = 1024
 
@@ -26,13 +27,20 @@ class OutgoingLink:
     """
 
     def __init__(
-        self, key: LinkKey, region: KvRegion, config: LinkConfig, stats: LinkStats, events: SourceEvents
+        self,
+        key: LinkKey,
+        region: KvRegion,
+        config: LinkConfig,
+        stats: LinkStats,
+        events: SourceEvents,
+        secret: ClusterSecret,
     ) -> None:
         self.key = key
         self._region = region
         self._config = config
         self._stats = stats
         self._events = events
+        self._secret = secret
         self._lock = threading.Lock()
         self._queue: deque[BlockTransfer] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -86,7 +94,7 @@ class OutgoingLink:
             self._socket = sock
             if self._closing:
                 raise LinkError(self._closing)
-        connection = SourceConnection(sock, self._region, self._config)
+        connection = SourceConnection(sock, self._region, self._config, self._secret)
         welcome = connection.open(self.key, sockaddr)
         self._stats.connected(welcome.transport, welcome.note)
         self._poll.register(sock.fileno(), select.POLLIN)

@@ -10,18 +10,27 @@ from cluster.links.link_stats import LinkStats, LinkStatus
 from cluster.links.outgoing_link import OutgoingLink
 from cluster.links.source_connection import LinkEnd, LinkKey
 from cluster.messages import BlockTransfer, Holder
+from cluster.secret import ClusterSecret
 
 
 class OutgoingLinks:
     """At most one link to each rank of each instance. A link that ended is made anew by the next transfer."""
 
     def __init__(
-        self, holder: Holder, region: KvRegion, config: LinkConfig, events: SourceEvents, *, rank: int = 0
+        self,
+        holder: Holder,
+        region: KvRegion,
+        config: LinkConfig,
+        events: SourceEvents,
+        *,
+        secret: ClusterSecret,
+        rank: int = 0,
     ) -> None:
         self._end = LinkEnd(holder=holder, rank=rank)
         self._region = region
         self._config = config
         self._events = events
+        self._secret = secret
         self._lock = threading.Lock()
         self._links: dict[tuple[str, int], OutgoingLink] = {}
         self._stats: dict[tuple[str, int], LinkStats] = {}
@@ -62,7 +71,9 @@ class OutgoingLinks:
             link.close(f"a later life of {name[0]} took its place")
         try:
             while link is None or not link.put(transfer):
-                link = self._links[name] = OutgoingLink(key, self._region, self._config, stats, self._events)
+                link = self._links[name] = OutgoingLink(
+                    key, self._region, self._config, stats, self._events, self._secret
+                )
         except TransferRefused as refusal:
             return str(refusal)
         return ""

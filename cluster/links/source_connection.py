@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import failpoints
+from cluster.handshake import Caller, Unauthenticated
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
 from cluster.links.errors import LinkError, TransferRefused
@@ -14,6 +15,7 @@ from cluster.links.kv_region import KvRegion
 from cluster.messages import BlockTransfer, Holder
 from cluster.pb import instance_pb2
 from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer
+from cluster.secret import ClusterSecret, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +38,11 @@ class LinkKey:
 class SourceConnection:
     """Used by one thread. `LinkError` means that the link is over, `TransferRefused` only the transfer."""
 
-    def __init__(self, sock: FrameSocket, region: KvRegion, config: LinkConfig) -> None:
+    def __init__(self, sock: FrameSocket, region: KvRegion, config: LinkConfig, secret: ClusterSecret) -> None:
         self._socket = sock
         self._region = region
         self._config = config
+        self._secret = secret
         self._slot = 0
         self._send_blocks: Callable[[BlockTransfer, Deadline], None] = self._send_records
 
@@ -58,13 +61,23 @@ class SourceConnection:
             record_bytes=self._region.record_bytes,
             transport=self._config.transport,
         )
-        self._socket.send(LinkFrame(hello=hello), deadline)
+        self._prove(key, hello, deadline)
         welcome = self._socket.expect(deadline).welcome
         if welcome.error or welcome.transport not in ("shm", "tcp"):
             raise LinkError(f"{key.receiver.holder.instance} refuses the link: {welcome.error or 'no transport'}")
         if welcome.transport == "shm":
             self._send_blocks = self._let_copy
         return welcome
+
+    def _prove(self, key: LinkKey, hello: LinkHello, deadline: Deadline) -> None:
+        """Says hello, and that both belong to the same cluster."""
+        caller = Caller(self._secret, Kind.LINK, hello)
+        self._socket.send(LinkFrame(hello=hello), deadline)
+        try:
+            proof = caller.answer(self._socket.expect(deadline).challenge)
+        except Unauthenticated as error:
+            raise LinkError(f"{key.receiver.holder.instance} is not to be trusted: {error}") from error
+        self._socket.send(LinkFrame(proof=proof), deadline)
 
     def transfer(self, transfer: BlockTransfer) -> None:
         """Returns when the blocks have arrived and been checked."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from cluster.engine.engine import Engine
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import Sequence
+from cluster.handshake import draw_secret
 from cluster.instance.config import EngineConfig, InstanceConfig
 from cluster.instance.loading import LoadedEngine, load_engine
 from cluster.role import InstanceRole
@@ -37,6 +38,7 @@ def load(job: Job) -> LoadedEngine:
         name="bare",
         role=InstanceRole.MIXED,
         model_path=job.model_path,
+        secret=draw_secret(),
         engine=EngineConfig(**job.engine),  # type: ignore[arg-type]
     )
     return load_engine(config, ROLE_POLICIES[InstanceRole.MIXED], lambda _: None)

@@ -16,6 +16,7 @@ from statistics import mean, median
 
 from rich.console import Console
 
+from cluster.handshake import draw_secret
 from cluster.spec.deployment import Deployment
 from cluster.spec.load import load_deployment
 from cluster.spec.pool import Pool
@@ -88,7 +89,7 @@ def _vocab_size(deployment: Deployment) -> int:
 
 
 def _job(deployment: Deployment, prompts: list[list[int]], concurrency: int) -> Job:
-    decode = instance_targets(deployment)[-1].config
+    decode = instance_targets(deployment, draw_secret())[-1].config
     engine = {name: getattr(decode.engine, name) for name in decode.engine.__slots__}
     return Job(
         model_path=decode.model_path,

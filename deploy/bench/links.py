@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cluster.handshake import draw_secret
 from cluster.links.config import LinkConfig, Transport
 from cluster.links.frame_socket import size_buffers
 from cluster.links.kv_region import KvRegion
@@ -56,9 +57,12 @@ class Contest:
         self._copy = memoryview(bytearray(num_bytes))
         self._region = KvRegion(memory.buffer, record_bytes, memory.path)
         self._outcomes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._secret = draw_secret()
         context = multiprocessing.get_context("spawn")
         self._control, theirs = context.Pipe()
-        peer = context.Process(target=serve, args=(theirs, memory.path, num_bytes, record_bytes), daemon=True)
+        peer = context.Process(
+            target=serve, args=(theirs, self._secret, memory.path, num_bytes, record_bytes), daemon=True
+        )
         peer.start()
         stack.callback(peer.join)
         stack.callback(self._control.send, ("end", None))
@@ -92,7 +96,7 @@ class Contest:
 
     def _make_links(self, transport: Transport, checksum: bool, stack: ExitStack) -> OutgoingLinks:
         config = LinkConfig(transport=transport, checksum=checksum)
-        links = OutgoingLinks(Holder("source", 1), self._region, config, self)
+        links = OutgoingLinks(Holder("source", 1), self._region, config, self, secret=self._secret)
         stack.callback(links.close)
         return links
 

@@ -11,6 +11,7 @@ from cluster.links.link_listener import LinkListener
 from cluster.links.shared_region import SharedRegion, map_peer_region
 from cluster.links.slot_table import SlotTable
 from cluster.messages import Epoch, Holder
+from cluster.secret import ClusterSecret
 
 RECEIVER = Holder("receiver", 1)
 EPOCH = Epoch(1, 1)
@@ -25,15 +26,21 @@ class _Quiet:
     def on_bad(self, reservation: int, reason: str) -> None:
         raise RuntimeError(reason)
 
+    def on_unauthenticated(self) -> None:
+        raise RuntimeError("a stranger")
 
-def serve(control: Connection, source_path: str, num_bytes: int, record_bytes: int) -> None:
+    def on_malformed(self) -> None:
+        raise RuntimeError("nonsense")
+
+
+def serve(control: Connection, secret: ClusterSecret, source_path: str, num_bytes: int, record_bytes: int) -> None:
     """Obeys (command, ...) until ("end",). Answers before the clock starts, and, where there is no link, when done."""
     memory = SharedRegion.create(num_bytes)
     memory.buffer[:] = bytes(num_bytes)
     slots = SlotTable(lambda reservation: None)
     region = KvRegion(memory.buffer, record_bytes, memory.path)
     config = LinkConfig(checksum=False)  # accepts offers with checksums, and checks those, and offers without
-    listener = LinkListener(RECEIVER, region, slots, config, _Quiet(), host="127.0.0.1")
+    listener = LinkListener(RECEIVER, region, slots, config, _Quiet(), secret=secret, host="127.0.0.1")
     source = memoryview(map_peer_region(source_path, num_bytes))
     with socket.create_server(("127.0.0.1", 0)) as server:
         size_buffers(server)

@@ -1,13 +1,15 @@
 """One instance in a process of its own, without Ray.
 
 `python -m tests.integration.instance_process NAME ROLE MODEL OPTIONS`, where OPTIONS is JSON: `engine`, `links` and
-`handover` hold fields of their configurations. Prints its InstanceInfo as a line of JSON when it serves, and stops when
-its standard input ends.
+`handover` hold fields of their configurations, `host` is where it listens. The cluster's secret is in
+BATON_TEST_SECRET, in hexadecimal: a command line is for all to see. Prints its InstanceInfo as a line of JSON when it
+serves, and stops when its standard input ends.
 """
 
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from typing import Any
 
@@ -15,6 +17,7 @@ from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig
 from cluster.instance.instance import Instance
 from cluster.links.config import LinkConfig
 from cluster.role import InstanceRole
+from cluster.secret import ClusterSecret
 from deploy.roles import ROLE_POLICIES
 
 
@@ -23,6 +26,8 @@ def make_config(name: str, role: str, model_path: str, options: dict[str, Any]) 
         name=name,
         role=InstanceRole(role),
         model_path=model_path,
+        secret=ClusterSecret(bytes.fromhex(os.environ["BATON_TEST_SECRET"])),
+        host=options.get("host", "127.0.0.1"),
         engine=EngineConfig(**{"kv_cache_memory_bytes": 32 << 20, "num_threads": 1, **options.get("engine", {})}),
         links=LinkConfig(**options.get("links", {})),
         handover=HandoverConfig(**options.get("handover", {})),

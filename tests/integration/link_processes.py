@@ -19,10 +19,12 @@ from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Epoch, Holder
+from cluster.secret import SECRET_BYTES, ClusterSecret
 
 NUM_BLOCKS = 256
 RECORD_BYTES = 64 << 10
 EPOCH = Epoch(1, 1)
+SECRET = ClusterSecret(bytes(SECRET_BYTES))
 PATIENCE_S = 30.0
 
 
@@ -90,8 +92,8 @@ class Peer:
         for block_id in range(NUM_BLOCKS):
             self._region.records[block_id] = content(holder.instance, block_id)
         self._slots = SlotTable(lambda reservation: self._tell("quiet", reservation))
-        self.listener = LinkListener(holder, self._region, self._slots, config, self, host="127.0.0.1")
-        self._links = OutgoingLinks(holder, self._region, config, self)
+        self.listener = LinkListener(holder, self._region, self._slots, config, self, secret=SECRET, host="127.0.0.1")
+        self._links = OutgoingLinks(holder, self._region, config, self, secret=SECRET)
 
     def on_sent(self, transfer: BlockTransfer) -> None:
         self._tell("sent", transfer.reservation)
@@ -104,6 +106,12 @@ class Peer:
 
     def on_bad(self, reservation: int, reason: str) -> None:
         self._tell("bad", reservation, reason)
+
+    def on_unauthenticated(self) -> None:
+        self._tell("unauthenticated")
+
+    def on_malformed(self) -> None:
+        self._tell("malformed")
 
     def send(self, address: str, receiver: Holder, block_ids: tuple[int, ...], reservation: int) -> None:
         transfer = BlockTransfer(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo
 from cluster.pb import baton_pb2
 from cluster.role import InstanceRole
@@ -39,7 +40,9 @@ class LocalCluster:
         self._roles = {f"{role}-{index}": role for role, count in counts.items() for index in range(count)}
         self._model_path = model_path
         self._router_options = router or {}
-        self._environment = {**os.environ, "BATON_FAILPOINTS": failpoints}
+        self.secret = draw_secret()
+        private = {"BATON_FAILPOINTS": failpoints, "BATON_TEST_SECRET": self.secret.value.hex()}
+        self._environment = {**os.environ, **private}
         self._options = json.dumps(options)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.infos: dict[str, InstanceInfo] = {}
@@ -83,6 +86,7 @@ class LocalCluster:
             deployment="test",
             model_name="baton-tiny",
             model_path=str(self._model_path),
+            secret=self.secret,
             term=1,
             grpc_port=0,
             http_port=0,

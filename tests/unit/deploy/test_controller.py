@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
@@ -234,7 +235,7 @@ def test_targets_carry_the_options_of_their_pool():
         }
     ]
     deployment = make_deployment(pools=pools, model={"path": "/m", "dtype": "bfloat16"}, links={"transport": "tcp"})
-    first, second = instance_targets(deployment)
+    first, second = instance_targets(deployment, draw_secret())
     assert (first.name, second.name) == ("all-0", "all-1")
     assert (first.num_cpus, first.memory_bytes) == (2.0, 1 << 30)
     assert first.config.role is InstanceRole.MIXED
@@ -248,6 +249,6 @@ def test_the_router_is_told_the_options_of_the_yaml():
     deployment = make_deployment(
         router={"max_queued_requests": 3}, fronts={"grpc": {"port": 1}, "http": {"host": "0.0.0.0", "port": 2}}
     )
-    config: RouterConfig = router_config(deployment, term=9)
+    config: RouterConfig = router_config(deployment, draw_secret(), term=9)
     assert (config.deployment, config.term, config.max_queued_requests) == ("test", 9, 3)
     assert (config.grpc_port, config.http_host, config.http_port) == (1, "0.0.0.0", 2)

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from cluster.links.config import LinkConfig
+from cluster.secret import ClusterSecret
 
-from .factories import EPOCH, RECORD_BYTES, TARGET_BLOCKS, Node
+from .factories import EPOCH, RECORD_BYTES, SECRET, TARGET_BLOCKS, Node
 
 
 @pytest.fixture
@@ -13,9 +14,15 @@ def make_node() -> Iterator[Callable[..., Node]]:
     nodes: list[Node] = []
 
     def make(
-        name: str, *, incarnation: int = 1, num_blocks: int = 16, record_bytes: int = RECORD_BYTES, **options: Any
+        name: str,
+        *,
+        incarnation: int = 1,
+        num_blocks: int = 16,
+        record_bytes: int = RECORD_BYTES,
+        secret: ClusterSecret = SECRET,
+        **options: Any,
     ) -> Node:
-        nodes.append(Node(name, incarnation, num_blocks, record_bytes, LinkConfig(**options)))
+        nodes.append(Node(name, incarnation, num_blocks, record_bytes, LinkConfig(**options), secret))
         return nodes[-1]
 
     yield make

@@ -12,9 +12,11 @@ from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Epoch, Holder
+from cluster.secret import SECRET_BYTES, ClusterSecret
 
 RECORD_BYTES = 4096
 EPOCH = Epoch(1, 1)
+SECRET = ClusterSecret(bytes(SECRET_BYTES))
 PATIENCE_S = 20.0
 SOURCE_BLOCKS = (3, 4, 5, 0, 9)
 TARGET_BLOCKS = (7, 1, 2, 3, 15)
@@ -43,15 +45,25 @@ class Events:
 class Node:
     """One rank of an instance: memory with random content, a listener, links to others."""
 
-    def __init__(self, name: str, incarnation: int, num_blocks: int, record_bytes: int, config: LinkConfig) -> None:
+    def __init__(
+        self,
+        name: str,
+        incarnation: int,
+        num_blocks: int,
+        record_bytes: int,
+        config: LinkConfig,
+        secret: ClusterSecret = SECRET,
+    ) -> None:
         self.holder = Holder(name, incarnation)
         self.events = Events()
         self.memory = SharedRegion.create(num_blocks * record_bytes)
         self.memory.buffer[:] = os.urandom(num_blocks * record_bytes)
         self.region = KvRegion(self.memory.buffer, record_bytes, self.memory.path)
         self.slots = SlotTable(self.events.on_quiet)
-        self.listener = LinkListener(self.holder, self.region, self.slots, config, self.events, host="127.0.0.1")
-        self.links = OutgoingLinks(self.holder, self.region, config, self.events)
+        self.listener = LinkListener(
+            self.holder, self.region, self.slots, config, self.events, secret=secret, host="127.0.0.1"
+        )
+        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=secret)
 
     def transfer(self, block_ids: tuple[int, ...], reservation: int = 1, first_block: int = 0, epoch: Epoch = EPOCH):
         return BlockTransfer(

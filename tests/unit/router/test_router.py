@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.engine.sampling_params import SamplingParams
+from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo
 from cluster.role import InstanceRole
 from router.config import RouterConfig
@@ -15,7 +16,9 @@ pytestmark = pytest.mark.unit
 
 def make_router() -> Router:
     """With an instance of each role."""
-    router = Router(RouterConfig(name="r0", deployment="test", model_name="tiny", model_path="", term=1))
+    router = Router(
+        RouterConfig(name="r0", deployment="test", model_name="tiny", model_path="", secret=draw_secret(), term=1)
+    )
     for role in (InstanceRole.PREFILL, InstanceRole.DECODE):
         router.on_joined(
             InstanceInfo(

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.handshake import draw_secret
 from cluster.spec.deployment import Deployment, Router
 from cluster.spec.load import load_deployment
 from cluster.spec.quantity import format_bytes, parse_bytes
@@ -23,7 +24,7 @@ def test_a_small_deployment_is_filled_with_defaults(load, tmp_path):
 
 
 def test_the_routers_own_defaults_are_those_of_the_schema():
-    config = RouterConfig(name="r", deployment="d", model_name="m", model_path="p", term=1)
+    config = RouterConfig(name="r", deployment="d", model_name="m", model_path="p", secret=draw_secret(), term=1)
     for name, field in Router.model_fields.items():
         if name == "rescheduling":
             assert asdict(config.rescheduling) == field.default.model_dump()
