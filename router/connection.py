@@ -8,7 +8,7 @@ import grpc
 
 from cluster.handshake import Caller, Unauthenticated
 from cluster.instance.config import InstanceInfo
-from cluster.messages import FrontMessage, Holder, InstanceMessage
+from cluster.messages import FrontMessage, Held, Holder, Holdings, InstanceMessage
 from cluster.pb import instance_pb2, instance_pb2_grpc
 from cluster.secret import ClusterSecret, Kind
 from cluster.snapshot import InstanceSnapshot
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 class ConnectionEvents(Protocol):
     def on_joined(self, info: InstanceInfo) -> None: ...
 
+    def on_holdings(self, holder: Holder, held: tuple[Held, ...]) -> None: ...
+
     def on_message(self, holder: Holder, message: InstanceMessage) -> None: ...
 
     def on_snapshot(self, snapshot: InstanceSnapshot) -> None: ...
@@ -34,7 +36,10 @@ class ConnectionEvents(Protocol):
 
 
 class InstanceConnection:
-    """Says `on_joined` when the instance has answered, and `on_lost` when it breaks off or is silent for too long."""
+    """Says `on_joined` when the instance has answered, and `on_lost` when it breaks off or is silent for too long.
+
+    The first word of one that has joined is `on_holdings`.
+    """
 
     def __init__(
         self,
@@ -130,4 +135,7 @@ class InstanceConnection:
         elif kind == "snapshot":
             self._events.on_snapshot(snapshot_from_pb(message.snapshot))
         elif (said := instance_message_from_pb(message, asyncio.get_running_loop().time())) is not None:
-            self._events.on_message(self.holder, said)
+            if isinstance(said, Holdings):
+                self._events.on_holdings(self.holder, said.held)
+            else:
+                self._events.on_message(self.holder, said)

@@ -37,6 +37,17 @@ class DuplicateRequest(BatonError):
         super().__init__(f"a request with the id {request_id!r} is already running")
 
 
+class UnknownRequest(BatonError):
+    """Nobody has it, or has it any more: the client may send it again, under the same id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"no request with the id {request_id!r} is running or has just ended")
+
+
+class CannotResume(BatonError):
+    """What the client has is not the beginning of this request's output; the text says why."""
+
+
 class InstanceLost(BatonError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the instance that held the request was lost: {reason}")
@@ -79,6 +90,8 @@ ERROR_STATUS: dict[type[BatonError], ErrorStatus] = {
     ModelNotFound: ErrorStatus(grpc="NOT_FOUND", http=404, kind="invalid_request_error"),
     QueueFull: ErrorStatus(grpc="RESOURCE_EXHAUSTED", http=429, kind="rate_limit_error"),
     DuplicateRequest: ErrorStatus(grpc="ALREADY_EXISTS", http=409, kind="invalid_request_error"),
+    UnknownRequest: ErrorStatus(grpc="NOT_FOUND", http=404, kind="invalid_request_error"),
+    CannotResume: ErrorStatus(grpc="ABORTED", http=409, kind="invalid_request_error"),
     InstanceLost: ErrorStatus(grpc="UNAVAILABLE", http=503, kind="service_unavailable_error"),
     NoInstance: ErrorStatus(grpc="UNAVAILABLE", http=503, kind="service_unavailable_error"),
     DeadlineExceeded: ErrorStatus(grpc="DEADLINE_EXCEEDED", http=504, kind="timeout_error"),

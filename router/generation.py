@@ -32,6 +32,7 @@ class AdmittedRequest:
     sampling_params: SamplingParams
     deadline_s: float | None
     priority: int
+    resumable: bool = False  # it outlives a lost client for a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,19 @@ class TokenStream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
 
+    def finish(self) -> None:
+        """The client has all it wants: the instances let go of the request, unless it is over."""
+
     async def aclose(self) -> None:
-        """Ends the request, unless it is over: the instances let go of it."""
+        """The client is gone. This ends the request, a resumable one after a while, unless others read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedRequest:
+    """`stream` begins with the first token."""
+
+    request: AdmittedRequest
+    stream: TokenStream
 
 
 class Backend(Protocol):
@@ -59,6 +71,9 @@ class Backend(Protocol):
 
     def submit(self, request: AdmittedRequest) -> TokenStream:
         """Raises QueueFull, DuplicateRequest or NoInstance at once."""
+
+    async def attach(self, request_id: str) -> AttachedRequest:
+        """One more reader of a request that runs or has just ended. Raises UnknownRequest and NoInstance."""
 
     def abort(self, request_id: str) -> bool:
         """False: no such request runs."""
@@ -111,7 +126,7 @@ class TextGenerator:
                     delta = output.take(token_delta)
                     observed.tokens(len(delta.token_ids))
                     if delta.finish_reason is not None:
-                        await stream.aclose()  # a stop string ends it before the instances know
+                        stream.finish()  # a stop string ends it before the instances know
                         observed.finished(delta.finish_reason)
                     yield delta
                     if delta.finish_reason is not None:
@@ -151,6 +166,7 @@ class TextGenerator:
             ),
             deadline_s=None if timeout_s is None else arrival_s + timeout_s,
             priority=request.priority,
+            resumable=request.resumable,
         )
 
 

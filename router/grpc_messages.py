@@ -59,6 +59,7 @@ def to_request(message: baton_pb2.GenerateRequest, time_remaining_s: float | Non
         request_id=message.request_id,
         sampling=_sampling(message.sampling_params),
         priority=message.priority,
+        resumable=message.resumable,
         timeout_s=min((timeout_s for timeout_s in timeouts_s if timeout_s is not None), default=None),
     )
 

@@ -8,12 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from typing import Protocol
 
 from cluster.instance.config import InstanceInfo
 from cluster.messages import (
     Activated,
     DispatchRefused,
     GrantRefused,
+    Held,
     Holder,
     InstanceMessage,
     PassedOn,
@@ -22,6 +24,7 @@ from cluster.messages import (
 )
 from cluster.pb import baton_pb2
 from cluster.snapshot import InstanceSnapshot
+from router.adoption import Adoption
 from router.config import RouterConfig
 from router.connection import InstanceConnection
 from router.errors import (
@@ -33,13 +36,15 @@ from router.errors import (
     NoInstance,
     QueueFull,
     RequestAborted,
+    UnknownRequest,
 )
-from router.generation import AdmittedRequest, TokenDelta
-from router.ledger import Deliver, Fail, Failure, Instruction, Ledger, Place, Tell
+from router.generation import AdmittedRequest, AttachedRequest, TokenDelta
+from router.ledger import Adopt, Deliver, Fail, Failure, Instruction, Ledger, Note, Place, Requeue, Step, Tell
 from router.policies import DISPATCH_POLICIES, RequestView
 from router.scheduler import Member, Scheduler
 from router.status import cluster_status
-from router.streams import RequestStream
+from router.stream_store import StreamStore, Timer
+from router.streams import RequestStream, StreamReader
 
 # Told to a client that finds the queue full: about the time in which a queue of short requests moves on.
 _RETRY_AFTER_S = 1.0
@@ -47,18 +52,30 @@ _RETRY_AFTER_S = 1.0
 log = logging.getLogger(__name__)
 
 
+class RequestObserver(Protocol):
+    """Told of each step of each request: for traces and metrics."""
+
+    def on_note(self, note: Note) -> None: ...
+
+
 class Router:
-    """Implements `router.generation.Backend` and `router.connection.ConnectionEvents`."""
+    """Implements `Backend` of router.generation, `ConnectionEvents` and `StreamEvents`."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config
         self.front = f"{config.name}/{config.term}"
         self._ledger = Ledger(config.term)
         self._scheduler = Scheduler(DISPATCH_POLICIES[config.policy](), config.max_queued_requests)
-        self._streams: dict[str, RequestStream] = {}
-        self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self._streams = StreamStore(config.retention_s)
         self._connections: dict[Holder, InstanceConnection] = {}
+        self._joining: dict[Holder, Member] = {}
+        self._adoption = Adoption()
+        self._has_adopted = asyncio.Event()
+        self._observers: list[RequestObserver] = []
         self.readiness_changed = asyncio.Event()
+
+    def observe(self, observer: RequestObserver) -> None:
+        self._observers.append(observer)
 
     # Instances
 
@@ -68,6 +85,7 @@ class Router:
         gone = [connection for holder, connection in self._connections.items() if holder not in wanted]
         for connection in gone:
             del self._connections[connection.holder]
+            self._adoption.exclude(connection.holder)
             self.on_lost(connection.holder, "it was taken out")  # before anything waits: nobody is sent there now
             await connection.close()
         for holder, info in wanted.items():
@@ -80,11 +98,12 @@ class Router:
                     secret=self.config.secret,
                     suspect_after_s=self.config.suspect_after_s,
                 )
+        self._begin_adoption()
 
     @property
     def is_ready(self) -> bool:
         """Whether requests can be served: every role has an instance that answers."""
-        return self._scheduler.missing_role() is None
+        return self._has_adopted.is_set() and self._scheduler.missing_role() is None
 
     async def close(self) -> None:
         for entry in list(self._ledger):
@@ -92,6 +111,49 @@ class Router:
         for connection in self._connections.values():
             await connection.close()
         self._connections.clear()
+        self._streams.close()
+
+    # What an earlier life left
+
+    def _begin_adoption(self) -> None:
+        if not self._adoption.has_begun:
+            self._adoption.expect(self._connections)
+            asyncio.get_running_loop().call_later(self.config.suspect_after_s, self._stop_waiting)
+        self._adopt_if_all_are_here()
+
+    def _stop_waiting(self) -> None:
+        self._adoption.exclude_silent()
+        self._adopt_if_all_are_here()
+
+    def _adopt_if_all_are_here(self) -> None:
+        """Once; dispatching and attaching begin then."""
+        if self._has_adopted.is_set() or not self._adoption.is_over:
+            return
+        self._has_adopted.set()
+        self._carry_out(self._ledger.adopt(self._adoption.reports, self.front))
+        for holder in self._adoption.reports:
+            if self._scheduler.member(holder) is None:
+                self._carry_out(self._ledger.on_instance_lost(holder, "lost before its requests were taken over"))
+        for holder, message in self._adoption.early:
+            self.on_message(holder, message)
+        self._adoption = Adoption()
+        self.readiness_changed.set()
+        self._dispatch()
+
+    def _adopt(self, adopt: Adopt) -> None:
+        """Its client is not here yet, and has `grace_s` to come back."""
+        state = adopt.state
+        request = AdmittedRequest(
+            request_id=state.request_id,
+            prompt_token_ids=state.prompt_token_ids,
+            sampling_params=state.sampling_params,
+            deadline_s=state.deadline_s,
+            priority=state.priority,
+            resumable=True,
+        )
+        self._open(request)
+        self._scheduler.hold(state.request_id, adopt.holder, len(state.prompt_token_ids))
+        self._streams.start(state.request_id, Timer.GRACE, self.config.grace_s, self._give_up)
 
     # ConnectionEvents
 
@@ -105,9 +167,19 @@ class Router:
             max_num_seqs=info.max_num_seqs,
             saturation_tokens=info.saturation_tokens,
         )
-        self._scheduler.join(member)
-        self.readiness_changed.set()
-        self._dispatch()
+        self._joining[member.place.holder] = member
+
+    def on_holdings(self, holder: Holder, held: tuple[Held, ...]) -> None:
+        """It may be dispatched to from now on."""
+        if member := self._joining.pop(holder, None):
+            self._scheduler.join(member)
+            self.readiness_changed.set()
+        if self._has_adopted.is_set():
+            self._carry_out(self._ledger.on_holdings(holder, held))
+            self._dispatch()
+        else:
+            self._adoption.report(holder, held)
+            self._adopt_if_all_are_here()
 
     def on_snapshot(self, snapshot: InstanceSnapshot) -> None:
         if member := self._scheduler.member(snapshot.instance):
@@ -116,8 +188,10 @@ class Router:
 
     def on_lost(self, holder: Holder, reason: str) -> None:
         self._scheduler.leave(holder)
+        self._joining.pop(holder, None)
         self.readiness_changed.set()
         self._carry_out(self._ledger.on_instance_lost(holder, reason))
+        self._dispatch()
         if self._scheduler.missing_role():
             asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
 
@@ -129,55 +203,59 @@ class Router:
                 self._carry_out(self._ledger.fail(request_id, Failure.NO_INSTANCE, reason))
 
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:
+        if not self._has_adopted.is_set():
+            self._adoption.early.append((holder, message))
+            return
         match message:
             case StepUpdate():
                 self._on_step(holder, message)
             case Activated():
                 self._carry_out(self._ledger.on_activated(holder, message))
-                self._settle(message.request_id)
             case GrantRefused():
-                log.info("%s stays where it is: %s", message.request_id, message.reason)
                 self._carry_out(self._ledger.on_grant_refused(message))
-                self._settle(message.request_id)
             case PassedOn():
                 self._carry_out(self._ledger.on_passed_on(holder, message))
             case DispatchRefused():
                 self._carry_out(self._ledger.on_dispatch_refused(holder, message))
+        self._dispatch()
 
     def _on_step(self, holder: Holder, message: StepUpdate) -> None:
         for update in message.updates:
             self._carry_out(self._ledger.on_tokens(holder, update))
         if member := self._scheduler.member(holder):
             member.observe_load(message.num_waiting_tokens, message.num_dispatches_seen)
-        self._dispatch()
-
-    def _settle(self, request_id: str) -> None:
-        """A grant was committed or closed: the owner on record is the only holder."""
-        if owner := self._ledger.sole_holder(request_id):
-            self._scheduler.settle(request_id, owner)
-            self._dispatch()
 
     # Backend
 
-    def submit(self, request: AdmittedRequest) -> RequestStream:
-        if missing := self._scheduler.missing_role():
+    def submit(self, request: AdmittedRequest) -> StreamReader:
+        if not self._has_adopted.is_set():  # it waits until it is known who is there
+            asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
+        elif missing := self._scheduler.missing_role():
             raise NoInstance(f"no {missing} instance is there now")
         if self._scheduler.is_full:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:
             raise DuplicateRequest(request.request_id)
-        stream = RequestStream(lambda: self._on_closed(request.request_id, stream))
-        self._streams[request.request_id] = stream
+        reader = self._open(request).read()
         self._ledger.admit(self._state_of(request))
-        self._watch_deadline(request)
-        view = RequestView(
-            request_id=request.request_id,
-            num_prompt_tokens=len(request.prompt_token_ids),
-            priority=request.priority,
-        )
-        self._scheduler.enqueue(view)
+        self._scheduler.enqueue(_view(request, len(request.prompt_token_ids)))
         self._dispatch()
-        return stream
+        return reader
+
+    async def attach(self, request_id: str) -> AttachedRequest:
+        await self._until_adopted()
+        stream = self._streams.find(request_id)
+        if stream is None:
+            raise UnknownRequest(request_id)
+        stream.is_resumable = True
+        self._streams.cancel(request_id, Timer.GRACE)
+        return AttachedRequest(stream.request, stream.read())
+
+    async def _until_adopted(self) -> None:
+        try:
+            await asyncio.wait_for(self._has_adopted.wait(), self.config.no_instance_timeout_s)
+        except TimeoutError:
+            raise NoInstance("the router has not been told yet which instances there are") from None
 
     def abort(self, request_id: str) -> bool:
         found = request_id in self._ledger
@@ -187,15 +265,28 @@ class Router:
     def status(self) -> baton_pb2.ClusterStatus:
         return cluster_status(self.config, self._connections.values(), self._scheduler, len(self._ledger))
 
-    def _on_closed(self, request_id: str, stream: RequestStream) -> None:
-        """A stream that was over before may be closed when its id is already another request's."""
-        if self._streams.get(request_id) is stream:
-            self._end(request_id)
+    # StreamEvents
 
-    def _end(self, request_id: str) -> None:
-        """The client has all it wants, or is gone."""
-        self._carry_out(self._ledger.finish(request_id))
-        self._forget(request_id)
+    def on_satisfied(self, stream: RequestStream) -> None:
+        self._carry_out(self._ledger.finish(stream.request.request_id))
+        self._forget(stream.request.request_id)
+
+    def on_deserted(self, stream: RequestStream) -> None:
+        if stream.is_resumable:
+            self._streams.start(stream.request.request_id, Timer.GRACE, self.config.grace_s, self._give_up)
+        else:
+            self._give_up(stream.request.request_id)
+
+    def _give_up(self, request_id: str) -> None:
+        self._carry_out(self._ledger.fail(request_id, Failure.ABORTED, "its client is gone"))
+
+    def _open(self, request: AdmittedRequest) -> RequestStream:
+        stream = RequestStream(request, self)
+        self._streams.add(stream)
+        if request.deadline_s is not None:
+            delay_s = request.deadline_s - time.monotonic()
+            self._streams.start(request.request_id, Timer.DEADLINE, delay_s, self._expire)
+        return stream
 
     def _state_of(self, request: AdmittedRequest) -> SequenceState:
         return SequenceState(
@@ -208,18 +299,14 @@ class Router:
             priority=request.priority,
         )
 
-    def _watch_deadline(self, request: AdmittedRequest) -> None:
-        if request.deadline_s is not None:
-            self._deadlines[request.request_id] = asyncio.get_running_loop().call_later(
-                max(0.0, request.deadline_s - time.monotonic()), self._expire, request.request_id
-            )
-
     def _expire(self, request_id: str) -> None:
         self._carry_out(self._ledger.fail(request_id, Failure.DEADLINE_EXCEEDED, "the deadline passed"))
 
     # Carrying out
 
     def _dispatch(self) -> None:
+        if not self._has_adopted.is_set():
+            return
         for assignment in self._scheduler.assign():
             self._carry_out(
                 self._ledger.dispatch(assignment.request_id, assignment.prefill, assignment.decode, assignment.number)
@@ -234,8 +321,29 @@ class Router:
                 case Deliver():
                     self._deliver(instruction)
                 case Fail():
-                    self._put(instruction.request_id, _error(instruction))
-                    self._forget(instruction.request_id)
+                    self._forget(instruction.request_id, _error(instruction))
+                case Requeue():
+                    self._requeue(instruction)
+                case Adopt():
+                    self._adopt(instruction)
+                case Note():
+                    self._on_note(instruction)
+
+    def _on_note(self, note: Note) -> None:
+        """Those whose tokens do not tell who has them do: the scheduler's picture follows."""
+        stream = self._streams.running(note.request_id)
+        if note.step is Step.GRANTED and note.peer is not None and stream is not None:
+            num_tokens = len(stream.request.prompt_token_ids) + note.num_output_tokens
+            self._scheduler.hold(note.request_id, note.peer, num_tokens)
+        elif note.step in (Step.PASSED, Step.KEPT) and note.holder is not None:
+            self._scheduler.settle(note.request_id, note.holder)
+        for observer in self._observers:
+            observer.on_note(note)
+
+    def _requeue(self, requeue: Requeue) -> None:
+        stream = self._streams.running(requeue.request_id)
+        assert stream is not None, f"{requeue.request_id} has no stream"
+        self._scheduler.enqueue_again(_view(stream.request, requeue.num_tokens))
 
     def _deliver(self, deliver: Deliver) -> None:
         delta = TokenDelta(
@@ -245,23 +353,22 @@ class Router:
             finish_reason=deliver.finish_reason,
             num_cached_tokens=deliver.num_cached_tokens,
         )
-        self._put(deliver.request_id, delta)
+        if stream := self._streams.running(deliver.request_id):
+            stream.put(delta)
         self._scheduler.grow(deliver.request_id, len(deliver.token_ids))
         if deliver.finish_reason is not None:
             self._forget(deliver.request_id)
 
-    def _put(self, request_id: str, item: TokenDelta | BatonError) -> None:
-        if stream := self._streams.get(request_id):
-            stream.put(item)
-
-    def _forget(self, request_id: str) -> None:
+    def _forget(self, request_id: str, error: BatonError | None = None) -> None:
         """The request is over: whoever waited for its place may go."""
-        if self._streams.pop(request_id, None) is None:
-            return
-        if timer := self._deadlines.pop(request_id, None):
-            timer.cancel()
-        self._scheduler.forget(request_id)
-        self._dispatch()
+        if stream := self._streams.end(request_id):
+            stream.end(error)
+            self._scheduler.forget(request_id)
+            self._dispatch()
+
+
+def _view(request: AdmittedRequest, num_tokens: int) -> RequestView:
+    return RequestView(request_id=request.request_id, num_prompt_tokens=num_tokens, priority=request.priority)
 
 
 def _error(fail: Fail) -> BatonError:

@@ -79,12 +79,13 @@ class Assignment:
 
 
 class Scheduler:
-    """The queue is in order of priority, then of arrival; nobody overtakes the first."""
+    """The queue is in order of priority, then of arrival, those that ran before first; nobody overtakes the first."""
 
     def __init__(self, policy: DispatchPolicy, max_queued_requests: int) -> None:
         self._policy = policy
         self._max_queued_requests = max_queued_requests
         self._queue: dict[str, RequestView] = {}
+        self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
         self._held_by: dict[str, list[Member]] = {}
 
@@ -124,23 +125,41 @@ class Scheduler:
     def enqueue(self, request: RequestView) -> None:
         self._queue[request.request_id] = request
 
+    def enqueue_again(self, request: RequestView) -> None:
+        """Nobody has it any more: it goes before what has not run yet, and what waits with it, at its priority."""
+        self.forget(request.request_id)
+        self._recovered.add(request.request_id)
+        self._queue[request.request_id] = request
+
+    def hold(self, request_id: str, holder: Holder, num_tokens: int) -> None:
+        """The request is, or is to be, at this instance too, with so many tokens; once for each instance."""
+        member, held_by = self._members.get(holder), self._held_by.setdefault(request_id, [])
+        if member is not None and member not in held_by:
+            member.change(request_id, num_tokens)
+            held_by.append(member)
+
     def forget(self, request_id: str) -> None:
         """The request is over: it neither waits nor weighs on anybody."""
         self._queue.pop(request_id, None)
+        self._recovered.discard(request_id)
         for member in self._held_by.pop(request_id, ()):
             member.drop(request_id)
 
     def assign(self) -> list[Assignment]:
         """Everything that can go now, in order."""
         out = []
-        for request in sorted(self._queue.values(), key=lambda request: -request.priority):
+        for request in sorted(self._queue.values(), key=self._turn):
             views = [member.view() for member in self._members.values()]
             decision = self._policy.select(request, views)
             if decision is None:
                 break
             del self._queue[request.request_id]
+            self._recovered.discard(request.request_id)
             out.append(self._commit(request, decision))
         return out
+
+    def _turn(self, request: RequestView) -> tuple[int, bool]:
+        return -request.priority, request.request_id not in self._recovered
 
     def _commit(self, request: RequestView, decision: Decision) -> Assignment:
         prefill, decode = self._members[decision.prefill], self._members[decision.decode]

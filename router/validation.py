@@ -25,13 +25,17 @@ class RequestedSampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """The prompt is a text, or token ids. `request_id` is drawn when empty; `timeout_s` None is no deadline."""
+    """The prompt is a text, or token ids. `request_id` is drawn when empty; `timeout_s` None is no deadline.
+
+    `resumable`: it outlives a lost client for a while.
+    """
 
     prompt: str | tuple[int, ...]
     request_id: str = ""
     sampling: RequestedSampling = field(default_factory=RequestedSampling)
     priority: int = 0
     timeout_s: float | None = None
+    resumable: bool = False
     add_special_tokens: bool = True  # to a text; a rendered chat brings its own
 
 

@@ -151,3 +151,33 @@ def test_what_kind_of_instance_is_missing_is_known() -> None:
     assert make_scheduler(make_member("d0", D)).missing_role() == "prefill"
     assert make_scheduler(make_member("p0", P)).missing_role() == "decode"
     assert make_scheduler(make_member("m0", M)).missing_role() is None
+
+
+def test_what_ran_before_goes_first_among_its_priority() -> None:
+    scheduler = make_scheduler(make_member("p0", P), make_member("d0", D))
+    for request_id, priority in (("new", 0), ("urgent", 1), ("ran", 0)):
+        scheduler.enqueue(make_request(request_id, priority=priority))
+    scheduler.enqueue_again(make_request("ran"))
+    assert [assignment.request_id for assignment in scheduler.assign()] == ["urgent", "ran", "new"]
+
+
+def test_what_waits_again_weighs_on_nobody() -> None:
+    prefill, decode = make_member("p0", P), make_member("d0", D)
+    scheduler = make_scheduler(prefill, decode)
+    scheduler.enqueue(make_request("a", 100))
+    scheduler.assign()
+    scheduler.enqueue_again(make_request("a", 120))
+    assert (prefill.view().num_requests, decode.view().num_requests) == (0, 0)
+    assert scheduler.num_queued == 1
+
+
+def test_a_request_that_is_to_be_at_an_instance_weighs_there_once() -> None:
+    decode = make_member("d0", D)
+    scheduler = make_scheduler(decode)
+    for _ in range(2):
+        scheduler.hold("a", holder("d0"), 100)
+    scheduler.hold("a", holder("gone"), 100)
+    scheduler.grow("a", 1)
+    assert decode.num_tokens == {"a": 101}
+    scheduler.forget("a")
+    assert decode.view().num_requests == 0

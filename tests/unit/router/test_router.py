@@ -1,72 +1,381 @@
-"""The router as a front sees it, without instances that answer."""
+"""The router as its fronts and its instances see it, without a network in between."""
+
+import asyncio
+from typing import Any
 
 import pytest
 
 from cluster.engine.sampling_params import SamplingParams
+from cluster.engine.sequence import FinishReason
 from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo
+from cluster.messages import (
+    Dispatch,
+    Epoch,
+    FrontMessage,
+    Held,
+    Holder,
+    SequenceState,
+    StepUpdate,
+    Stop,
+    TokenUpdate,
+)
 from cluster.role import InstanceRole
 from router.config import RouterConfig
-from router.errors import DuplicateRequest
-from router.generation import AdmittedRequest
+from router.errors import DuplicateRequest, InstanceLost, NoInstance, RequestAborted, UnknownRequest
+from router.generation import AdmittedRequest, TokenDelta, TokenStream
+from router.ledger import Note, Step
 from router.router import Router
+from router.stream_store import Timer
 
 pytestmark = pytest.mark.unit
 
+M = InstanceRole.MIXED
 
-def make_router() -> Router:
-    """With an instance of each role."""
-    router = Router(
-        RouterConfig(name="r0", deployment="test", model_name="tiny", model_path="", secret=draw_secret(), term=1)
-    )
-    for role in (InstanceRole.PREFILL, InstanceRole.DECODE):
-        router.on_joined(
-            InstanceInfo(
-                name=role.value,
-                incarnation=1,
-                role=role,
-                address="",
-                link_address="",
-                pid=0,
-                num_blocks=64,
-                block_size=16,
-                max_model_len=512,
-                max_num_seqs=8,
-                saturation_tokens=128,
-            )
+
+class Wire:
+    """In the place of a connection: keeps what the instance is told."""
+
+    def __init__(self, info: InstanceInfo) -> None:
+        self.info, self.holder = info, Holder(info.name, info.incarnation)
+        self.said: list[FrontMessage] = []
+        self.is_told_to_stop = asyncio.Event()
+
+    def send(self, message: FrontMessage) -> None:
+        self.said.append(message)
+        if isinstance(message, Stop):
+            self.is_told_to_stop.set()
+
+    async def close(self) -> None:
+        pass
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """The last one."""
+        return [message for message in self.said if isinstance(message, Dispatch)][-1]
+
+
+class Case:
+    """A router, and instances that say what the test makes them say."""
+
+    def __init__(self, **config: Any) -> None:
+        fields = {"name": "router", "deployment": "test", "model_name": "tiny", "model_path": "", "term": 8}
+        self.router = Router(RouterConfig(**fields, secret=draw_secret(), **config))
+        self.notes: list[Note] = []
+        self.router.observe(self)
+
+    def on_note(self, note: Note) -> None:
+        self.notes.append(note)
+
+    def meet(self, name: str, role: InstanceRole = M) -> Wire:
+        """The router is connected to an instance, which has not said yet what it holds."""
+        wire = Wire(make_info(name, role))
+        self.router._connections[wire.holder] = wire  # type: ignore[assignment]
+        self.router.on_joined(wire.info)
+        return wire
+
+    def join(self, name: str, role: InstanceRole = M, *held: Held) -> Wire:
+        wire = self.meet(name, role)
+        self.router.on_holdings(wire.holder, held)
+        return wire
+
+    async def begin(self, *wires: Wire) -> None:
+        """These are all the instances there are."""
+        await self.router.set_instances([wire.info for wire in wires])
+
+    def say(self, wire: Wire, start: int, *token_ids: int, finish: FinishReason | None = None) -> None:
+        """Tokens of what was last dispatched there."""
+        self.say_of(wire, wire.dispatch.state.request_id, wire.dispatch.epoch, start, *token_ids, finish=finish)
+
+    def say_of(
+        self,
+        wire: Wire,
+        request_id: str,
+        epoch: Epoch,
+        start: int,
+        *token_ids: int,
+        finish: FinishReason | None = None,
+    ) -> None:
+        update = TokenUpdate(
+            request_id=request_id, epoch=epoch, start_index=start, token_ids=token_ids, finish_reason=finish
         )
-    return router
+        self.router.on_message(wire.holder, StepUpdate(updates=(update,)))
 
 
-def make_request(request_id: str) -> AdmittedRequest:
-    return AdmittedRequest(
-        request_id=request_id,
-        prompt_token_ids=(1, 2, 3),
-        sampling_params=SamplingParams(),
-        deadline_s=None,
-        priority=0,
+async def make_case(*names: str, **config: Any) -> tuple[Case, list[Wire]]:
+    """With mixed instances, and nothing left by an earlier life."""
+    case = Case(**config)
+    wires = [case.join(name) for name in names or ("m0",)]
+    await case.begin(*wires)
+    return case, wires
+
+
+def make_info(name: str, role: InstanceRole) -> InstanceInfo:
+    return InstanceInfo(
+        name=name,
+        incarnation=1,
+        role=role,
+        address="",
+        link_address="",
+        pid=0,
+        num_blocks=64,
+        block_size=16,
+        max_model_len=512,
+        max_num_seqs=8,
+        saturation_tokens=128,
     )
+
+
+def make_request(request_id: str = "r", **changes: Any) -> AdmittedRequest:
+    fields: dict[str, Any] = {"sampling_params": SamplingParams(), "deadline_s": None, "priority": 0}
+    return AdmittedRequest(request_id=request_id, prompt_token_ids=(1, 2, 3), **{**fields, **changes})
+
+
+def held(request_id: str, epoch: Epoch, *token_ids: int, **fields: Any) -> Held:
+    state = SequenceState(
+        request_id=request_id,
+        front="router/7",
+        prompt_token_ids=(1, 2, 3),
+        output_token_ids=token_ids,
+        sampling_params=SamplingParams(),
+        arrival_time_s=0.0,
+    )
+    return Held(state=state, epoch=epoch, outranks=Epoch(0, 0), **fields)
+
+
+async def read(stream: TokenStream) -> tuple[list[int], FinishReason | None]:
+    """To the end."""
+    deltas = [delta async for delta in stream]
+    return [token for delta in deltas for token in delta.token_ids], deltas[-1].finish_reason
+
+
+async def after(case: Case, delay_s: float) -> None:
+    """When every timer of this delay that was started before has fired."""
+    fired = asyncio.Event()
+    case.router._streams.start("another", Timer.GRACE, delay_s, lambda _: fired.set())
+    await fired.wait()
+
+
+async def next_of(stream: TokenStream) -> TokenDelta:
+    return await anext(aiter(stream))
 
 
 async def test_an_id_is_taken_until_its_request_ends() -> None:
-    router = make_router()
-    router.submit(make_request("r"))
+    case, _ = await make_case()
+    case.router.submit(make_request())
     with pytest.raises(DuplicateRequest):
-        router.submit(make_request("r"))
-    assert router.abort("r")
-    router.submit(make_request("r"))
+        case.router.submit(make_request())
+    assert case.router.abort("r")
+    case.router.submit(make_request())
 
 
-async def test_closing_a_stream_ends_its_request() -> None:
-    router = make_router()
-    await router.submit(make_request("r")).aclose()
-    assert not router.abort("r")
+async def test_the_client_who_leaves_ends_its_request() -> None:
+    case, (wire,) = await make_case()
+    await case.router.submit(make_request()).aclose()
+    assert not case.router.abort("r")
+    assert isinstance(wire.said[-1], Stop)
 
 
 async def test_closing_the_stream_of_a_request_that_has_ended_leaves_the_next_one_with_its_id_alone() -> None:
-    router = make_router()
-    stream = router.submit(make_request("r"))
-    router.abort("r")
-    router.submit(make_request("r"))
+    case, _ = await make_case()
+    stream = case.router.submit(make_request())
+    case.router.abort("r")
+    case.router.submit(make_request())
     await stream.aclose()
-    assert router.abort("r")
+    assert case.router.abort("r")
+
+
+# Recovery
+
+
+async def test_a_request_of_a_lost_instance_goes_on_elsewhere_with_its_stream_open() -> None:
+    case, (first, second) = await make_case("m0", "m1")
+    stream = case.router.submit(make_request())
+    case.say(first, 0, 10, 11)
+    case.router.on_lost(first.holder, "killed")
+    assert second.dispatch.state.output_token_ids == (10, 11)
+    case.say(second, 2, 12, finish=FinishReason.LENGTH)
+    assert await read(stream) == ([10, 11, 12], FinishReason.LENGTH)
+    assert [note.step for note in case.notes] == [
+        Step.DISPATCHED,
+        Step.RECOVERING,
+        Step.DISPATCHED,
+        Step.FINISHED,
+    ]
+
+
+async def test_a_lost_instance_weighs_nothing_and_the_new_one_all_tokens() -> None:
+    case, (first, second) = await make_case("m0", "m1")
+    case.router.submit(make_request())
+    case.say(first, 0, 10, 11)
+    case.router.on_lost(first.holder, "killed")
+    member = case.router._scheduler.member(second.holder)
+    assert member is not None
+    assert member.num_tokens == {"r": 5}
+
+
+async def test_without_an_instance_it_waits_and_is_refused_when_none_comes_back() -> None:
+    case, (wire,) = await make_case("m0", no_instance_timeout_s=0.01)
+    stream = case.router.submit(make_request())
+    case.router.on_lost(wire.holder, "killed")
+    with pytest.raises(NoInstance, match="has come back"):
+        await read(stream)
+
+
+async def test_a_request_that_took_every_instance_with_it_fails_with_the_reason() -> None:
+    case, _ = await make_case("m0", "m1", "m2", "m3", "m4")
+    stream = case.router.submit(make_request())
+    for _ in range(4):
+        (owner,) = [entry.owner for entry in case.router._ledger]
+        assert owner is not None
+        case.router.on_lost(owner, "killed")
+    with pytest.raises(InstanceLost, match="killed"):
+        await read(stream)
+
+
+# Resuming
+
+
+async def test_a_resumable_request_outlives_its_client_and_is_read_from_the_beginning() -> None:
+    case, (wire,) = await make_case()
+    first = case.router.submit(make_request(resumable=True))
+    case.say(wire, 0, 10)
+    await next_of(first)
+    await first.aclose()
+    case.say(wire, 1, 11)
+    attached = await case.router.attach("r")
+    case.say(wire, 2, 12, finish=FinishReason.STOP)
+    assert attached.request.prompt_token_ids == (1, 2, 3)
+    assert await read(attached.stream) == ([10, 11, 12], FinishReason.STOP)
+
+
+async def test_a_client_that_does_not_come_back_in_time_is_given_up() -> None:
+    case, (wire,) = await make_case(grace_s=0.01)
+    await case.router.submit(make_request(resumable=True)).aclose()
+    await wire.is_told_to_stop.wait()
+    attached = await case.router.attach("r")
+    with pytest.raises(RequestAborted):
+        await read(attached.stream)
+
+
+async def test_two_may_read_and_the_request_goes_on_while_one_does() -> None:
+    case, (wire,) = await make_case()
+    first = case.router.submit(make_request())
+    second = (await case.router.attach("r")).stream
+    case.say(wire, 0, 10)
+    assert (await next_of(first)).token_ids == (await next_of(second)).token_ids == (10,)
+    await first.aclose()
+    case.say(wire, 1, 11, finish=FinishReason.STOP)
+    assert await read(second) == ([11], FinishReason.STOP)
+
+
+async def test_the_end_is_kept_for_a_client_that_comes_late_but_not_for_one_that_cannot_come() -> None:
+    case, (wire,) = await make_case()
+    for request_id in ("resumable", "plain"):
+        case.router.submit(make_request(request_id, resumable=request_id == "resumable"))
+        case.say(wire, 0, 10, finish=FinishReason.LENGTH)
+    assert await read((await case.router.attach("resumable")).stream) == ([10], FinishReason.LENGTH)
+    with pytest.raises(UnknownRequest):
+        await case.router.attach("plain")
+
+
+async def test_what_has_ended_is_forgotten_after_its_time() -> None:
+    case, (wire,) = await make_case(retention_s=0.01)
+    case.router.submit(make_request(resumable=True))
+    case.say(wire, 0, 10, finish=FinishReason.LENGTH)
+    await after(case, 0.01)
+    with pytest.raises(UnknownRequest):
+        await case.router.attach("r")
+
+
+async def test_a_client_that_has_all_it_wants_ends_the_request_for_all() -> None:
+    case, (wire,) = await make_case()
+    reader = case.router.submit(make_request(resumable=True))
+    case.say(wire, 0, 10)
+    await next_of(reader)
+    reader.finish()
+    assert isinstance(wire.said[-1], Stop)
+    late = (await case.router.attach("r")).stream
+    assert await read(late) == ([10], None)  # as far as it was wanted
+
+
+# Adoption
+
+
+async def test_nothing_is_dispatched_before_every_instance_has_said_what_it_holds() -> None:
+    case = Case()
+    first, second = case.meet("m0"), case.meet("m1")
+    await case.begin(first, second)
+    case.router.submit(make_request())
+    case.router.on_holdings(first.holder, ())
+    assert first.said == []
+    assert not case.router.is_ready
+    case.router.on_holdings(second.holder, ())
+    assert first.dispatch.state.request_id == "r"
+    assert case.router.is_ready
+
+
+async def test_what_an_earlier_life_left_goes_on_for_the_client_that_attaches() -> None:
+    case = Case()
+    wire = case.meet("m0")
+    attaching = asyncio.create_task(case.router.attach("r"))
+    await case.begin(wire)
+    case.router.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10, 11),))
+    attached = await attaching
+    assert attached.request.prompt_token_ids == (1, 2, 3)
+    case.say_of(wire, "r", Epoch(7, 1), 2, 12, finish=FinishReason.STOP)
+    assert await read(attached.stream) == ([10, 11, 12], FinishReason.STOP)
+    member = case.router._scheduler.member(wire.holder)
+    assert member is not None
+    assert member.num_tokens == {}
+
+
+async def test_what_is_said_while_others_are_waited_for_is_not_lost() -> None:
+    case = Case()
+    first, second = case.meet("m0"), case.meet("m1")
+    await case.begin(first, second)
+    case.router.on_holdings(first.holder, (held("r", Epoch(7, 1), 10),))
+    case.say_of(first, "r", Epoch(7, 1), 1, 11, finish=FinishReason.STOP)
+    assert first.said == []
+    case.router.on_holdings(second.holder, ())
+    assert await read((await case.router.attach("r")).stream) == ([10, 11], FinishReason.STOP)
+
+
+async def test_an_instance_that_stays_silent_is_not_waited_for_and_is_stopped_when_it_comes() -> None:
+    case = Case(suspect_after_s=0.01)
+    first, second = case.meet("m0"), case.meet("m1")
+    await case.begin(first, second)
+    case.router.on_holdings(first.holder, ())
+    with pytest.raises(UnknownRequest):
+        await case.router.attach("r")
+    case.router.on_holdings(second.holder, (held("r", Epoch(7, 1), 10),))
+    assert second.said == [Stop(request_id="r", epoch=Epoch(7, 1))]
+
+
+async def test_the_requests_of_one_that_is_lost_after_its_report_are_recovered_from_it() -> None:
+    case = Case()
+    first, second = case.meet("m0"), case.meet("m1")
+    await case.begin(first, second)
+    case.router.on_holdings(first.holder, (held("r", Epoch(7, 1), 10, 11),))
+    case.router.on_lost(first.holder, "killed")
+    case.router.on_holdings(second.holder, ())
+    assert second.dispatch.state.output_token_ids == (10, 11)
+    assert second.dispatch.epoch > Epoch(7, 1)
+
+
+async def test_an_adopted_request_whose_client_does_not_come_is_given_up() -> None:
+    case = Case(grace_s=0.01)
+    wire = case.meet("m0")
+    await case.begin(wire)
+    case.router.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10),))
+    await wire.is_told_to_stop.wait()
+    assert wire.said == [Stop(request_id="r", epoch=Epoch(7, 1))]
+
+
+async def test_a_router_that_is_never_told_of_instances_refuses_in_time() -> None:
+    case = Case(no_instance_timeout_s=0.01)
+    stream = case.router.submit(make_request())
+    with pytest.raises(NoInstance):
+        await case.router.attach("r")
+    with pytest.raises(NoInstance):
+        await read(stream)

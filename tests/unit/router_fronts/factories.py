@@ -98,6 +98,10 @@ class FakeStream:
         self._is_over = step.finish_reason is not None
         return step
 
+    def finish(self) -> None:
+        if not self._is_over:
+            self._backend.was_closed[self._request_id].set()
+
     async def aclose(self) -> None:
         if not self._is_over:
             self._backend.was_closed[self._request_id].set()
