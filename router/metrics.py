@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from cluster.engine.sequence import FinishReason
 from cluster.pb import baton_pb2
+from router.handover_metrics import HandoverMetrics
 from router.status_collector import StatusCollector
 
 TTFT_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -40,6 +41,7 @@ class Metrics:
         self._failure = Counter(
             "baton:request_failure", "Requests refused or lost", ("model_name", "error"), registry=self._registry
         )
+        self.handovers = HandoverMetrics(self._registry, model)
 
     @contextmanager
     def request(self) -> Iterator["RequestObserver"]:

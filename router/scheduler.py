@@ -29,6 +29,7 @@ class Member:
     block_size: int
     max_num_seqs: int
     saturation_tokens: int
+    kv_layout: str = ""
     snapshot: InstanceSnapshot | None = None
     num_waiting_tokens: int = 0
     num_dispatches: int = 0
@@ -88,6 +89,7 @@ class Scheduler:
         self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
         self._held_by: dict[str, list[Member]] = {}
+        self.draining: set[str] = set()  # instances to which nothing is sent, by name: in their later lives too
 
     @property
     def num_queued(self) -> int:
@@ -108,11 +110,16 @@ class Scheduler:
     def member(self, holder: Holder) -> Member | None:
         return self._members.get(holder)
 
-    def missing_role(self) -> str | None:
-        """What kind of instance there is none of, if there is one."""
-        if not any(member.role is not InstanceRole.DECODE for member in self._members.values()):
+    def is_draining(self, member: Member) -> bool:
+        return member.place.holder.instance in self.draining
+
+    def missing_role(self, without: str = "") -> str | None:
+        """What kind of instance there is none of, if there is one; as it would be without that one."""
+        names = {*self.draining, without}
+        roles = {member.role for member in self._members.values() if member.place.holder.instance not in names}
+        if not roles - {InstanceRole.DECODE}:
             return "prefill"
-        if not any(member.role is not InstanceRole.PREFILL for member in self._members.values()):
+        if not roles - {InstanceRole.PREFILL}:
             return "decode"
         return None
 
@@ -149,7 +156,7 @@ class Scheduler:
         """Everything that can go now, in order."""
         out = []
         for request in sorted(self._queue.values(), key=self._turn):
-            views = [member.view() for member in self._members.values()]
+            views = [member.view() for member in self._members.values() if not self.is_draining(member)]
             decision = self._policy.select(request, views)
             if decision is None:
                 break

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from cluster.pb import baton_pb2
 from cluster.role import InstanceStatus
-from cluster.wire.snapshots import link_to_pb
+from cluster.wire.snapshots import handover_to_pb, link_to_pb
 from router.config import RouterConfig
 from router.connection import InstanceConnection
 from router.scheduler import Member, Scheduler
@@ -25,6 +25,9 @@ def cluster_status(
         status.instances.append(_instance_status(connection, member))
         if member is not None and member.snapshot is not None:
             status.links.extend(link_to_pb(link) for link in member.snapshot.links)
+            status.handovers.extend(handover_to_pb(handover) for handover in member.snapshot.handovers)
+        if member is not None and scheduler.is_draining(member):
+            status.instances[-1].status = InstanceStatus.DRAINING.value
     return status
 
 
@@ -47,5 +50,6 @@ def _instance_status(connection: InstanceConnection, member: Member | None) -> b
         out.num_blocks, out.num_free_blocks = snapshot.num_blocks, snapshot.num_free_blocks
         out.num_reserved_blocks = snapshot.num_reserved_blocks
         out.num_leaked_blocks = snapshot.num_leaked_blocks
+        out.num_fenced, out.num_bad_blocks = snapshot.num_fenced, snapshot.num_bad_blocks
         out.num_unauthenticated, out.num_malformed = snapshot.num_unauthenticated, snapshot.num_malformed
     return out

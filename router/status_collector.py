@@ -14,9 +14,8 @@ INSTANCE_GAUGES = (
     "num_free_blocks",
     "num_reserved_blocks",
     "num_leaked_blocks",
-    "num_unauthenticated",
-    "num_malformed",
 )
+INSTANCE_COUNTERS = ("num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed")
 LINK_GAUGES = (("alpha_s", "baton:link_alpha_seconds"), ("beta_bytes_per_s", "baton:link_beta_bytes_per_second"))
 LINK_COUNTERS = ("num_transfers", "num_bytes", "num_failures")
 
@@ -54,6 +53,13 @@ def _instance_metrics(instances: Iterable[baton_pb2.InstanceStatus]) -> Iterator
         for instance in instances:
             family.add_metric((instance.instance, instance.role, instance.status), getattr(instance, field))
         yield family
+    for field in INSTANCE_COUNTERS:
+        counter = CounterMetricFamily(
+            f"baton:instance_{field}", "Of an instance's life, as it last said", labels=("instance",)
+        )
+        for instance in instances:
+            counter.add_metric((instance.instance,), getattr(instance, field))
+        yield counter
 
 
 def _link_metrics(links: Iterable[baton_pb2.LinkStatus]) -> Iterator[Metric]:

@@ -69,6 +69,9 @@ class Ledger:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 
+    def get(self, request_id: str) -> Entry | None:
+        return self._entries.get(request_id)
+
     def sole_holder(self, request_id: str) -> Holder | None:
         """The owner, when there is one and nobody has a grant."""
         entry = self._entries.get(request_id)

@@ -1,0 +1,24 @@
+"""What can be followed of the router: traces, metrics, operators and the rescheduler do."""
+
+from cluster.messages import Holder
+from router.ledger import Note
+from router.scheduler import Member
+
+
+class RouterObserver:
+    """Told in the router's event loop, after its own picture has changed. What is not overridden is not of interest."""
+
+    def on_note(self, note: Note) -> None:
+        """A step of a request."""
+
+    def on_tokens(self, request_id: str, num_tokens: int) -> None:
+        """So many new tokens for the client."""
+
+    def on_joined(self, member: Member) -> None:
+        """An instance may be dispatched to."""
+
+    def on_snapshot(self, member: Member) -> None:
+        """An instance has reported."""
+
+    def on_lost(self, holder: Holder) -> None:
+        """An instance is not there any more; what it held is being recovered."""
