@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration lint format proto clean
+.PHONY: install serve test test-unit test-integration test-worlds lint format proto clean
 
 install: $(STAMP)
 
@@ -29,6 +29,10 @@ test-unit: install
 
 test-integration: install
 	$(BIN)/pytest -m 'integration or netns'
+
+# Ten thousand clusters of brains without bodies, each under another seed of faults: minutes.
+test-worlds: install
+	$(BIN)/python -m tests.simulated.many_worlds
 
 lint: install
 	$(BIN)/ruff format --check

@@ -4,10 +4,11 @@ Every message waits in a channel, in order; each turn one channel delivers, one 
 the model says depends on all KV up to there (`FakeRunner`): a block that is stale, missing or somebody else's shows.
 """
 
+import contextlib
 import random
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.engine.engine import Engine
 from cluster.engine.sampling_params import SamplingParams
@@ -21,20 +22,35 @@ from cluster.messages import (
     BlockTransfer,
     DispatchRefused,
     GrantRefused,
+    Held,
     Holder,
+    Holdings,
     PassedOn,
     Renew,
     SequenceState,
     StepUpdate,
 )
 from cluster.role import InstanceRole, InstanceStatus
-from router.ledger import Deliver, Fail, Failure, Instruction, Ledger, Place, Tell
+from router.ledger import (
+    Adopt,
+    CannotMove,
+    Deliver,
+    Fail,
+    Failure,
+    Instruction,
+    Ledger,
+    Note,
+    Place,
+    Requeue,
+    Step,
+    Tell,
+)
 from router.policies import LeastLoaded, RequestView
 from router.scheduler import Member
 from router.scheduler import Scheduler as RouterScheduler
 from tests.unit.engine.factories import BLOCK_SIZE, FakeRunner, expected_output, make_scheduler
 
-FRONT = "front"
+FRONT = "front/1"
 
 
 class NoChecksums:
@@ -97,12 +113,15 @@ class World:
     ) -> None:
         self.random = random.Random(seed)
         self.now_s = 0.0
+        self.front = FRONT
         self.ledger = Ledger(term=1)
         self.scheduler = RouterScheduler(LeastLoaded(), max_queued_requests=10_000)
         self.nodes: dict[Holder, Node] = {}
         self.channels: dict[tuple[str, object, object], deque[object]] = {}
         self.asked: dict[str, SequenceState] = {}
         self.outputs: dict[str, list[int]] = {}
+        self.num_logged: dict[str, int] = {}
+        self.notes: list[Note] = []
         self.lives: list[Life] = []
         self._cuts: set[frozenset[Holder]] = set()
         self._shape = {"num_blocks": num_blocks, "max_num_seqs": max_num_seqs}
@@ -134,16 +153,30 @@ class World:
         base = 0 if shared_prefix else 1000 * (1 + len(self.asked) + len(self.lives))
         state = SequenceState(
             request_id=request_id,
-            front=FRONT,
+            front=self.front,
             prompt_token_ids=tuple(base + index for index in range(num_prompt_tokens)),
             sampling_params=SamplingParams(max_tokens=max_tokens),
             arrival_time_s=self.now_s,
         )
         self.asked[request_id] = state
         self.outputs[request_id] = []
+        self._admit(state)
+
+    def _admit(self, state: SequenceState) -> None:
+        self.num_logged[state.request_id] = 0
         self.ledger.admit(state)
-        self.scheduler.enqueue(RequestView(request_id=request_id, num_prompt_tokens=num_prompt_tokens))
+        num_prompt_tokens = len(state.prompt_token_ids)
+        self.scheduler.enqueue(RequestView(request_id=state.request_id, num_prompt_tokens=num_prompt_tokens))
         self._dispatch()
+
+    def move(self) -> None:
+        """Some request that runs is to go on elsewhere."""
+        if self.asked and self.nodes:
+            self.move_to(self.random.choice(list(self.asked)), self.random.choice(list(self.nodes)))
+
+    def move_to(self, request_id: str, target: Holder) -> None:
+        with contextlib.suppress(CannotMove):
+            self._carry_out(self.ledger.hand_over(request_id, Place(target, "address", "link"), "migrate"))
 
     def abort(self, request_id: str) -> None:
         self._carry_out(self.ledger.fail(request_id, Failure.ABORTED, "aborted"))
@@ -164,18 +197,49 @@ class World:
                 case Tell(holder, message):
                     self._channel("front", FRONT, holder).append(message)
                 case Deliver():
-                    output = self.outputs[instruction.request_id]
-                    assert instruction.start_index == len(output)
-                    output += instruction.token_ids
-                    self.scheduler.grow(instruction.request_id, len(instruction.token_ids))
-                    if instruction.finish_reason:
-                        self._end(instruction.request_id, instruction.finish_reason)
+                    self._deliver(instruction)
                 case Fail():
                     self._end(instruction.request_id, instruction.failure)
+                case Requeue(request_id=request_id, num_tokens=num_tokens):
+                    self.scheduler.forget(request_id)
+                    self.scheduler.enqueue_again(RequestView(request_id=request_id, num_prompt_tokens=num_tokens))
+                case Adopt(state=state, holder=holder):
+                    self.num_logged[state.request_id] = 0
+                    self.scheduler.hold(state.request_id, holder, len(state.prompt_token_ids))
+                case Note():
+                    self._note(instruction)
         self.ledger.check_integrity()
+        self._dispatch()
+
+    def _deliver(self, deliver: Deliver) -> None:
+        """The router has the next tokens; to a client who had some from an earlier router, only what is new is new."""
+        request_id, start = deliver.request_id, deliver.start_index
+        assert start == self.num_logged[request_id]
+        self.num_logged[request_id] += len(deliver.token_ids)
+        if request_id not in self.asked:  # it ended before, and its end is told again
+            if deliver.finish_reason:
+                self.scheduler.forget(request_id)
+            return
+        output = self.outputs[request_id]
+        known = output[start : start + len(deliver.token_ids)]
+        assert tuple(known) == deliver.token_ids[: len(known)]
+        output += deliver.token_ids[len(known) :] if start <= len(output) else ()
+        self.scheduler.grow(request_id, len(deliver.token_ids))
+        if deliver.finish_reason:
+            self._end(request_id, deliver.finish_reason)
+
+    def _note(self, note: Note) -> None:
+        self.notes.append(note)
+        if note.step is Step.GRANTED and note.reason != "prefill" and note.peer is not None:
+            self.scheduler.hold(note.request_id, note.peer, 1)
+        elif note.step in (Step.PASSED, Step.KEPT) and note.holder is not None:
+            self.scheduler.settle(note.request_id, note.holder)
 
     def _end(self, request_id: str, how: FinishReason | Failure) -> None:
         """Fails with KeyError when it ends twice."""
+        if how is Failure.ABORTED and request_id not in self.asked:
+            self.scheduler.forget(request_id)
+            return
         self.lives.append(Life(self.asked.pop(request_id), self.outputs.pop(request_id), how))
         self.scheduler.forget(request_id)
         self._dispatch()
@@ -207,7 +271,7 @@ class World:
         elif node is None:
             self._at_nobody(kind, source, message)
         elif kind == "front":
-            node.core.on_front_message(FRONT, message, self.now_s)  # type: ignore[arg-type]
+            node.core.on_front_message(self.front, message, self.now_s)  # type: ignore[arg-type]
         elif kind == "source":
             node.core.on_source_message(source, message, self.now_s)  # type: ignore[arg-type]
         elif kind == "receiver":
@@ -229,10 +293,10 @@ class World:
                 self._on_step(holder, message)
             case Activated():
                 self._carry_out(self.ledger.on_activated(holder, message))
-                self._settle(message.request_id)
             case GrantRefused():
                 self._carry_out(self.ledger.on_grant_refused(message))
-                self._settle(message.request_id)
+            case Holdings(held=held):
+                self._carry_out(self.ledger.on_holdings(holder, held))
             case PassedOn():
                 self._carry_out(self.ledger.on_passed_on(holder, message))
             case DispatchRefused():
@@ -244,11 +308,6 @@ class World:
         if member := self.scheduler.member(holder):
             member.observe_load(message.num_waiting_tokens, message.num_dispatches_seen)
         self._dispatch()
-
-    def _settle(self, request_id: str) -> None:
-        if owner := self.ledger.sole_holder(request_id):
-            self.scheduler.settle(request_id, owner)
-            self._dispatch()
 
     def _transfer(self, sender: Node | None, receiver: Node, transfer: BlockTransfer) -> None:
         if sender is None:
@@ -317,10 +376,50 @@ class World:
         """The front and an instance lose each other, both let go, and the front comes again."""
         node = self.random.choice(list(self.nodes.values()))
         self._leave(node.holder, "the stream broke")
-        node.core.on_front_lost(FRONT)
+        node.core.on_front_lost(self.front)
         self._drain_all()
         self._channel("instance", node.holder, FRONT).clear()
+        for _ in range(self.random.randint(0, 3)):
+            self.step(node)
+        self._come_back(node)
+
+    def _come_back(self, node: Node) -> None:
+        node.core.on_front_joined(self.front)
+        self._drain_all()
         self._be_member(node)
+
+    def restart_router(self) -> None:
+        """All it knew is gone. It asks everybody it reaches, and clients send again what nobody had."""
+        old, term = self.front, self.ledger.term + 1
+        self.front = f"front/{term}"
+        self.ledger = Ledger(term)
+        self.scheduler = RouterScheduler(LeastLoaded(), max_queued_requests=10_000)
+        for (kind, _, _), queue in self.channels.items():
+            if kind in ("front", "instance"):
+                queue.clear()
+        for node in self.nodes.values():
+            node.core.on_front_lost(old)
+        reached = [node for node in self.nodes.values() if self.random.random() < 0.8]
+        for node in reached:
+            self._be_member(node)
+        self._carry_out(self.ledger.adopt({node.holder: self._ask(node) for node in reached}, self.front))
+        for request_id in [entry.request_id for entry in self.ledger if entry.request_id not in self.asked]:
+            self.abort(request_id)  # nobody comes back for it
+        for node in [node for node in self.nodes.values() if node not in reached]:
+            self._come_back(node)
+        for state in [state for request_id, state in self.asked.items() if request_id not in self.ledger]:
+            self._admit(replace(state, front=self.front))
+
+    def _ask(self, node: Node) -> tuple[Held, ...]:
+        node.core.on_front_joined(self.front)
+        (holdings,) = (
+            effect.message
+            for effect in node.core.effects
+            if isinstance(effect, ToFront) and isinstance(effect.message, Holdings)
+        )
+        self._drain_all()
+        self._channel("instance", node.holder, FRONT).clear()
+        return holdings.held
 
     def kill(self, holder: Holder) -> None:
         del self.nodes[holder]
