@@ -9,8 +9,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from cluster.pb import baton_pb2
 from cluster.wire.values import finish_reason_to_pb, logprobs_to_pb
 from router.errors import InvalidRequest
-from router.generation import GenerationDelta
 from router.model_info import ModelInfo
+from router.output_text import GenerationDelta
 from router.validation import GenerateRequest, RequestedSampling
 
 

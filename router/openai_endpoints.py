@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from cluster.text.chat_template import ChatTemplateError
 from router.disconnect import until_disconnect
 from router.errors import InvalidRequest, ModelNotFound
-from router.generation import GenerationDelta, TextGenerator
+from router.generation import TextGenerator
 from router.interleave import interleave
 from router.openai_response import ChatAnswer, Choice, CompletionAnswer, total_usage
 from router.openai_schema import BodyT, ChatBody, CompletionBody, parse_body
+from router.output_text import GenerationDelta
 from router.sse import answer_events, send_events
 from router.validation import GenerateRequest
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.engine.sequence import FinishReason, TokenLogprobs
-from router.generation import GenerationDelta, Usage
+from router.output_text import GenerationDelta, Usage
 
 LOWEST_LOGPROB = -9999.0  # JSON has no minus infinity; OpenAI says this
 

@@ -25,6 +25,7 @@ from cluster.messages import (
 from cluster.pb import baton_pb2
 from cluster.snapshot import InstanceSnapshot
 from router.adoption import Adoption
+from router.backend import AdmittedRequest, AttachedRequest, TokenDelta
 from router.config import RouterConfig
 from router.connection import InstanceConnection
 from router.errors import (
@@ -38,7 +39,6 @@ from router.errors import (
     RequestAborted,
     UnknownRequest,
 )
-from router.generation import AdmittedRequest, AttachedRequest, TokenDelta
 from router.ledger import Adopt, Deliver, Fail, Failure, Instruction, Ledger, Note, Place, Requeue, Step, Tell
 from router.policies import DISPATCH_POLICIES, RequestView
 from router.scheduler import Member, Scheduler
@@ -59,7 +59,7 @@ class RequestObserver(Protocol):
 
 
 class Router:
-    """Implements `Backend` of router.generation, `ConnectionEvents` and `StreamEvents`."""
+    """Implements `Backend`, `ConnectionEvents` and `StreamEvents`."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config

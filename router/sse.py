@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from starlette.types import Send
 
 from router.errors import BatonError, GenerationFailed
-from router.generation import GenerationDelta, Usage
 from router.http_errors import error_body
 from router.openai_response import CompletionAnswer, total_usage
+from router.output_text import GenerationDelta, Usage
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import asyncio
 from typing import Protocol
 
 from cluster.engine.sequence import FinishReason, TokenLogprobs
+from router.backend import AdmittedRequest, TokenDelta
 from router.errors import BatonError
-from router.generation import AdmittedRequest, TokenDelta
 
 
 class StreamEvents(Protocol):
@@ -69,7 +69,7 @@ class RequestStream:
 
 
 class StreamReader:
-    """What a front iterates over: a `router.generation.TokenStream`. One that is slow gets several tokens at once."""
+    """What a front iterates over: a `router.backend.TokenStream`. One that is slow gets several tokens at once."""
 
     def __init__(self, stream: RequestStream) -> None:
         self._stream = stream

@@ -67,6 +67,16 @@ def check_request(request: GenerateRequest, limits: Limits) -> None:
             raise DeadlineExceeded("timeout_s: the request's deadline had passed when it arrived")
 
 
+def check_stop_strings(stop: tuple[str, ...], limits: Limits) -> None:
+    """Raises InvalidRequest."""
+    if len(stop) > limits.max_stop_strings:
+        raise InvalidRequest("stop", f"has {len(stop)} strings; at most {limits.max_stop_strings} are allowed")
+    for text in stop:
+        if not 1 <= len(text) <= limits.max_stop_string_chars:
+            raise InvalidRequest("stop", f"each string must have 1 to {limits.max_stop_string_chars} characters")
+        _check_utf8("stop", text)
+
+
 def check_prompt_tokens(prompt_token_ids: tuple[int, ...], model: ModelInfo) -> None:
     """Raises InvalidRequest: empty, out of the vocabulary, or no room for one more token."""
     if not prompt_token_ids:
@@ -117,12 +127,7 @@ def _check_numbers(params: SamplingParams, limits: Limits) -> None:
 
 
 def _check_stops(asked: RequestedSampling, model: ModelInfo, limits: Limits) -> None:
-    if len(asked.stop) > limits.max_stop_strings:
-        raise InvalidRequest("stop", f"has {len(asked.stop)} strings; at most {limits.max_stop_strings} are allowed")
-    for stop in asked.stop:
-        if not 1 <= len(stop) <= limits.max_stop_string_chars:
-            raise InvalidRequest("stop", f"each string must have 1 to {limits.max_stop_string_chars} characters")
-        _check_utf8("stop", stop)
+    check_stop_strings(asked.stop, limits)
     if len(asked.stop_token_ids) > limits.max_stop_token_ids:
         raise InvalidRequest("stop_token_ids", f"at most {limits.max_stop_token_ids} are allowed")
     _check_vocabulary("stop_token_ids", asked.stop_token_ids, model)

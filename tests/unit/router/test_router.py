@@ -21,9 +21,9 @@ from cluster.messages import (
     TokenUpdate,
 )
 from cluster.role import InstanceRole
+from router.backend import AdmittedRequest, TokenDelta, TokenStream
 from router.config import RouterConfig
 from router.errors import DuplicateRequest, InstanceLost, NoInstance, RequestAborted, UnknownRequest
-from router.generation import AdmittedRequest, TokenDelta, TokenStream
 from router.ledger import Note, Step
 from router.router import Router
 from router.stream_store import Timer

@@ -12,7 +12,9 @@ from typing import Any
 from cluster.engine.sequence import FinishReason, TokenLogprobs
 from cluster.pb import baton_pb2
 from cluster.text.chat_template import ChatTemplate
-from router.generation import AdmittedRequest, TextGenerator, TokenDelta
+from router.backend import AdmittedRequest, AttachedRequest, TokenDelta
+from router.errors import UnknownRequest
+from router.generation import TextGenerator
 from router.grpc_front import GrpcFront
 from router.http_front import HttpFront
 from router.model_info import ModelInfo
@@ -61,6 +63,14 @@ class FakeBackend:
         self.submitted.append(request)
         script = self.script(request) if callable(self.script) else self.script
         return FakeStream(self, request.request_id, script)
+
+    async def attach(self, request_id: str) -> AttachedRequest:
+        """Plays the script of the last request of that id from the beginning."""
+        for request in reversed(self.submitted):
+            if request.request_id == request_id:
+                script = self.script(request) if callable(self.script) else self.script
+                return AttachedRequest(request, FakeStream(self, request_id, script))
+        raise UnknownRequest(request_id)
 
     def abort(self, request_id: str) -> bool:
         return any(request.request_id == request_id for request in self.submitted)

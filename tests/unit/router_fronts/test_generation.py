@@ -8,9 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.engine.sequence import FinishReason
+from router.backend import TokenDelta
 from router.errors import BatonError, DeadlineExceeded, GenerationFailed, InstanceLost, InvalidRequest, QueueFull
-from router.generation import GenerationDelta, TokenDelta, Usage
 from router.metrics import Metrics
+from router.output_text import GenerationDelta, Usage
 from router.validation import GenerateRequest, Limits, RequestedSampling
 from tests.unit.router_fronts.factories import EOS_ID, HOLD, TOKENIZER, FakeBackend, make_generator, say
 
