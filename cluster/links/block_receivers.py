@@ -20,7 +20,13 @@ class BlockReceiver(Protocol):
         """Why this offer cannot be meant for this transport, or nothing."""
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
-        """Why what came must not be used, or nothing. Raises LinkError when it did not come in full."""
+        """Why what came must not be used, or nothing. Raises LinkError when it did not come in full.
+
+        MemoryInUse, which is one, says that more of it may come.
+        """
+
+    def close(self) -> None:
+        """The link is over."""
 
 
 class TcpBlockReceiver:
@@ -32,6 +38,9 @@ class TcpBlockReceiver:
 
     def refusal(self, offer: Offer) -> str:
         return ""
+
+    def close(self) -> None:
+        pass
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
         self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
@@ -60,6 +69,9 @@ class ShmBlockReceiver:
 
     def refusal(self, offer: Offer) -> str:
         return "blocks outside of the source's region" if max(offer.block_ids) >= len(self._source_records) else ""
+
+    def close(self) -> None:
+        """The mapping goes with this object."""
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
         checksums = list(offer.checksums)

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Transport = Literal["auto", "shm", "tcp"]
+Transport = Literal["auto", "shm", "tcp", "nccl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkConfig:
-    """`auto` is shm between processes of one host and tcp otherwise; shm and tcp insist, or fail.
+    """`auto` is nccl where KV is in GPUs' memory, else shm between processes of one host and tcp otherwise; the others
+    insist, or fail.
 
     `setup_timeout_s` bounds connecting and greeting, `transfer_timeout_s` one transfer from its offer to its end.
     """

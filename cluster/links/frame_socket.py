@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -124,6 +125,12 @@ class FrameSocket:
         except OSError:
             return False
         return False
+
+    def has_hung_up(self) -> bool:
+        """Whether the peer, or `shutdown`, ended the stream; what was said before may still be there to read."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def fileno(self) -> int:
         return self._socket.fileno()

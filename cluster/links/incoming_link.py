@@ -4,16 +4,18 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from cluster.handshake import Called, Unauthenticated
 from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBlockReceiver
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
-from cluster.links.errors import LinkError, MalformedFrame
+from cluster.links.device_region import DeviceRegion, Region
+from cluster.links.errors import LinkError, MalformedFrame, MemoryInUse
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
-from cluster.links.kv_region import KvRegion
+from cluster.links.nccl_transfer import NcclBlockReceiver
 from cluster.links.slot_table import Refusal, SlotTable
 from cluster.links.source_connection import LinkEnd
 from cluster.messages import Epoch
@@ -30,7 +32,7 @@ class IncomingLink:
         self,
         sock: socket.socket,
         end: LinkEnd,
-        region: KvRegion,
+        region: Region,
         slots: SlotTable,
         config: LinkConfig,
         events: ReceiverEvents,
@@ -71,6 +73,8 @@ class IncomingLink:
             log.warning("the link from %s is over: %s", self._source, str(error))
         finally:
             self._socket.close()
+            if receiver is not None:
+                receiver.close()
             self._on_end(self)
 
     def _greet(self) -> BlockReceiver:
@@ -112,6 +116,8 @@ class IncomingLink:
         asked = {hello.transport, self._config.transport} - {"auto"}
         if len(asked) > 1:
             raise LinkError(f"the source insists on {hello.transport}, the receiver on {self._config.transport}")
+        if hello.on_device or isinstance(self._region, DeviceRegion) or asked == {"nccl"}:
+            return "nccl", "", self._over_nccl(hello, asked)
         if asked == {"tcp"}:
             return "tcp", "", TcpBlockReceiver(self._socket, self._region)
         try:
@@ -126,6 +132,16 @@ class IncomingLink:
             log.warning("tcp instead of shm for the link from %s: %s", self._source, error)
             return "tcp", f"no shm: {error}", TcpBlockReceiver(self._socket, self._region)
 
+    def _over_nccl(self, hello: LinkHello, asked: set[str]) -> BlockReceiver:
+        on_device = isinstance(self._region, DeviceRegion)
+        if not (hello.on_device and on_device):
+            kinds = ["GPU" if each else "host" for each in (hello.on_device, on_device)]
+            raise LinkError("no nccl link: KV is in {} memory at the source, in {} memory here".format(*kinds))
+        if asked - {"nccl"}:
+            raise LinkError(f"no {asked.pop()} link: KV is in GPU memory at both ends, which only nccl moves")
+        assert isinstance(self._region, DeviceRegion)
+        return NcclBlockReceiver(self._socket, self._region)
+
     def _take(self, offer: Offer, receiver: BlockReceiver) -> None:
         """One rendezvous: refused, arrived or bad, and the source is told which."""
         deadline = Deadline.after(self._config.transfer_timeout_s, "complete transfer")
@@ -137,6 +153,9 @@ class IncomingLink:
         else:
             try:
                 reason = receiver.receive(offer, block_ids, deadline)
+            except MemoryInUse as error:  # law 9: they stay posted as long as anything may come
+                error.when_dead(partial(self._abandon, offer, f"cut off: {error}"))
+                raise
             except Exception as error:  # whatever it was: the operation is over, and its blocks must not stay posted
                 self._abandon(offer, f"cut off: {error}")
                 raise

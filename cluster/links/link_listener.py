@@ -5,10 +5,10 @@ import socket
 import threading
 
 from cluster.links.config import LinkConfig
+from cluster.links.device_region import Region
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import size_buffers
 from cluster.links.incoming_link import IncomingLink
-from cluster.links.kv_region import KvRegion
 from cluster.links.slot_table import SlotTable
 from cluster.links.source_connection import LinkEnd
 from cluster.messages import Holder
@@ -26,7 +26,7 @@ class LinkListener:
     def __init__(
         self,
         holder: Holder,
-        region: KvRegion,
+        region: Region,
         slots: SlotTable,
         config: LinkConfig,
         events: ReceiverEvents,

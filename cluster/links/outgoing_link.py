@@ -5,12 +5,13 @@ import select
 import threading
 import time
 from collections import deque
+from functools import partial
 
 from cluster.links.config import LinkConfig
-from cluster.links.errors import LinkError, TransferRefused
+from cluster.links.device_region import Region
+from cluster.links.errors import LinkError, MemoryInUse, TransferRefused
 from cluster.links.events import SourceEvents
 from cluster.links.frame_socket import FrameSocket
-from cluster.links.kv_region import KvRegion
 from cluster.links.link_stats import LinkStats
 from cluster.links.source_connection import LinkKey, SourceConnection
 from cluster.messages import BlockTransfer
@@ -29,7 +30,7 @@ class OutgoingLink:
     def __init__(
         self,
         key: LinkKey,
-        region: KvRegion,
+        region: Region,
         config: LinkConfig,
         stats: LinkStats,
         events: SourceEvents,
@@ -47,6 +48,7 @@ class OutgoingLink:
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
         self._socket: FrameSocket | None = None
+        self._connection: SourceConnection | None = None
         self._closing: str | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"link to {key.receiver.holder.instance}", daemon=True)
@@ -79,14 +81,20 @@ class OutgoingLink:
         transfer, reason = self._next(), "the peer hung up"
         try:
             if transfer is not None:
-                connection = self._connect()
+                self._connection = connection = self._connect()
             while transfer is not None:
                 self._move(connection, transfer)
                 transfer = self._next()
+        except MemoryInUse as error:  # law 9: this one fails when nothing reads its blocks any more
+            assert transfer is not None
+            error.when_dead(partial(self._fail, transfer, str(error)))
+            transfer, reason = None, str(error)
         except LinkError as error:
             reason = str(error)
         finally:
             self._end(transfer, reason)
+            if self._connection is not None:
+                self._connection.close()
 
     def _connect(self) -> SourceConnection:
         sock, sockaddr = FrameSocket.to(self.key.address)

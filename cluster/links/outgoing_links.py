@@ -3,9 +3,9 @@
 import threading
 
 from cluster.links.config import LinkConfig
+from cluster.links.device_region import Region
 from cluster.links.errors import TransferRefused
 from cluster.links.events import SourceEvents
-from cluster.links.kv_region import KvRegion
 from cluster.links.link_stats import LinkStats, LinkStatus
 from cluster.links.outgoing_link import OutgoingLink
 from cluster.links.source_connection import LinkEnd, LinkKey
@@ -19,7 +19,7 @@ class OutgoingLinks:
     def __init__(
         self,
         holder: Holder,
-        region: KvRegion,
+        region: Region,
         config: LinkConfig,
         events: SourceEvents,
         *,

@@ -1,0 +1,166 @@
+"""NCCL and CUDA through cupy: the only file that touches either. Thin: the transport's logic is in `nccl_channel.py`.
+
+cupy's NcclConfig has no `blocking` (14.2 knows `split_share` only), so communicators are blocking ones, and who calls
+them has to be able to abandon the call.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cluster.links.kv_region import checksum
+from cluster.links.nccl_device import Communicator, DeviceBuffer, Event, NcclUnavailable, Stream
+
+THREADS = 256
+MAX_BLOCKS_PER_RECORD = 32
+ID_BYTES = 8
+
+# A block of threads moves (its share of) one record; x counts records, because y ends at 65535.
+_MOVE_RECORDS = r"""
+extern "C" __global__ void move_records(
+    char* records, const long long* block_ids, unsigned long long record_bytes, char* packed, int to_records
+) {
+    char* record = records + block_ids[blockIdx.x] * record_bytes;
+    char* slot = packed + blockIdx.x * record_bytes;
+    const char* from = to_records ? slot : record;
+    char* to = to_records ? record : slot;
+    const unsigned long long first = blockIdx.y * (unsigned long long)blockDim.x + threadIdx.x;
+    const unsigned long long stride = gridDim.y * (unsigned long long)blockDim.x;
+    if (((unsigned long long)from | (unsigned long long)to | record_bytes) % sizeof(uint4) == 0) {
+        for (unsigned long long i = first; i < record_bytes / sizeof(uint4); i += stride)
+            ((uint4*)to)[i] = ((const uint4*)from)[i];
+    } else {
+        for (unsigned long long i = first; i < record_bytes; i += stride)
+            to[i] = from[i];
+    }
+}
+"""
+
+
+class CupyDevice:
+    """Implements `NcclDevice`. Raises NcclUnavailable where there is none; `cupy` is for tests."""
+
+    def __init__(self, device_id: int = 0, cupy: Any = None) -> None:
+        self._cupy = cupy or _import_cupy()
+        self._nccl = self._cupy.cuda.nccl
+        self.device_id = device_id
+        try:
+            count = self._cupy.cuda.runtime.getDeviceCount()
+        except Exception as error:  # CUDARuntimeError: no driver, or one that is too old
+            raise NcclUnavailable(f"no CUDA device: {error}") from error
+        if device_id >= count:
+            raise NcclUnavailable(f"no CUDA device {device_id}: there are {count}")
+        if not self._nccl.available:
+            raise NcclUnavailable("cupy finds no NCCL library")
+        with self._cupy.cuda.Device(device_id):
+            self._move_records = self._cupy.RawKernel(_MOVE_RECORDS, "move_records")
+            self._move_records.compile()  # now, not under the deadline of the first transfer
+
+    def nccl_version(self) -> int:
+        """22501 is 2.25.1."""
+        return int(self._nccl.get_version())
+
+    def bind(self) -> None:
+        self._cupy.cuda.Device(self.device_id).use()
+
+    def make_unique_id(self) -> bytes:
+        return bytes(self._nccl.get_unique_id())
+
+    def init_rank(self, unique_id: bytes, rank: int) -> Communicator:
+        return _CupyCommunicator(self._nccl.NcclCommunicator(2, unique_id, rank), 1 - rank, self._nccl)
+
+    def make_stream(self) -> Stream:
+        return self._cupy.cuda.Stream(non_blocking=True)
+
+    def allocate(self, num_bytes: int) -> DeviceBuffer:
+        """From cupy's pool: freeing with cudaFree would wait for the whole device, other links' operations included."""
+        return _CupyBuffer(self._cupy.cuda.alloc(num_bytes))
+
+    def upload(self, block_ids: Sequence[int], stream: Stream) -> DeviceBuffer:
+        with stream:
+            return _CupyBuffer(self._cupy.asarray(np.array(block_ids, np.int64)).data)
+
+    def pack(self, records: int, block_ids: int, count: int, record_bytes: int, packed: int, stream: Stream) -> None:
+        self._move(records, block_ids, count, record_bytes, packed, stream, to_records=0)
+
+    def unpack(self, records: int, block_ids: int, count: int, record_bytes: int, packed: int, stream: Stream) -> None:
+        self._move(records, block_ids, count, record_bytes, packed, stream, to_records=1)
+
+    def record(self, stream: Stream) -> Event:
+        event = self._cupy.cuda.Event(block=True, disable_timing=True)  # block: a waiting thread sleeps
+        event.record(stream)
+        return event
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        stream.wait_event(event)
+
+    def synchronize(self, event: Event) -> None:
+        event.synchronize()
+
+    def checksummer(self, pointer: int, record_bytes: int) -> Callable[[Sequence[int]], tuple[int, ...]]:
+        """XXH3-64 of records at `pointer`, computed by the CPU on a copy: right, and no faster than that copy."""
+        runtime = self._cupy.cuda.runtime
+
+        def checksums(block_ids: Sequence[int]) -> tuple[int, ...]:
+            host, found = np.empty(record_bytes, np.uint8), []
+            with self._cupy.cuda.Device(self.device_id):
+                stream = self.make_stream()  # the default one would wait for the engine's work
+                for block_id in block_ids:
+                    source = pointer + block_id * record_bytes
+                    runtime.memcpyAsync(host.ctypes.data, source, record_bytes, runtime.memcpyDeviceToHost, stream.ptr)
+                    stream.synchronize()
+                    found.append(checksum(host))
+            return tuple(found)
+
+        return checksums
+
+    def _move(
+        self, records: int, ids: int, count: int, record_bytes: int, packed: int, stream: Stream, *, to_records: int
+    ) -> None:
+        share = THREADS * 16 * 4  # bytes that a block of threads moves in a few turns
+        grid = (count, max(1, min(MAX_BLOCKS_PER_RECORD, record_bytes // share)))
+        pointers = np.uint64(records), np.uint64(ids), np.uint64(record_bytes), np.uint64(packed)
+        with stream:
+            self._move_records(grid, (THREADS,), (*pointers, np.int32(to_records)))
+
+
+class _CupyBuffer:
+    """`memory` is cupy's MemoryPointer."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self.pointer = int(memory.ptr)
+
+
+class _CupyCommunicator:
+    def __init__(self, communicator: Any, peer: int, nccl: Any) -> None:
+        self._communicator = communicator
+        self._peer = peer
+        self._nccl = nccl
+
+    def send(self, pointer: int, num_bytes: int, stream: Stream) -> None:
+        self._communicator.send(pointer, num_bytes, self._nccl.NCCL_UINT8, self._peer, stream.ptr)
+
+    def receive(self, pointer: int, num_bytes: int, stream: Stream) -> None:
+        self._communicator.recv(pointer, num_bytes, self._nccl.NCCL_UINT8, self._peer, stream.ptr)
+
+    def check(self) -> str:
+        try:
+            self._communicator.check_async_error()
+        except Exception as error:  # NcclError; a status younger than cupy's table of them is a KeyError
+            return str(error) or repr(error)
+        return ""
+
+    def abort(self) -> None:
+        self._communicator.abort()
+
+
+def _import_cupy() -> Any:
+    try:
+        cupy = importlib.import_module("cupy")
+        importlib.import_module("cupy.cuda.nccl")
+    except ImportError as error:
+        raise NcclUnavailable(f"no cupy: {error}; pip install 'baton[gpu]'") from error
+    return cupy
