@@ -1,0 +1,96 @@
+"""What is moved live leaves piece by piece, one on each link, within a budget and a rate."""
+
+import pytest
+
+from cluster.instance.pacer import Pacer, Piece
+from cluster.messages import Epoch, Holder
+
+pytestmark = pytest.mark.unit
+
+A, B = Holder("a", 1), Holder("b", 1)
+EPOCH = Epoch(1, 2)
+
+
+def piece(request_id: str, first_block: int, receiver: Holder = A, num_bytes: int = 10) -> Piece:
+    return Piece(
+        request_id=request_id,
+        epoch=EPOCH,
+        receiver=receiver,
+        reservation=1,
+        first_block=first_block,
+        num_blocks=1,
+        num_bytes=num_bytes,
+    )
+
+
+def end(pacer: Pacer, *pieces: Piece) -> None:
+    for it in pieces:
+        pacer.ended(it.request_id, it.epoch, it.first_block)
+
+
+def test_one_piece_is_under_way_on_each_link() -> None:
+    pacer = Pacer(100, None)
+    first, second, elsewhere = piece("r", 0), piece("r", 1), piece("s", 0, B)
+    for it in (first, second, elsewhere):
+        pacer.put(it)
+    assert pacer.take(0.0) == [first, elsewhere]
+    assert pacer.take(0.0) == []
+    end(pacer, first)
+    assert pacer.take(0.0) == [second]
+
+
+def test_all_links_together_stay_within_the_budget_and_a_piece_beyond_it_goes_alone() -> None:
+    pacer = Pacer(15, None)
+    small, other, huge = piece("r", 0), piece("s", 0, B), piece("t", 0, A, num_bytes=99)
+    for it in (small, other, huge):
+        pacer.put(it)
+    assert pacer.take(0.0) == [small]
+    end(pacer, small)
+    taken = pacer.take(0.0)
+    assert len(taken) == 1
+    end(pacer, *taken)
+    assert {*taken, *pacer.take(0.0)} == {other, huge}
+
+
+def test_links_take_turns() -> None:
+    pacer = Pacer(10, None)
+    for it in (piece("r", 0), piece("r", 1), piece("s", 0, B)):
+        pacer.put(it)
+    order = []
+    while taken := pacer.take(0.0):
+        order += taken
+        end(pacer, *taken)
+    assert [it.receiver for it in order] == [A, B, A]
+
+
+def test_a_rate_spaces_the_pieces() -> None:
+    pacer = Pacer(100, bytes_per_s=10.0)
+    first, second = piece("r", 0), piece("s", 0, B)
+    pacer.put(first)
+    pacer.put(second)
+    assert pacer.take(0.0) == [first]
+    assert pacer.take(0.9) == []
+    assert pacer.take(1.0) == [second]
+
+
+def test_what_has_not_left_can_be_taken_back_and_nobody_else_is_touched() -> None:
+    pacer = Pacer(100, None)
+    mine = [piece("r", index) for index in range(3)]
+    other = piece("s", 0)
+    for it in (mine[0], other, mine[1], mine[2]):
+        pacer.put(it)
+    assert pacer.take(0.0) == mine[:1]
+    assert pacer.withdraw("r", EPOCH) == mine[1:]
+    end(pacer, mine[0])
+    assert pacer.take(0.0) == [other]
+    assert pacer.withdraw("s", EPOCH) == []
+
+
+def test_the_end_of_what_did_not_leave_from_here_is_nothing() -> None:
+    pacer = Pacer(100, None)
+    mine = piece("r", 0)
+    pacer.put(mine)
+    pacer.take(0.0)
+    pacer.ended("r", EPOCH, 7)
+    pacer.put(piece("r", 1))
+    assert pacer.take(0.0) == []
