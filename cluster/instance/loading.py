@@ -8,6 +8,7 @@ from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.instance.config import InstanceConfig
+from cluster.links.device_region import check_transport
 from cluster.links.kv_region import KvRegion
 from cluster.links.shared_region import SharedRegion
 from cluster.role import RolePolicy
@@ -49,6 +50,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         )
     memory = SharedRegion.create(num_blocks * record_bytes)
     region = KvRegion(buffer=memory.buffer, record_bytes=record_bytes, path=memory.path)
+    check_transport(config.links, region)
     kv_cache = KVCache(num_blocks, *kv_shape, buffer=memory.buffer)
     runner = ModelRunner(model, kv_cache)
     progress("measuring saturation")

@@ -15,6 +15,7 @@ PROCESS_BYTES = 250 << 20
 def check_combinations(deployment: Deployment) -> Iterator[Problem]:
     yield from _pools(deployment.spec.pools)
     yield from _fronts(deployment)
+    yield from _transport(deployment)
     yield from _rescheduling(deployment.spec.router.rescheduling)
     for index, pool in enumerate(deployment.spec.pools):
         yield from _pool(pool, ("spec", "pools", index))
@@ -47,6 +48,16 @@ def _rescheduling(rescheduling: Rescheduling) -> Iterator[Problem]:
             f"({rescheduling.source_below_steps:g}): an instance would give and take at once"
         )
         yield Problem(path=("spec", "router", "rescheduling", "target_above_steps"), message=message)
+
+
+def _transport(deployment: Deployment) -> Iterator[Problem]:
+    hosted = [pool.name for pool in deployment.spec.pools if not pool.resources.gpus]
+    if deployment.spec.links.transport == "nccl" and hosted:
+        message = (
+            f"is 'nccl', which moves KV between GPUs; pool {hosted[0]!r} has none, so its KV is in host memory: "
+            "use 'auto', 'shm' or 'tcp', or give it resources.gpus"
+        )
+        yield Problem(path=("spec", "links", "transport"), message=message)
 
 
 def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ class Model(Part):
 
 class Links(Part):
     transport: Transport = _LINKS.transport
-    """auto: shared memory between instances of one host, TCP between hosts."""
+    """auto: NCCL between GPUs; where KV is in host memory, shared memory within a host and TCP between hosts."""
 
     checksum: bool = _LINKS.checksum
     """Check every block after it has travelled."""

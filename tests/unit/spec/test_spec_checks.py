@@ -43,6 +43,13 @@ def test_options_that_contradict_each_other_are_refused(problems, part, options,
     assert expected in problems(make_document(pools=[make_pool(**{part: options})]))[0]
 
 
+def test_nccl_is_refused_where_a_pool_has_no_gpu(problems, load):
+    pools = [make_pool(name="a", resources={"gpus": 1}), make_pool(name="b")]
+    expected = "spec.links.transport: is 'nccl', which moves KV between GPUs; pool 'b' has none, so its KV is in host"
+    assert problems(make_document(pools=pools, links={"transport": "nccl"}))[0].startswith(expected)
+    load(make_document(pools=pools[:1], links={"transport": "nccl"}))
+
+
 def test_a_model_that_needs_more_memory_than_it_is_given_is_refused(problems, tmp_path):
     make_checkpoint(tmp_path / "checkpoint", num_parameters=1 << 28)
     pools = [make_pool(resources={"memory": "1GiB"})]

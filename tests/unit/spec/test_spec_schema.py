@@ -52,7 +52,7 @@ def test_the_embedded_deployment_is_valid():
         ({"pools": [{"name": "a", "role": "mixed", "replicas": -1}]}, "is -1; should be greater than or equal to 1"),
         ({"pools": [{"name": "A b", "role": "mixed"}]}, "should be lower-case letters, digits and dashes"),
         ({"pools": [{"name": "a", "role": "mixed", "engine": 3}]}, "engine: should be a mapping with the keys block"),
-        ({"links": {"transport": "rdma"}}, "spec.links.transport: is 'rdma'; should be 'auto', 'shm' or 'tcp'"),
+        ({"links": {"transport": "rdma"}}, "spec.links.transport: is 'rdma'; should be 'auto', 'shm', 'tcp' or 'nccl'"),
         ({"router": {"request_timeout_s": float("inf")}}, "should be a finite number"),
         ({"fronts": {"http": {"port": 70000}}}, "spec.fronts.http.port: is 70000; should be less than or equal to"),
         ({"model": None}, "spec.model: should be a mapping"),
