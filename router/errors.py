@@ -67,6 +67,10 @@ class RequestAborted(BatonError):
         super().__init__(f"request {request_id} was aborted")
 
 
+class OperationRefused(BatonError):
+    """What an operator asked for cannot be done now, and nothing has changed; the text says why."""
+
+
 class GenerationFailed(BatonError):
     """A defect on our side: the text says what was seen."""
 
@@ -96,6 +100,7 @@ ERROR_STATUS: dict[type[BatonError], ErrorStatus] = {
     NoInstance: ErrorStatus(grpc="UNAVAILABLE", http=503, kind="service_unavailable_error"),
     DeadlineExceeded: ErrorStatus(grpc="DEADLINE_EXCEEDED", http=504, kind="timeout_error"),
     RequestAborted: ErrorStatus(grpc="CANCELLED", http=499, kind="request_aborted_error"),
+    OperationRefused: ErrorStatus(grpc="FAILED_PRECONDITION", http=409, kind="operation_refused_error"),
     GenerationFailed: ErrorStatus(grpc="INTERNAL", http=500, kind="server_error"),
 }
 

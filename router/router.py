@@ -8,12 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import Protocol
 
 from cluster.instance.config import InstanceInfo
 from cluster.messages import (
     Activated,
     DispatchRefused,
+    FrontMessage,
     GrantRefused,
     Held,
     Holder,
@@ -40,11 +40,15 @@ from router.errors import (
     UnknownRequest,
 )
 from router.ledger import Adopt, Deliver, Fail, Failure, Instruction, Ledger, Note, Place, Requeue, Step, Tell
+from router.observer import RouterObserver
+from router.operations import Operations
 from router.policies import DISPATCH_POLICIES, RequestView
+from router.rescheduler import Rescheduler
 from router.scheduler import Member, Scheduler
 from router.status import cluster_status
 from router.stream_store import StreamStore, Timer
 from router.streams import RequestStream, StreamReader
+from router.timeline import Timeline
 
 # Told to a client that finds the queue full: about the time in which a queue of short requests moves on.
 _RETRY_AFTER_S = 1.0
@@ -52,14 +56,8 @@ _RETRY_AFTER_S = 1.0
 log = logging.getLogger(__name__)
 
 
-class RequestObserver(Protocol):
-    """Told of each step of each request: for traces and metrics."""
-
-    def on_note(self, note: Note) -> None: ...
-
-
 class Router:
-    """Implements `Backend`, `ConnectionEvents` and `StreamEvents`."""
+    """Implements `Backend`, `ConnectionEvents`, `StreamEvents` and, for operators, `Hands`."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config
@@ -71,10 +69,13 @@ class Router:
         self._joining: dict[Holder, Member] = {}
         self._adoption = Adoption()
         self._has_adopted = asyncio.Event()
-        self._observers: list[RequestObserver] = []
+        self.timeline = Timeline(self._ledger)
+        self.rescheduler = Rescheduler(config.rescheduling, self._ledger, self._scheduler, self.hand_over)
+        self.operations = Operations(self._ledger, self._scheduler, self, self.rescheduler)
+        self._observers: list[RouterObserver] = [self.timeline, self.rescheduler, self.operations]
         self.readiness_changed = asyncio.Event()
 
-    def observe(self, observer: RequestObserver) -> None:
+    def observe(self, observer: RouterObserver) -> None:
         self._observers.append(observer)
 
     # Instances
@@ -166,6 +167,7 @@ class Router:
             block_size=info.block_size,
             max_num_seqs=info.max_num_seqs,
             saturation_tokens=info.saturation_tokens,
+            kv_layout=info.kv_layout,
         )
         self._joining[member.place.holder] = member
 
@@ -174,6 +176,8 @@ class Router:
         if member := self._joining.pop(holder, None):
             self._scheduler.join(member)
             self.readiness_changed.set()
+            for observer in self._observers:
+                observer.on_joined(member)
         if self._has_adopted.is_set():
             self._carry_out(self._ledger.on_holdings(holder, held))
             self._dispatch()
@@ -185,6 +189,8 @@ class Router:
         if member := self._scheduler.member(snapshot.instance):
             member.observe(snapshot)
             self._dispatch()
+            for observer in self._observers:
+                observer.on_snapshot(member)
 
     def on_lost(self, holder: Holder, reason: str) -> None:
         self._scheduler.leave(holder)
@@ -192,6 +198,8 @@ class Router:
         self.readiness_changed.set()
         self._carry_out(self._ledger.on_instance_lost(holder, reason))
         self._dispatch()
+        for observer in self._observers:
+            observer.on_lost(holder)
         if self._scheduler.missing_role():
             asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
 
@@ -264,6 +272,22 @@ class Router:
 
     def status(self) -> baton_pb2.ClusterStatus:
         return cluster_status(self.config, self._connections.values(), self._scheduler, len(self._ledger))
+
+    # Hands
+
+    @property
+    def instance_names(self) -> list[str]:
+        return [holder.instance for holder in self._connections]
+
+    def hand_over(self, request_id: str, to: Place, reason: str) -> None:
+        self._carry_out(self._ledger.hand_over(request_id, to, reason))
+
+    def tell(self, holder: Holder, message: FrontMessage) -> None:
+        self._carry_out([Tell(holder, message)])
+
+    def on_members_changed(self) -> None:
+        self.readiness_changed.set()
+        self._dispatch()
 
     # StreamEvents
 
@@ -356,6 +380,8 @@ class Router:
         if stream := self._streams.running(deliver.request_id):
             stream.put(delta)
         self._scheduler.grow(deliver.request_id, len(deliver.token_ids))
+        for observer in self._observers:
+            observer.on_tokens(deliver.request_id, len(deliver.token_ids))
         if deliver.finish_reason is not None:
             self._forget(deliver.request_id)
 

@@ -12,6 +12,7 @@ from router.generation import TextGenerator
 from router.grpc_front import GrpcFront
 from router.http_front import HttpFront
 from router.model_info import ModelInfo
+from router.operator_servicer import OperatorServicer
 from router.router import Router
 from router.validation import Limits
 
@@ -28,7 +29,9 @@ class RouterService:
         self.router = Router(config)
         limits = Limits(default_timeout_s=config.request_timeout_s)
         generator = TextGenerator(self.router, text, model_info, limits)
-        self._fronts = (GrpcFront(generator), HttpFront(generator))
+        self.router.observe(generator.metrics.handovers)
+        operator = OperatorServicer(self.router.operations, self.router.timeline)
+        self._fronts = (GrpcFront(generator, operator), HttpFront(generator))
 
     async def start(self) -> RouterInfo:
         """Raises PortInUse, with nothing left listening."""
@@ -39,7 +42,7 @@ class RouterService:
         except Exception:
             await grpc_front.stop()
             raise
-        self._announcing = asyncio.create_task(self._announce())
+        self._tasks = [asyncio.create_task(work) for work in (self._announce(), self.router.rescheduler.run())]
         return RouterInfo(
             name=config.name,
             term=config.term,
@@ -53,7 +56,8 @@ class RouterService:
 
     async def stop(self) -> None:
         """Requests under way end as aborted, and are told so."""
-        self._announcing.cancel()
+        for task in self._tasks:
+            task.cancel()
         for front in self._fronts:
             await front.set_ready(False)
         await self.router.close()
