@@ -6,7 +6,10 @@ async with BatonClient("127.0.0.1:50051") as client:
 """
 
 import asyncio
+import secrets
+import uuid
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +19,15 @@ import grpc
 from cluster.engine.sequence import FinishReason, TokenLogprobs
 from cluster.pb import baton_pb2, baton_pb2_grpc
 from cluster.wire.values import finish_reason_from_pb, logprobs_from_pb
+from router.resuming import ResumableRequest
+
+_ABORT_TIMEOUT_S = 1.0
+# A router that comes back is found soon: gRPC's own pauses grow to two minutes.
+_CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +42,18 @@ class Completion:
 
 
 class BatonClient:
-    """Every call raises `grpc.aio.AioRpcError`, whose code and details say what was wrong."""
+    """Every call raises `grpc.aio.AioRpcError`, whose code and details say what was wrong.
 
-    def __init__(self, address: str) -> None:
-        """`address` is host:port of a router's gRPC front."""
-        self._channel = grpc.aio.insecure_channel(address)
+    Once it was connected to a router, a resumable request lives through the router's death: see `router.resuming`.
+    """
+
+    def __init__(self, address: str, *, reconnect_timeout_s: float = 60.0) -> None:
+        """`address` is host:port of a router's gRPC front. A request with a deadline tries to reconnect until then."""
+        self._reconnect_timeout_s = reconnect_timeout_s
+        self._was_connected = False
+        self._aborts: set[asyncio.Task[None]] = set()
+        self._running: set[str] = set()
+        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub: Any = baton_pb2_grpc.BatonStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> Self:
@@ -47,6 +66,9 @@ class BatonClient:
 
     async def close(self) -> None:
         """Requests that still run are aborted."""
+        for request_id in self._running:
+            self._abandon(request_id)
+        await asyncio.gather(*self._aborts)
         await self._channel.close(None)
 
     async def generate(
@@ -56,25 +78,78 @@ class BatonClient:
         request_id: str = "",
         priority: int = 0,
         timeout_s: float | None = None,
+        resumable: bool = True,
         **sampling: Any,
     ) -> AsyncGenerator[baton_pb2.GenerateDelta]:
-        """Deltas as they come; `sampling` are fields of proto SamplingParams. Leaving the loop aborts the request."""
+        """Deltas as they come; `sampling` are fields of proto SamplingParams. Leaving the loop aborts the request.
+
+        `resumable`: when the stream breaks, a new one goes on where it broke, and the text is that of an unbroken one.
+        """
         request = baton_pb2.GenerateRequest(
-            request_id=request_id,
+            request_id=request_id or uuid.uuid4().hex,
             priority=priority,
             timeout_s=timeout_s,
-            sampling_params=baton_pb2.SamplingParams(**sampling),
+            sampling_params=baton_pb2.SamplingParams(**{"seed": secrets.randbits(63), **sampling}),
+            resumable=resumable,
         )
         if isinstance(prompt, str):
             request.text = prompt
         else:
             request.token_ids.ids.extend(prompt)
+        streaming = self._resumable(request, timeout_s) if resumable else self._once(request, timeout_s)
+        async with aclosing(streaming) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _once(
+        self, request: baton_pb2.GenerateRequest, timeout_s: float | None
+    ) -> AsyncGenerator[baton_pb2.GenerateDelta]:
         call = self._stub.Generate(request, timeout=timeout_s)
         try:
             async for delta in call:
                 yield delta
         finally:
             call.cancel()  # nothing, when it is over
+
+    async def _resumable(
+        self, request: baton_pb2.GenerateRequest, timeout_s: float | None
+    ) -> AsyncGenerator[baton_pb2.GenerateDelta]:
+        reconnect_timeout_s = self._reconnect_timeout_s if await self._is_or_was_connected(timeout_s) else 0.0
+        resumable = ResumableRequest(
+            self._stub, self._channel, request, timeout_s=timeout_s, reconnect_timeout_s=reconnect_timeout_s
+        )
+        self._running.add(request.request_id)
+        try:
+            async with aclosing(resumable.deltas()) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            self._running.discard(request.request_id)
+            if not resumable.is_over:
+                self._abandon(request.request_id)
+
+    async def _is_or_was_connected(self, timeout_s: float | None) -> bool:
+        """An address where nobody ever answered is wrong; elsewhere a router may come back."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._was_connected:
+                    state = self._channel.get_state(try_to_connect=True)
+                    if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                        break
+                    self._was_connected = state is grpc.ChannelConnectivity.READY
+                    if not self._was_connected:
+                        await self._channel.wait_for_state_change(state)
+        return self._was_connected
+
+    def _abandon(self, request_id: str) -> None:
+        """A cancelled call alone would look like a lost client, which is waited for."""
+        task = asyncio.create_task(self._abort_quietly(request_id))
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def _abort_quietly(self, request_id: str) -> None:
+        with suppress(grpc.aio.AioRpcError):
+            await self._stub.Abort(baton_pb2.AbortRequest(request_id=request_id), timeout=_ABORT_TIMEOUT_S)
 
     async def complete(self, prompt: str | Sequence[int], **options: Any) -> Completion:
         """The whole output; `options` as of `generate`."""

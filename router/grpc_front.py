@@ -76,6 +76,18 @@ class _Servicer:
                 async for delta in deltas:
                     await context.write(grpc_messages.from_delta(delta))
 
+    async def attach(self, request: baton_pb2.AttachRequest | InvalidRequest, context: Context) -> None:
+        async with _errors_as_status(context):
+            if isinstance(request, InvalidRequest):
+                raise request
+            point = grpc_messages.to_resume_point(request)
+            async with (
+                aclosing(await self._generator.attach(point, tuple(request.stop))) as continuation,
+                aclosing(continuation.deltas()) as deltas,
+            ):
+                async for delta in deltas:
+                    await context.write(grpc_messages.from_delta(delta))
+
     async def abort(self, request: baton_pb2.AbortRequest, context: Context) -> baton_pb2.AbortResponse:
         async with _errors_as_status(context):
             if not request.request_id:
@@ -90,7 +102,7 @@ class _Servicer:
 
 
 def _handlers(servicer: _Servicer) -> "grpc.GenericRpcHandler[Any, Any]":
-    """Made by hand for the sake of Generate's deserializer: gRPC would call a broken request an internal error."""
+    """Made by hand for the sake of the deserializers: gRPC would call a broken request an internal error."""
     unary: dict[str, tuple[Callable[..., Any], Any]] = {
         "Abort": (servicer.abort, baton_pb2.AbortRequest),
         "GetModelInfo": (servicer.get_model_info, baton_pb2.GetModelInfoRequest),
@@ -100,9 +112,14 @@ def _handlers(servicer: _Servicer) -> "grpc.GenericRpcHandler[Any, Any]":
         name: grpc.unary_unary_rpc_method_handler(method, message.FromString, _serialize)
         for name, (method, message) in unary.items()
     }
-    handlers["Generate"] = grpc.unary_stream_rpc_method_handler(
-        servicer.generate, grpc_messages.parse_generate_request, _serialize
-    )
+    streams: dict[str, tuple[Callable[..., Any], Any]] = {
+        "Generate": (servicer.generate, baton_pb2.GenerateRequest),
+        "Attach": (servicer.attach, baton_pb2.AttachRequest),
+    }
+    handlers |= {
+        name: grpc.unary_stream_rpc_method_handler(method, grpc_messages.parser(message), _serialize)
+        for name, (method, message) in streams.items()
+    }
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 

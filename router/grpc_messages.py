@@ -1,9 +1,10 @@
 """proto/baton.proto to the front's own values, and back."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from cluster.pb import baton_pb2
@@ -11,16 +12,24 @@ from cluster.wire.values import finish_reason_to_pb, logprobs_to_pb
 from router.errors import InvalidRequest
 from router.model_info import ModelInfo
 from router.output_text import GenerationDelta
+from router.resume import NUM_HASH_BYTES, ResumePoint
 from router.validation import GenerateRequest, RequestedSampling
 
+MessageT = TypeVar("MessageT", bound=Message)
 
-def parse_generate_request(data: bytes) -> baton_pb2.GenerateRequest | InvalidRequest:
+
+def parser(kind: type[MessageT]) -> Callable[[bytes], MessageT | InvalidRequest]:
     """A deserializer; what it cannot read comes back as the error that says which field is at fault."""
-    try:
-        return baton_pb2.GenerateRequest.FromString(data)
-    except DecodeError:
-        field = _field_not_utf8(data, baton_pb2.GenerateRequest.DESCRIPTOR)
-        return InvalidRequest(field, "is not valid UTF-8") if field else InvalidRequest("request", "cannot be parsed")
+
+    def parse(data: bytes) -> MessageT | InvalidRequest:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            field = _field_not_utf8(data, kind.DESCRIPTOR)
+            said = "is not valid UTF-8" if field else "cannot be parsed"
+            return InvalidRequest(field or "request", said)
+
+    return parse
 
 
 def _field_not_utf8(data: bytes, message: Any) -> str | None:
@@ -62,6 +71,19 @@ def to_request(message: baton_pb2.GenerateRequest, time_remaining_s: float | Non
         resumable=message.resumable,
         timeout_s=min((timeout_s for timeout_s in timeouts_s if timeout_s is not None), default=None),
     )
+
+
+def to_resume_point(message: baton_pb2.AttachRequest) -> ResumePoint:
+    """Who has no token yet may leave the hash out. Raises InvalidRequest."""
+    if not message.request_id:
+        raise InvalidRequest("request_id", "must not be empty")
+    if message.next_index < 0:
+        raise InvalidRequest("next_index", f"must not be negative, not {message.next_index}")
+    if message.next_index == 0 and not message.tokens_hash:
+        return ResumePoint.after(message.request_id, ())
+    if len(message.tokens_hash) != NUM_HASH_BYTES:
+        raise InvalidRequest("tokens_hash", f"must have {NUM_HASH_BYTES} bytes, not {len(message.tokens_hash)}")
+    return ResumePoint(message.request_id, message.next_index, message.tokens_hash)
 
 
 def _sampling(params: baton_pb2.SamplingParams) -> RequestedSampling:
