@@ -86,7 +86,7 @@ def test_it_decodes_on_while_its_blocks_travel_and_stands_still_for_the_last(nod
     assert [block for it in sent for block in range(it.first_block, it.first_block + len(it.block_ids))] == list(
         range(batons[0].num_blocks)
     )
-    assert len(batons[0].state.output_token_ids) > 3
+    assert len(batons[0].state.output_token_ids) > 1
     node.core.on_receiver_message(RECEIVER, PassTaken(request_id="r", epoch=E2), 0.0)
     assert num_held(node) == (0, 0)
 
