@@ -1,43 +1,40 @@
 """The gRPC front: service Baton, health, reflection. It only translates; `TextGenerator` does the work."""
 
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
 
 from cluster.pb import baton_pb2
 from router import grpc_messages
-from router.errors import BatonError, GenerationFailed, InvalidRequest, PortInUse, QueueFull, status_of
+from router.errors import InvalidRequest, PortInUse
 from router.generation import TextGenerator
+from router.grpc_errors import Context, errors_as_status
 from router.listening_socket import address, listening_socket
-
-log = logging.getLogger(__name__)
+from router.operator_servicer import OperatorServicer
 
 SERVICE = baton_pb2.DESCRIPTOR.services_by_name["Baton"].full_name
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class GrpcFront:
     """To be made, as it is used, in a running event loop."""
 
-    def __init__(self, generator: TextGenerator) -> None:
+    def __init__(self, generator: TextGenerator, operator: OperatorServicer | None = None) -> None:
+        """Without `operator` it answers clients only."""
         self._generator = generator
+        self._operator = operator
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know it
         # Without SO_REUSEPORT a second server on the port fails instead of taking every other connection.
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
 
     async def start(self, host: str, port: int) -> int:
         """Returns the bound port (0 draws one). Not ready yet: see `set_ready`. Raises PortInUse."""
-        self._server.add_generic_rpc_handlers((_handlers(_Servicer(self._generator)),))
+        handlers = _handlers(_Servicer(self._generator)) | (self._operator.handlers() if self._operator else {})
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -68,7 +65,7 @@ class _Servicer:
 
     # It writes rather than yields: so a cancelled call is cancelled here, and not only at its next delta.
     async def generate(self, request: baton_pb2.GenerateRequest | InvalidRequest, context: Context) -> None:
-        async with _errors_as_status(context):
+        async with errors_as_status(context):
             if isinstance(request, InvalidRequest):
                 raise request
             wanted = grpc_messages.to_request(request, context.time_remaining())
@@ -77,7 +74,7 @@ class _Servicer:
                     await context.write(grpc_messages.from_delta(delta))
 
     async def attach(self, request: baton_pb2.AttachRequest | InvalidRequest, context: Context) -> None:
-        async with _errors_as_status(context):
+        async with errors_as_status(context):
             if isinstance(request, InvalidRequest):
                 raise request
             point = grpc_messages.to_resume_point(request)
@@ -89,7 +86,7 @@ class _Servicer:
                     await context.write(grpc_messages.from_delta(delta))
 
     async def abort(self, request: baton_pb2.AbortRequest, context: Context) -> baton_pb2.AbortResponse:
-        async with _errors_as_status(context):
+        async with errors_as_status(context):
             if not request.request_id:
                 raise InvalidRequest("request_id", "must not be empty")
             return baton_pb2.AbortResponse(found=self._generator.backend.abort(request.request_id))
@@ -101,7 +98,7 @@ class _Servicer:
         return self._generator.backend.status()
 
 
-def _handlers(servicer: _Servicer) -> "grpc.GenericRpcHandler[Any, Any]":
+def _handlers(servicer: _Servicer) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Made by hand for the sake of the deserializers: gRPC would call a broken request an internal error."""
     unary: dict[str, tuple[Callable[..., Any], Any]] = {
         "Abort": (servicer.abort, baton_pb2.AbortRequest),
@@ -120,45 +117,8 @@ def _handlers(servicer: _Servicer) -> "grpc.GenericRpcHandler[Any, Any]":
         name: grpc.unary_stream_rpc_method_handler(method, grpc_messages.parser(message), _serialize)
         for name, (method, message) in streams.items()
     }
-    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+    return handlers
 
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-@asynccontextmanager
-async def _errors_as_status(context: Context) -> AsyncIterator[None]:
-    """Ends the call with the status of what is raised inside."""
-    try:
-        yield
-    except BatonError as error:
-        await _abort(context, error)
-    except Exception:
-        log.exception("a request failed for a reason that is ours")
-        await _abort(context, GenerationFailed("internal error"))
-
-
-async def _abort(context: Context, error: BatonError) -> None:
-    code = grpc.StatusCode[status_of(error).grpc]
-    status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
-    rich = rpc_status.to_status(status)
-    await context.abort(rich.code, rich.details, rich.trailing_metadata)
-
-
-def _details(error: BatonError) -> list[any_pb2.Any]:
-    """google.rpc error details: the field at fault, or when to come back."""
-    detail: Message
-    if isinstance(error, InvalidRequest):
-        field = grpc_messages.field_path(error.field)
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=error.message)
-        detail = error_details_pb2.BadRequest(field_violations=[violation])
-    elif isinstance(error, QueueFull):
-        delay = Duration()
-        delay.FromMilliseconds(round(error.retry_after_s * 1000))
-        detail = error_details_pb2.RetryInfo(retry_delay=delay)
-    else:
-        return []
-    packed = any_pb2.Any()
-    packed.Pack(detail)
-    return [packed]
