@@ -25,6 +25,7 @@ from router.backend import AdmittedRequest, TokenDelta, TokenStream
 from router.config import RouterConfig
 from router.errors import DuplicateRequest, InstanceLost, NoInstance, RequestAborted, UnknownRequest
 from router.ledger import Note, Step
+from router.observer import RouterObserver
 from router.router import Router
 from router.stream_store import Timer
 
@@ -55,7 +56,7 @@ class Wire:
         return [message for message in self.said if isinstance(message, Dispatch)][-1]
 
 
-class Case:
+class Case(RouterObserver):
     """A router, and instances that say what the test makes them say."""
 
     def __init__(self, **config: Any) -> None:
