@@ -23,7 +23,7 @@ class HandoverConfig:
     headroom_blocks: int = 4
     piece_bytes: int = 4 << 20
     max_bytes_in_flight: int = 16 << 20
-    bytes_per_s: float | None = None
+    bytes_per_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

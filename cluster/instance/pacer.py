@@ -26,7 +26,7 @@ class Piece:
 class Pacer:
     """`bytes_per_s` None: as fast as the links are."""
 
-    def __init__(self, max_bytes_in_flight: int, bytes_per_s: float | None) -> None:
+    def __init__(self, max_bytes_in_flight: int, bytes_per_s: int | None) -> None:
         self._max_bytes_in_flight = max_bytes_in_flight
         self._bytes_per_s = bytes_per_s
         self._queues: OrderedDict[Holder, deque[Piece]] = OrderedDict()

@@ -7,6 +7,7 @@ from pydantic import Field
 from cluster.instance.config import EngineConfig, HandoverConfig
 from cluster.links.config import LinkConfig, Transport
 from cluster.spec.pool import Pool
+from cluster.spec.quantity import Bytes
 from cluster.spec.schema import Count, Name, Part, Seconds
 
 _ENGINE, _LINKS, _HANDOVER = EngineConfig(), LinkConfig(), HandoverConfig()
@@ -41,6 +42,21 @@ class Handover(Part):
 
     reserve_timeout_s: Seconds = _HANDOVER.reserve_timeout_s
     """How long a source waits for a reservation before it is refused."""
+
+    max_stages: Annotated[int, Field(ge=0)] = _HANDOVER.max_stages
+    """A running request is moved in so many stages at most before it stands still; 0 is a blocking copy."""
+
+    headroom_blocks: Count = _HANDOVER.headroom_blocks
+    """Room over there for a running request to grow into while it is moved."""
+
+    piece_bytes: Bytes = _HANDOVER.piece_bytes
+    """Live moves leave in pieces of this size, one at a time on each link."""
+
+    max_bytes_in_flight: Bytes = _HANDOVER.max_bytes_in_flight
+    """What all live moves of an instance have under way at most."""
+
+    bytes_per_s: Bytes | None = _HANDOVER.bytes_per_s
+    """What all live moves of an instance may use. Default: as fast as the links are."""
 
 
 class Rescheduling(Part):

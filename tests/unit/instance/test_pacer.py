@@ -64,7 +64,7 @@ def test_links_take_turns() -> None:
 
 
 def test_a_rate_spaces_the_pieces() -> None:
-    pacer = Pacer(100, bytes_per_s=10.0)
+    pacer = Pacer(100, bytes_per_s=10)
     first, second = piece("r", 0), piece("s", 0, B)
     pacer.put(first)
     pacer.put(second)
