@@ -64,10 +64,9 @@ class Fronts:
         return list(self._streams)
 
     def tell(self, front: str, message: InstanceMessage) -> None:
+        """To one that is not here this is nothing: when it comes back it hears of all that is held for it."""
         if stream := self._streams.get(front):
             stream.outgoing.put_nowait(instance_message_to_pb(message, asyncio.get_running_loop().time()))
-        else:  # it left between the step and now, or before a baton came for it: nobody will ever read this
-            self._steps.post(partial(self._core.on_front_lost, front))
 
     def report(
         self, snapshot: InstanceSnapshot, num_dispatches: dict[str, int], links: tuple[LinkSnapshot, ...]
@@ -113,6 +112,7 @@ class Fronts:
         for old in [old for old in self._streams.values() if old.term < hello.term or old.front == hello.front]:
             self._leave(old)
         stream = self._streams[hello.front] = _Stream(hello.front, hello.term)
+        self._steps.post(partial(self._core.on_front_joined, hello.front))
         return stream
 
     def _leave(self, stream: _Stream) -> None:

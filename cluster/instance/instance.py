@@ -15,7 +15,7 @@ import grpc
 
 from cluster.drops import Drops
 from cluster.instance.checksums import KvChecksums
-from cluster.instance.config import InstanceConfig, InstanceInfo
+from cluster.instance.config import CoreConfig, InstanceConfig, InstanceInfo, RoleSettings
 from cluster.instance.core import InstanceCore
 from cluster.instance.effects import Effect, StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.instance.fronts import Fronts
@@ -60,13 +60,13 @@ class Instance:
         self.failed = asyncio.Event()
         # Nanoseconds since the epoch: no two lives of an instance share one, whatever machine they are on.
         self.holder = Holder(config.name, time.time_ns())
-        self._policy = policies[config.role]
+        self._policies = policies
         self._load = load
 
     async def start(self) -> InstanceInfo:
         """Raises CheckpointError or ValueError for a model that cannot be served, OSError for a host not ours."""
         self._loop = asyncio.get_running_loop()
-        loaded = await asyncio.to_thread(self._load, self.config, self._policy, self._say)
+        loaded = await asyncio.to_thread(self._load, self.config, self._policies[self.config.role], self._say)
         self._assemble(loaded)
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         servicer = InstanceServicer(self._fronts, self._sources)
@@ -86,7 +86,7 @@ class Instance:
         events = LinkEvents(drops)
         slots = SlotTable(events.on_quiet)
         checksums = KvChecksums(loaded.region, enabled=config.links.checksum)
-        self._core = InstanceCore(self.holder, config.role, loaded.engine, slots, checksums, config.handover)
+        self._core = InstanceCore(self.holder, config.role, loaded.engine, slots, checksums, self._core_config(loaded))
         self._steps = StepLoop(self._core, self._deliver, self._look, self._on_failure)
         events.connect(self._core, self._steps)
         self._links = OutgoingLinks(self.holder, loaded.region, config.links, events, secret=secret)
@@ -98,6 +98,23 @@ class Instance:
         self._sources = Sources(self.holder, secret, core, steps, drops=drops, vocab_size=vocab_size)
         self._receivers = Receivers(self.holder, secret, core, steps, drops=drops)
         self._seen: Seen | None = None
+
+    def _core_config(self, loaded: LoadedEngine) -> CoreConfig:
+        options, blocks = self.config.engine, loaded.engine.scheduler.block_manager
+        return CoreConfig(
+            handover=self.config.handover,
+            grace_s=self.config.grace_s,
+            retention_s=self.config.retention_s,
+            record_bytes=loaded.region.record_bytes,
+            roles={
+                role: RoleSettings(
+                    token_budget=options.max_num_batched_tokens
+                    or policy.token_budget(loaded.saturation_tokens, options.max_num_seqs),
+                    watermark_blocks=policy.watermark_blocks(blocks.num_blocks),
+                )
+                for role, policy in self._policies.items()
+            },
+        )
 
     def _say(self, progress: str) -> None:
         self.progress = progress

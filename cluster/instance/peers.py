@@ -156,7 +156,7 @@ class Receivers:
         finally:
             renewing.cancel()
             del self._outgoing[grant.receiver]
-            self._steps.post(partial(self._core.on_receiver_lost, grant.receiver))
+            self._steps.post(partial(self._core.on_receiver_lost, grant.receiver, clock()))
 
     async def _greet(
         self, stub: Any, grant: Grant, outgoing: "asyncio.Queue[instance_pb2.SourceMessage]"
