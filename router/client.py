@@ -176,6 +176,27 @@ class BatonClient:
         info: baton_pb2.ModelInfo = await self._stub.GetModelInfo(baton_pb2.GetModelInfoRequest(), timeout=timeout_s)
         return info
 
+    async def migrate(self, request_id: str, instance: str) -> baton_pb2.MigrateResponse:
+        """When the request runs there. FAILED_PRECONDITION: it stays where it is, and the details say why."""
+        request = baton_pb2.MigrateRequest(request_id=request_id, instance=instance)
+        response: baton_pb2.MigrateResponse = await self._stub.Migrate(request)
+        return response
+
+    async def drain(self, instance: str, *, undo: bool = False) -> AsyncGenerator[baton_pb2.DrainProgress]:
+        """Until nothing is there any more; it goes on when nobody listens."""
+        async for progress in self._stub.Drain(baton_pb2.DrainRequest(instance=instance, undo=undo)):
+            yield progress
+
+    async def flip(self, instance: str, role: str) -> AsyncGenerator[baton_pb2.DrainProgress]:
+        """Until the instance takes requests in its new role."""
+        async for progress in self._stub.Flip(baton_pb2.FlipRequest(instance=instance, role=role)):
+            yield progress
+
+    async def trace(self, request_id: str) -> baton_pb2.RequestTrace:
+        """Where the request has been."""
+        trace: baton_pb2.RequestTrace = await self._stub.Trace(baton_pb2.TraceRequest(request_id=request_id))
+        return trace
+
     async def status(self, timeout_s: float | None = None) -> baton_pb2.ClusterStatus:
         status: baton_pb2.ClusterStatus = await self._stub.Status(baton_pb2.StatusRequest(), timeout=timeout_s)
         return status
