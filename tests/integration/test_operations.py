@@ -1,0 +1,151 @@
+"""What operators do to running requests, with real processes: no token is lost, changed or said twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from router.client import Completion
+from tests.integration.local_cluster import LocalCluster
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+NUM_TOKENS = 200
+SAMPLED = {"max_tokens": NUM_TOKENS, "temperature": 0.9, "top_p": 0.9, "ignore_eos": True}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster() -> AsyncIterator[LocalCluster]:
+    """1P + 2D. Each test waits at its end until everything is let go of, and undoes what it did."""
+    async with LocalCluster(num_decode=2) as cluster:
+        yield cluster
+
+
+class Stream:
+    """A request whose tokens are taken as they come."""
+
+    def __init__(self, cluster: LocalCluster, request_id: str, seed: int) -> None:
+        self._cluster, self.request_id, self._seed = cluster, request_id, seed
+        self.token_ids: list[int] = []
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> list[int]:
+        prompt = f"Story number {self._seed}:"
+        stream = self._cluster.client.generate(prompt, request_id=self.request_id, seed=self._seed, **SAMPLED)
+        async for delta in stream:
+            assert delta.index == len(self.token_ids)
+            self.token_ids += delta.token_ids
+            self._news.set()
+        return self.token_ids
+
+    async def until(self, num_tokens: int) -> None:
+        while len(self.token_ids) < num_tokens:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), 20)
+
+    async def end(self) -> list[int]:
+        return await self._task
+
+
+async def undisturbed(cluster: LocalCluster, num_streams: int) -> list[tuple[int, ...]]:
+    calls = [
+        cluster.client.complete(f"Story number {seed}:", seed=seed, request_id=f"undisturbed{seed}", **SAMPLED)
+        for seed in range(num_streams)
+    ]
+    done: list[Completion] = await asyncio.gather(*calls)
+    return [it.token_ids for it in done]
+
+
+async def disturbed(
+    cluster: LocalCluster, num_streams: int, disturb: Callable[[list[Stream]], Awaitable[None]]
+) -> list[tuple[int, ...]]:
+    """The same requests, with `disturb` while all of them decode."""
+    streams = [Stream(cluster, f"r{seed}", seed) for seed in range(num_streams)]
+    await asyncio.gather(*(stream.until(5) for stream in streams))
+    await disturb(streams)
+    return [tuple(await stream.end()) for stream in streams]
+
+
+async def owner(cluster: LocalCluster, request_id: str) -> str:
+    return (await cluster.client.trace(request_id)).events[-1].instance
+
+
+async def refusal(call: Awaitable[object]) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    return caught.value.details() or ""
+
+
+async def test_a_request_moves_while_it_runs_and_its_trace_names_everybody_who_held_it(cluster: LocalCluster) -> None:
+    expected = await undisturbed(cluster, 3)
+
+    async def move_one_there_and_back(streams: list[Stream]) -> None:
+        home = await owner(cluster, "r0")
+        away = {"decode-0": "decode-1", "decode-1": "decode-0"}[home]
+        moved = await cluster.client.migrate("r0", away)
+        assert (moved.source, moved.target) == (home, away)
+        assert "is in " + away in await refusal(cluster.client.migrate("r0", away))
+        await streams[0].until(len(streams[0].token_ids) + 5)
+        await cluster.client.migrate("r0", home)
+
+    assert await disturbed(cluster, 3, move_one_there_and_back) == expected
+    events = (await cluster.client.trace("r0")).events
+    assert [event.event for event in events if event.reason == "migrate"] == ["granted", "passed"] * 2
+    assert {event.instance for event in events} == {"prefill-0", "decode-0", "decode-1"}
+    assert events[-1].event == "finished"
+    await cluster.until_empty()
+
+
+async def test_what_cannot_be_moved_is_refused_with_the_reason_and_nothing_changes(cluster: LocalCluster) -> None:
+    async def ask_for_nonsense(streams: list[Stream]) -> None:
+        home = await owner(cluster, "r0")
+        assert "unknown or over" in await refusal(cluster.client.migrate("nobody", home))
+        assert "unknown or over" in await refusal(cluster.client.migrate("undisturbed0", home))
+        assert f"is in {home} already" in await refusal(cluster.client.migrate("r0", home))
+        assert "there is no instance 'decode-7'" in await refusal(cluster.client.migrate("r0", "decode-7"))
+        assert await owner(cluster, "r0") == home
+
+    expected = await undisturbed(cluster, 1)
+    assert await disturbed(cluster, 1, ask_for_nonsense) == expected
+    await cluster.until_empty()
+
+
+async def test_a_drained_instance_empties_while_its_requests_run_on(cluster: LocalCluster) -> None:
+    expected = await undisturbed(cluster, 4)
+
+    async def drain(streams: list[Stream]) -> None:
+        seen = [progress async for progress in cluster.client.drain("decode-1")]
+        assert seen[-1].done
+        assert seen[-1].num_requests == 0
+        statuses = {it.instance: it for it in (await cluster.client.status()).instances}
+        assert statuses["decode-1"].status == "DRAINING"
+        assert statuses["decode-1"].num_sequences == 0
+        assert "decode-1 is being drained" in await refusal(cluster.client.migrate("r0", "decode-1"))
+        assert "is the last that can decode" in await refusal(anext(cluster.client.drain("decode-0")))
+
+    assert await disturbed(cluster, 4, drain) == expected
+    assert [it async for it in cluster.client.drain("decode-1", undo=True)]
+    await cluster.until(lambda status: all(it.status == "RUNNING" for it in status.instances))
+    await cluster.until_empty()
+
+
+async def test_an_instance_takes_another_role_and_keeps_it_in_its_next_life() -> None:
+    async with LocalCluster(num_decode=2) as cluster:
+        expected = await undisturbed(cluster, 4)
+
+        async def flip(streams: list[Stream]) -> None:
+            assert [it async for it in cluster.client.flip("decode-1", "prefill")][-1].done
+
+        assert await disturbed(cluster, 4, flip) == expected
+        roles = {it.instance: (it.role, it.status) for it in (await cluster.client.status()).instances}
+        assert roles["decode-1"] == ("prefill", "RUNNING")
+        assert "last that can decode" in await refusal(anext(cluster.client.flip("decode-0", "prefill")))
+        cluster.kill("decode-1")
+        await cluster.restart("decode-1")
+        await cluster.until(lambda status: {it.instance: it.role for it in status.instances}["decode-1"] == "prefill")
+        assert await undisturbed(cluster, 4) == expected
+        await cluster.until_empty()
