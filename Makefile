@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-worlds lint format proto clean
+.PHONY: install serve test test-unit test-integration test-gpu test-worlds lint format proto clean
 
 install: $(STAMP)
 
@@ -33,6 +33,10 @@ test-integration: install
 # Ten thousand clusters of brains without bodies, each under another seed of faults: minutes.
 test-worlds: install
 	$(BIN)/python -m tests.simulated.many_worlds
+
+# Needs a GPU, and `pip install '.[gpu]'`; says why it skips where there is none.
+test-gpu: install
+	$(BIN)/pytest -m gpu -rs
 
 lint: install
 	$(BIN)/ruff format --check

@@ -55,6 +55,7 @@ class Streams:
         """A half takes the next message once the one before was unpacked from it."""
         ids = self._upload(block_ids, messages)
         for span in spans(messages):
+            failpoints.hit("links.receive.message")
             part = block_ids[span]
             num_bytes = len(part) * region.record_bytes
             if is_contiguous(part):
