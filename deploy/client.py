@@ -44,4 +44,6 @@ def _explain(error: grpc.RpcError, address: str) -> str:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in details:
         return f"no deployment answers at {address}; `baton up` starts one"
+    if code is grpc.StatusCode.FAILED_PRECONDITION and details:
+        return details  # a refusal: the reason is all there is to say
     return f"{code.name}: {details}".splitlines()[0]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cluster.pb import baton_pb2
 
 Address = Annotated[str | None, typer.Option(help="HOST:PORT of its gRPC front. Default: what runs here.")]
@@ -45,6 +47,8 @@ def _print_status(cluster: "baton_pb2.ClusterStatus") -> None:
         counts = one.num_running, one.num_waiting, one.num_blocks, one.num_free_blocks, one.num_reserved_blocks
         instances.add_row(one.instance, one.role, one.status, *map(str, (*counts, one.num_leaked_blocks, one.pid)))
     console.print(instances)
+    if cluster.handovers:
+        console.print(_handovers(cluster))
     if cluster.links:
         links = Table("link", "transport", "transfers", "MiB", "latency", "bandwidth", "failures")
         for link in cluster.links:
@@ -53,6 +57,19 @@ def _print_status(cluster: "baton_pb2.ClusterStatus") -> None:
             ends = f"{link.source} → {link.target}"
             links.add_row(ends, link.transport, *counts_, latency, bandwidth, str(link.num_failures))
         console.print(links)
+
+
+def _handovers(cluster: "baton_pb2.ClusterStatus") -> "Table":
+    from rich.table import Table
+
+    transports = {(link.source, link.target): link.transport for link in cluster.links}
+    table = Table("handover", "request", "state", "stage", "blocks", "MiB", "link")
+    for one in cluster.handovers:
+        blocks, size = f"{one.num_blocks_sent} of {one.num_blocks}", f"{one.num_bytes / (1 << 20):.1f}"
+        link = transports.get((one.source, one.target), "none yet")
+        ends = f"{one.source} → {one.target}"
+        table.add_row(ends, one.request_id, one.state, str(one.stage), blocks, size, link)
+    return table
 
 
 def generate(
