@@ -68,6 +68,7 @@ class BatonClient:
         """Requests that still run are aborted."""
         for request_id in self._running:
             self._abandon(request_id)
+        self._running.clear()
         await asyncio.gather(*self._aborts)
         await self._channel.close(None)
 
@@ -124,9 +125,9 @@ class BatonClient:
                 async for delta in deltas:
                     yield delta
         finally:
-            self._running.discard(request.request_id)
-            if not resumable.is_over:
+            if request.request_id in self._running and not resumable.is_over:
                 self._abandon(request.request_id)
+            self._running.discard(request.request_id)
 
     async def _is_or_was_connected(self, timeout_s: float | None) -> bool:
         """An address where nobody ever answered is wrong; elsewhere a router may come back."""

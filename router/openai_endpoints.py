@@ -17,12 +17,14 @@ from router.errors import InvalidRequest, ModelNotFound
 from router.generation import TextGenerator
 from router.interleave import interleave
 from router.openai_response import ChatAnswer, Choice, CompletionAnswer, total_usage
-from router.openai_schema import BodyT, ChatBody, CompletionBody, parse_body
+from router.openai_schema import Body, BodyT, ChatBody, CompletionBody, parse_body
 from router.output_text import GenerationDelta
+from router.resume import EventIds, ResumePoint
 from router.sse import answer_events, send_events
 from router.validation import GenerateRequest
 
 MAX_BODY_BYTES = 32 * 2**20
+LAST_EVENT_ID = "last-event-id"
 
 
 class _Endpoint(ABC, Generic[BodyT]):
@@ -41,36 +43,69 @@ class _Endpoint(ABC, Generic[BodyT]):
         """One a prompt. Raises InvalidRequest."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         try:
-            data = await _read_body(Request(scope, receive))
+            data = await _read_body(request)
         except ClientDisconnect:
             return
-        await until_disconnect(receive, self._answer(parse_body(self.body_type, data), send, scope, receive))
+        body, last_event_id = parse_body(self.body_type, data), request.headers.get(LAST_EVENT_ID)
+        await until_disconnect(receive, self._answer(body, last_event_id, send, scope, receive))
 
-    async def _answer(self, body: BodyT, send: Send, scope: Scope, receive: Receive) -> None:
+    async def _answer(self, body: BodyT, last_event_id: str | None, send: Send, scope: Scope, receive: Receive) -> None:
+        self._check_model(body.model)
         try:
-            await self._generate(body, send, scope, receive)
+            if last_event_id:
+                await self._go_on(body, last_event_id, send)
+            else:
+                await self._generate(body, send, scope, receive)
         except InvalidRequest as error:
             if error.field not in self.field_names:
                 raise
             raise InvalidRequest(self.field_names[error.field], error.message) from None
 
     async def _generate(self, body: BodyT, send: Send, scope: Scope, receive: Receive) -> None:
-        self._check_model(body.model)
         request_id = body.request_id or f"{self.id_prefix}{uuid.uuid4().hex}"
-        children = await self._children(self._requests(body), request_id, body.n)
+        requests = self._requests(body)
+        if body.resumable:
+            _check_resumable(body, len(requests))
+        children = await self._children(requests, request_id, body.n)
         answer = self.answer_type(request_id, self._generator.model_info.model, self._generator.text.decode)
         headers = {"x-request-id": request_id}
         async with aclosing(interleave([self._generator.generate(child) for child in children])) as deltas:
             if body.stream:
                 include_usage = body.stream_options.include_usage
-                events = answer_events(deltas, answer, num_choices=body.n, include_usage=include_usage)
+                ids = EventIds(request_id) if body.resumable else None
+                events = answer_events(deltas, answer, num_choices=body.n, include_usage=include_usage, ids=ids)
                 async with aclosing(events):
                     await send_events(send, events, headers)
             else:
                 choices = await _collect(deltas, len(children))
                 usage = total_usage([choice.usage for choice in choices if choice.usage], body.n)
                 await JSONResponse(answer.body(choices, usage), headers=headers)(scope, receive, send)
+
+    async def _go_on(self, body: BodyT, last_event_id: str, send: Send) -> None:
+        """The stream broke after this event; of the body, only what concerns the answer's form counts."""
+        _check_resumable(body, len(self._requests(body)))
+        try:
+            point = ResumePoint.from_event_id(last_event_id)
+        except ValueError:
+            raise InvalidRequest(LAST_EVENT_ID, "is not the id of an event from here") from None
+        answer = self.answer_type(point.request_id, self._generator.model_info.model, self._generator.text.decode)
+        async with (
+            aclosing(await self._generator.attach(point, tuple(body.stop))) as continuation,
+            aclosing(interleave([continuation.deltas()])) as deltas,
+        ):
+            answer.skip(0, continuation.known_token_ids)
+            events = answer_events(
+                deltas,
+                answer,
+                num_choices=1,
+                include_usage=body.stream_options.include_usage,
+                ids=EventIds(point.request_id, continuation.known_token_ids),
+                is_continued=point.next_index > 0,
+            )
+            async with aclosing(events):
+                await send_events(send, events, {"x-request-id": point.request_id})
 
     def _check_model(self, model: str | None) -> None:
         served = self._generator.model_info.model
@@ -127,6 +162,11 @@ class ChatEndpoint(_Endpoint[ChatBody]):
             )
         except ChatTemplateError as error:
             raise InvalidRequest("messages", str(error)) from None
+
+
+def _check_resumable(body: Body, num_prompts: int) -> None:
+    if not body.stream or body.n > 1 or num_prompts > 1:
+        raise InvalidRequest("resumable", "is for a stream of one choice: stream true, n 1 and one prompt")
 
 
 async def _read_body(request: Request) -> bytes:

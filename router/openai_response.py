@@ -60,6 +60,10 @@ class CompletionAnswer:
         """JSON of a chunk before the first of a choice; empty if there is none."""
         return ""
 
+    def skip(self, index: int, token_ids: Sequence[int]) -> None:
+        """A choice goes on after these tokens, which the client has."""
+        self._num_chars[index] += sum(len(self._decode([token_id])) for token_id in token_ids)
+
     def usage_chunk(self, usage: dict[str, Any]) -> str:
         return f'{self._head},"choices":[],"usage":{_encode(usage)}}}'
 

@@ -2,7 +2,8 @@
 
 Nothing is dropped in silence: a parameter that would change the output and is not supported is refused, unless it has
 the value that changes nothing. A null is the same as leaving out. Beyond OpenAI's: `top_k`, `stop_token_ids`,
-`ignore_eos`, `priority` (higher runs first), `request_id`, `timeout_s` and `chat_template_kwargs`.
+`ignore_eos`, `priority` (higher runs first), `request_id`, `timeout_s`, `resumable` (docs/resume.md) and
+`chat_template_kwargs`.
 """
 
 import json
@@ -95,6 +96,7 @@ class Body(BaseModel):
     priority: int = 0
     request_id: str = ""
     timeout_s: float | None = None
+    resumable: bool = False
 
     def model_post_init(self, context: Any) -> None:
         for name, value in (self.model_extra or {}).items():
@@ -121,6 +123,7 @@ class Body(BaseModel):
             sampling=sampling,
             priority=self.priority,
             timeout_s=self.timeout_s,
+            resumable=self.resumable,
         )
 
 

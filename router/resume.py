@@ -46,13 +46,9 @@ class ResumePoint:
         """Whether these are the tokens that the client has."""
         return len(token_ids) == self.next_index and TokensHash(token_ids).digest() == self.tokens_hash
 
-    def event_id(self) -> str:
-        """`REQUEST:NEXT_INDEX:HASH`, in characters that a line of an event stream and a header can carry."""
-        return f"{quote(self.request_id, safe='')}:{self.next_index}:{self.tokens_hash.hex()}"
-
     @classmethod
     def from_event_id(cls, event_id: str) -> Self:
-        """Raises ValueError for what is no such id."""
+        """Raises ValueError for what is no id of `EventIds`."""
         request_id, index, digest = event_id.split(":")
         if not (request_id and index.isascii() and index.isdecimal() and int(index) < _MAX_INDEX):
             raise ValueError(event_id)
@@ -60,3 +56,16 @@ class ResumePoint:
         if len(tokens_hash) != NUM_HASH_BYTES:
             raise ValueError(event_id)
         return cls(unquote(request_id, errors="strict"), int(index), tokens_hash)
+
+
+class EventIds:
+    """`REQUEST:NEXT_INDEX:HASH` after each event of a stream, in characters that its lines and a header can carry."""
+
+    def __init__(self, request_id: str, known_token_ids: Iterable[int] = ()) -> None:
+        self._request = quote(request_id, safe="")
+        self._hash = TokensHash(known_token_ids)
+
+    def after(self, token_ids: Sequence[int]) -> str:
+        """Of the event that brings these, the next tokens."""
+        self._hash.update(token_ids)
+        return f"{self._request}:{self._hash.num_tokens}:{self._hash.digest().hex()}"

@@ -10,6 +10,7 @@ from router.errors import BatonError, GenerationFailed
 from router.http_errors import error_body
 from router.openai_response import CompletionAnswer, total_usage
 from router.output_text import GenerationDelta, Usage
+from router.resume import EventIds
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +27,25 @@ async def answer_events(
     *,
     num_choices: int,
     include_usage: bool,
+    ids: EventIds | None = None,
+    is_continued: bool = False,
 ) -> AsyncGenerator[bytes]:
-    """Events for `deltas` of (choice, delta); `num_choices` of the choices in a row share a prompt."""
+    """Events for `deltas` of (choice, delta); `num_choices` of the choices in a row share a prompt.
+
+    With `ids`, which is for one choice alone, each delta's last event has one; `is_continued`: it was opened before.
+    """
     usages: dict[int, Usage] = {}
-    opened: set[int] = set()
+    opened = {0} if is_continued else set()
     async for index, delta in deltas:
+        id_line = f"\nid: {ids.after(delta.token_ids)}" if ids else ""
         chunks = [answer.chunk(index, delta)]
         if index not in opened and chunks[0]:
             opened.add(index)
             chunks.insert(0, answer.opening(index))
         if delta.usage is not None:
             usages[index] = delta.usage
-        if events := "".join(f"data: {chunk}\n\n" for chunk in chunks if chunk):
-            yield events.encode()
+        if events := "\n\n".join(f"data: {chunk}" for chunk in chunks if chunk):
+            yield f"{events}{id_line}\n\n".encode()
     if include_usage:
         usage = total_usage([usages[index] for index in sorted(usages)], num_choices)
         yield f"data: {answer.usage_chunk(usage)}\n\n".encode()

@@ -176,14 +176,18 @@ class HttpClient:
     async def get(self, path: str) -> HttpResponse:
         return await asyncio.to_thread(self._request, "GET", path, None)
 
-    async def post(self, path: str, body: bytes | str | dict[str, Any]) -> HttpResponse:
+    async def post(
+        self, path: str, body: bytes | str | dict[str, Any], headers: dict[str, str] | None = None
+    ) -> HttpResponse:
         encoded = json.dumps(body) if isinstance(body, dict) else body
-        return await asyncio.to_thread(self._request, "POST", path, encoded)
+        return await asyncio.to_thread(self._request, "POST", path, encoded, headers)
 
-    def _request(self, method: str, path: str, body: bytes | str | None) -> HttpResponse:
+    def _request(
+        self, method: str, path: str, body: bytes | str | None, headers: dict[str, str] | None = None
+    ) -> HttpResponse:
         connection = HTTPConnection(self._address, timeout=30)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return HttpResponse(response.status, headers, response.read().decode())
