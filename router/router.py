@@ -24,6 +24,7 @@ from cluster.messages import (
 )
 from cluster.pb import baton_pb2
 from cluster.snapshot import InstanceSnapshot
+from router import handover_steps
 from router.adoption import Adoption
 from router.backend import AdmittedRequest, AttachedRequest, TokenDelta
 from router.config import RouterConfig
@@ -338,6 +339,7 @@ class Router:
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
+            handover_steps.before(instruction)
             match instruction:
                 case Tell(holder, message):
                     if connection := self._connections.get(holder):

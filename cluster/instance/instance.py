@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import grpc
 
 from cluster.drops import Drops
+from cluster.instance import handover_steps
 from cluster.instance.checksums import KvChecksums
 from cluster.instance.config import CoreConfig, InstanceConfig, InstanceInfo, RoleSettings
 from cluster.instance.core import InstanceCore
@@ -153,7 +154,9 @@ class Instance:
     def _deliver(self, effects: list[Effect]) -> None:
         """Transfers start at once, from here; everything that is said goes through the event loop, in order."""
         said = []
+        handover_steps.before_all(effects)
         for effect in effects:
+            handover_steps.before(effect)
             if isinstance(effect, StartTransfer):
                 self._links.send(effect.grant.link_address, effect.grant.receiver, effect.transfer)
             else:

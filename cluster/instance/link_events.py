@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 from cluster.drops import Drops
+from cluster.instance import handover_steps
 from cluster.instance.core import InstanceCore
 from cluster.instance.step_loop import StepLoop
 from cluster.messages import BlockTransfer
@@ -27,6 +28,7 @@ class LinkEvents:
         self._steps.post(partial(self._core.on_transfer_ended, transfer, reason, time.monotonic()))
 
     def on_arrived(self, reservation: int, first_block: int, count: int, checksums: tuple[int, ...]) -> None:
+        handover_steps.arrived()
         self._steps.post(partial(self._core.on_arrived, reservation, first_block, count, checksums))
 
     def on_bad(self, reservation: int, reason: str) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from cluster.drops import Drops
 from cluster.handshake import Caller, Unauthenticated
+from cluster.instance import handover_steps
 from cluster.instance.core import InstanceCore
 from cluster.instance.step_loop import StepLoop
 from cluster.messages import Grant, Holder, ReceiverMessage, SourceMessage
@@ -92,6 +93,7 @@ class Sources:
                 async for message in messages:
                     silence.reschedule(clock() + _SILENT_AFTER_S)
                     if (said := self._read(source, message, clock())) is not None:
+                        self._steps.post(partial(handover_steps.hearing, said))
                         self._steps.post(partial(self._core.on_source_message, source, said, clock()))
         except TimeoutError:
             pass
@@ -148,6 +150,7 @@ class Receivers:
                 stub = instance_pb2_grpc.InstanceStub(channel)  # type: ignore[no-untyped-call]
                 async for message in await self._greet(stub, grant, outgoing):
                     if (said := self._read(grant, message)) is not None:
+                        self._steps.post(partial(handover_steps.hearing, said))
                         self._steps.post(partial(self._core.on_receiver_message, grant.receiver, said, clock()))
         except grpc.aio.AioRpcError:
             pass  # what it means is the handovers' to say

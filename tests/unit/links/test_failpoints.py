@@ -34,7 +34,17 @@ def test_a_child_is_armed_through_its_environment():
         failpoints.hit("b")
 
 
-@pytest.mark.parametrize("value", ["a", "a=", "a=explode", "a=stall", "a=flip:1"])
+@pytest.mark.parametrize("value", ["a", "a=", "a=explode", "a=stall", "a=flip:1", "a=flip@", "a=flip@x"])
 def test_a_misspelt_environment_is_an_error(value):
     with pytest.raises(ValueError, match="BATON_FAILPOINTS"):
         failpoints.arm_from_environment(value)
+
+
+def test_a_place_can_be_armed_for_one_of_many_visits():
+    failpoints.arm_from_environment("a=flip@2")
+    record = bytearray(1)
+    damaged = []
+    for _ in range(4):
+        failpoints.hit("a", record)
+        damaged.append(record[0] != 0)
+    assert damaged == [False, True, True, True]
