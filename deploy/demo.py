@@ -40,9 +40,9 @@ class Story:
 
     async def follow(self, client: BatonClient) -> None:
         """To its end. Every token has to be the next one."""
-        sampling = {"seed": self.number, "temperature": 0.8, "max_tokens": MAX_TOKENS, "ignore_eos": True}
+        options: dict[str, Any] = {"request_id": self.request_id, "seed": self.number, "temperature": 0.8}
         try:
-            async for delta in client.generate(self.prompt, request_id=self.request_id, **sampling):
+            async for delta in client.generate(self.prompt, max_tokens=MAX_TOKENS, ignore_eos=True, **options):
                 assert delta.index == self.num_tokens, "a token came twice, or was left out"
                 self.token_ids += delta.token_ids
                 self.text += delta.text
@@ -116,7 +116,7 @@ class Demo:
         names = ", ".join(f"{it.number} (at token {it.num_tokens})" for it in hit)
         self._say(f"{victim}, process {pid}, is killed with kill -9; it held the stories {names}")
         for it in hit:
-            await it.until(it.num_tokens + 1)
+            await it.until(it.num_tokens + 3)  # the first comes from where its tokens are computed again
             await self._look_up(it)
             self._say(f"story {it.number} goes on, in {it.holder}")
 

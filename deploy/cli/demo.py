@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo() -> None:
-    """Start a local cluster and tell a few stories twice: undisturbed, then while one moves and an instance is killed."""
+    """Start a local cluster and tell a few stories twice: undisturbed, then while one moves and an instance dies."""
     import asyncio
 
     from deploy.cli.show import display
