@@ -1,6 +1,7 @@
 """A real instance, streams and threads and sockets included, around a model without tensors."""
 
 import asyncio
+import math
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 
 from cluster.engine.engine import Engine
+from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
 from cluster.handshake import Caller, draw_secret
 from cluster.instance.config import InstanceConfig
 from cluster.instance.instance import Instance
@@ -31,11 +33,26 @@ SECRET = draw_secret()
 PATIENCE_S = 20.0
 
 
+class StrictRunner(FakeRunner):
+    """Ends the instance, as a model's does, for what it cannot compute."""
+
+    def run(self, output: SchedulerOutput) -> list[SampledToken]:
+        for entry in output.scheduled:
+            sequence, params = entry.sequence, entry.sequence.sampling_params
+            if max(sequence.token_ids(entry.start, entry.start + entry.num_tokens)) >= VOCAB_SIZE:
+                raise IndexError("a token id beyond the embedding")
+            if not (0.0 <= params.temperature < math.inf and 0.0 < params.top_p <= 1.0 and params.top_k >= 0):
+                raise ValueError(f"no distribution to draw from: {params}")
+            if not 0 <= (params.logprobs or 0) <= VOCAB_SIZE or len(sequence.logprobs) > sequence.num_output_tokens:
+                raise ValueError("logprobs that are not there")
+        return super().run(output)
+
+
 def load_fake(config: InstanceConfig, policy: RolePolicy, progress: Callable[[str], None]) -> LoadedEngine:
     scheduler = make_scheduler(NUM_BLOCKS, max_num_seqs=8, max_num_batched_tokens=64)
     memory = SharedRegion.create(NUM_BLOCKS * RECORD_BYTES)
     return LoadedEngine(
-        engine=Engine(scheduler, FakeRunner(scheduler.block_manager)),
+        engine=Engine(scheduler, StrictRunner(scheduler.block_manager)),
         memory=memory,
         region=KvRegion(memory.buffer, RECORD_BYTES, memory.path),
         vocab_size=VOCAB_SIZE,
@@ -56,12 +73,14 @@ async def served(secret: ClusterSecret = SECRET) -> AsyncIterator[Instance]:
             snapshot_interval_s=0.01,
             front_timeout_s=60.0,
         )
-        instance = Instance(config, ROLE_POLICIES, load=load_fake)
+        loaded: list[LoadedEngine] = []
+        instance = Instance(config, ROLE_POLICIES, load=lambda *asked: loaded.append(load_fake(*asked)) or loaded[0])
         await instance.start()
     try:
         yield instance
     finally:
         await instance.stop()
+    loaded[0].engine.scheduler.check_integrity()
 
 
 class Speaker:

@@ -28,6 +28,7 @@ from tests.unit.instance.served import (
 
 pytestmark = pytest.mark.unit
 
+MOSTLY = 30  # sensible fields for each wild one
 # What a field may hold when it makes sense, by its name; and what it may hold by its type.
 SENSIBLE: dict[str, list[Any]] = {
     "request_id": ["r", "s"],
@@ -54,7 +55,9 @@ SENSIBLE: dict[str, list[Any]] = {
     "reservation": [1, 2, 3],
     "num_blocks": [0, 1, 2],
     "num_computed_tokens": [0, 1, 2, 4, 8],
-    "num_reported_tokens": [0, 1],
+    "num_reported_tokens": [0],
+    "num_cached_tokens": [0, 1],
+    "seed": [0, 2**64 - 1],
     "next_index": [0, 1, 3],
     "role": ["prefill", "decode", "mixed"],
 }
@@ -75,7 +78,8 @@ def values(field: Any) -> st.SearchStrategy[Any]:
         return messages(field.message_type._concrete_class)
     wild = [b"", b"x"] if field.type == FieldDescriptor.TYPE_BYTES else WILD[field.cpp_type]
     sensible = SENSIBLE.get(field.name, wild)
-    return st.sampled_from(sensible * (1 + 10 * len(wild) // len(sensible)) + wild)
+    many = sensible * (MOSTLY * len(wild) // len(sensible))
+    return st.sampled_from([*many, *wild, *many])  # at neither end, which hypothesis likes best
 
 
 @st.composite
@@ -84,11 +88,13 @@ def messages(draw: st.DrawFn, kind: Any) -> Any:
     message = kind()
     fields = [field for field in kind.DESCRIPTOR.fields if not is_choice(field)]
     if choices := [field for field in kind.DESCRIPTOR.fields if is_choice(field)]:
-        fields.append(draw(st.sampled_from(choices)))
+        telling = [field for field in choices if field.name not in ("hello", "proof")]
+        fields.append(draw(st.sampled_from([*telling * 4, *choices])))
     for field in fields:
         if field.is_repeated:
-            getattr(message, field.name).extend(draw(st.lists(values(field), max_size=6)))
-        elif draw(st.integers(0, 20)):
+            max_size = 6 if field.message_type is None else draw(st.sampled_from([0] * MOSTLY + [2]))
+            getattr(message, field.name).extend(draw(st.lists(values(field), max_size=max_size)))
+        elif draw(st.integers(-MOSTLY, MOSTLY)) != 7:  # seldom left out
             value = draw(values(field))
             if field.message_type is None:
                 setattr(message, field.name, value)
