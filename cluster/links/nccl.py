@@ -47,7 +47,7 @@ class CupyDevice:
         self._nccl = self._cupy.cuda.nccl
         self.device_id = device_id
         try:
-            count = self._cupy.cuda.runtime.getDeviceCount()
+            self.num_devices = count = int(self._cupy.cuda.runtime.getDeviceCount())
         except Exception as error:  # CUDARuntimeError: no driver, or one that is too old
             raise NcclUnavailable(f"no CUDA device: {error}") from error
         if device_id >= count:

@@ -65,11 +65,11 @@ class NcclChannel:
         self._streams: Streams | None = None
         self._worker = Worker(f"nccl {number}", device.bind)
 
-    def make_unique_id(self, watch: Callable[[], None]) -> bytes:
+    def make_unique_id(self, watch: Callable[[], object]) -> bytes:
         unique_id: bytes = self._call(lambda _: self._device.make_unique_id(), watch)
         return unique_id
 
-    def set_up(self, unique_id: bytes, rank: int, watch: Callable[[], None]) -> None:
+    def set_up(self, unique_id: bytes, rank: int, watch: Callable[[], object]) -> None:
         """Blocks until the peer does the same."""
 
         def call(_: Job) -> None:
@@ -81,7 +81,7 @@ class NcclChannel:
             raise LinkError("the communicator was closed while it was set up")
 
     def send(
-        self, region: "DeviceRegion", block_ids: Sequence[int], messages: Sequence[int], watch: Callable[[], None]
+        self, region: "DeviceRegion", block_ids: Sequence[int], messages: Sequence[int], watch: Callable[[], object]
     ) -> None:
         """Returns when the peer's memory has it all."""
         self._operate(lambda streams, to: streams.send(to, region, block_ids, messages), watch)
@@ -91,7 +91,7 @@ class NcclChannel:
         region: "DeviceRegion",
         block_ids: Sequence[int],
         messages: Sequence[int],
-        watch: Callable[[], None],
+        watch: Callable[[], object],
         *,
         checksum: bool,
     ) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class NcclChannel:
         if self._go(ChannelState.DYING):
             threading.Thread(target=self._die, name=f"nccl {self.number} dies", daemon=True).start()
 
-    def _operate(self, enqueue: Callable[[Streams, Communicator], None], watch: Callable[[], None]) -> None:
+    def _operate(self, enqueue: Callable[[Streams, Communicator], None], watch: Callable[[], object]) -> None:
         if not self._go(ChannelState.POSTED):
             raise LinkError(f"the communicator is {self.state.value}")
         streams, communicator = self._streams, self._communicator
@@ -132,7 +132,7 @@ class NcclChannel:
             raise
         self._go(ChannelState.IDLE)
 
-    def _call(self, call: Callable[[Job], Any], watch: Callable[[], None]) -> Any:
+    def _call(self, call: Callable[[Job], Any], watch: Callable[[], object]) -> Any:
         """What fails, or is given up, closes the channel; the call may go on until the channel is dead."""
         job = self._worker.submit(call)
         try:

@@ -25,10 +25,13 @@ from cluster.handshake import draw_secret
 from cluster.links.config import LinkConfig, Transport
 from cluster.links.frame_socket import size_buffers
 from cluster.links.kv_region import KvRegion
+from cluster.links.nccl_device import NcclUnavailable
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.shared_region import SharedRegion
 from cluster.messages import BlockTransfer, Holder
 from deploy.bench.links_peer import EPOCH, RECEIVER, serve
+from deploy.bench.nccl_links import REFERENCES as NCCL_REFERENCES
+from deploy.bench.nccl_links import NcclContest
 
 SIZES = (64 << 10, 1 << 20, 16 << 20, 64 << 20)
 WARM_UP_ROUNDS = 2
@@ -150,12 +153,12 @@ class Contest:
         self._control.recv_bytes()
 
 
-def measure(record_bytes: int, rounds: int) -> dict[str, dict[int, list[float]]]:
-    """Seconds by contestant and size, one per round."""
+def measure(record_bytes: int, rounds: int, *, nccl: bool = False) -> dict[str, dict[int, list[float]]]:
+    """Seconds by contestant and size, one per round. Raises NcclUnavailable where `nccl` asks for GPUs in vain."""
     sizes = [size for size in SIZES if size % record_bytes == 0]
-    seconds: dict[str, dict[int, list[float]]] = {name: {size: [] for size in sizes} for name in REFERENCES}
+    seconds: dict[str, dict[int, list[float]]] = {name: {size: [] for size in sizes} for name in _references(nccl)}
     with ExitStack() as stack:
-        contest = Contest(record_bytes, stack)
+        contest = NcclContest(record_bytes, max(SIZES), stack) if nccl else Contest(record_bytes, stack)
         for turn in range(-WARM_UP_ROUNDS, rounds):
             for size in sizes:
                 for name, move in contest.contestants.items():
@@ -166,10 +169,14 @@ def measure(record_bytes: int, rounds: int) -> dict[str, dict[int, list[float]]]
     return seconds
 
 
-def summarize(seconds: dict[str, dict[int, list[float]]]) -> list[dict[str, Any]]:
+def _references(nccl: bool) -> dict[str, str]:
+    return NCCL_REFERENCES if nccl else REFERENCES
+
+
+def summarize(seconds: dict[str, dict[int, list[float]]], *, nccl: bool = False) -> list[dict[str, Any]]:
     """One row per contestant and size; `ratio` is its bandwidth over its reference's."""
     rows = []
-    for name, reference in REFERENCES.items():
+    for name, reference in _references(nccl).items():
         for size, mine in seconds[name].items():
             ratio = median(theirs / own for theirs, own in zip(seconds[reference][size], mine, strict=True))
             row = {"contestant": name, "num_bytes": size, "median_s": median(mine), "best_s": min(mine)}
@@ -180,12 +187,16 @@ def summarize(seconds: dict[str, dict[int, list[float]]]) -> list[dict[str, Any]
 def bench_links(
     rounds: Annotated[int, typer.Option(help="How often each contestant moves each size.")] = 15,
     record_bytes: Annotated[int, typer.Option(help="Size of one KV block.")] = 64 << 10,
+    nccl: Annotated[bool, typer.Option("--nccl", help="Between two GPUs, or two processes on one, instead.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
 ) -> None:
     """Moves 64 KiB to 64 MiB between two processes: links with and without checksums, plain copies and raw sockets."""
     if record_bytes <= 0 or max(SIZES) % record_bytes:
         raise typer.BadParameter(f"{record_bytes} does not divide {max(SIZES)}", param_hint="--record-bytes")
-    rows = summarize(measure(record_bytes, rounds))
+    try:
+        rows = summarize(measure(record_bytes, rounds, nccl=nccl), nccl=nccl)
+    except NcclUnavailable as error:
+        raise typer.BadParameter(f"no links over NCCL here: {error}", param_hint="--nccl") from error
     table = Table(title=f"Two processes, blocks of {record_bytes >> 10} KiB, medians of {rounds} interleaved rounds")
     for column in ("contestant", "KiB", "best µs", "µs", "GB/s", "of", "ratio"):
         table.add_column(column, justify="left" if column in ("contestant", "of") else "right", no_wrap=True)

@@ -17,7 +17,7 @@ RECEIVER = Holder("receiver", 1)
 EPOCH = Epoch(1, 1)
 
 
-class _Quiet:
+class Quiet:
     """The source times transfers; the receiver has nothing to add."""
 
     def on_arrived(self, reservation: int, first_block: int, count: int, checksums: tuple[int, ...]) -> None:
@@ -40,7 +40,7 @@ def serve(control: Connection, secret: ClusterSecret, source_path: str, num_byte
     slots = SlotTable(lambda reservation: None)
     region = KvRegion(memory.buffer, record_bytes, memory.path)
     config = LinkConfig(checksum=False)  # accepts offers with checksums, and checks those, and offers without
-    listener = LinkListener(RECEIVER, region, slots, config, _Quiet(), secret=secret, host="127.0.0.1")
+    listener = LinkListener(RECEIVER, region, slots, config, Quiet(), secret=secret, host="127.0.0.1")
     source = memoryview(map_peer_region(source_path, num_bytes))
     with socket.create_server(("127.0.0.1", 0)) as server:
         size_buffers(server)

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +58,11 @@ def test_a_plan_covers_all_blocks_and_no_end_needs_more_staging_than_there_is(bo
     for span in spans(messages):
         for block_ids in both:
             assert is_contiguous(block_ids[span]) or len(block_ids[span]) <= staging_blocks(record_bytes)
+
+
+def test_one_file_alone_touches_cupy():
+    root = Path(__file__).parents[3]
+    packages = ("cluster", "prefill_workers", "decode_workers", "router", "deploy")
+    named = re.compile(r"""^\s*(import|from) cupy|import_module\(["']cupy""", re.MULTILINE)
+    files = [file for package in packages for file in (root / package).rglob("*.py")]
+    assert [file.name for file in files if named.search(file.read_text())] == ["nccl.py"]
