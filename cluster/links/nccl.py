@@ -15,7 +15,7 @@ from cluster.links.nccl_device import Communicator, DeviceBuffer, Event, NcclUna
 
 THREADS = 256
 MAX_BLOCKS_PER_RECORD = 32
-ID_BYTES = 8
+IN_PROGRESS = 7  # ncclInProgress: no error
 
 # A block of threads moves (its share of) one record; x counts records, because y ends at 65535.
 _MOVE_RECORDS = r"""
@@ -56,7 +56,14 @@ class CupyDevice:
             raise NcclUnavailable("cupy finds no NCCL library")
         with self._cupy.cuda.Device(device_id):
             self._move_records = self._cupy.RawKernel(_MOVE_RECORDS, "move_records")
-            self._move_records.compile()  # now, not under the deadline of the first transfer
+            self._load_kernel()
+
+    def _load_kernel(self) -> None:
+        """Runs it once, now. Loaded later, it might wait for a kernel that waits for its peer, and under a deadline."""
+        stream, num_bytes = self.make_stream(), 16
+        record, packed, ids = self.allocate(num_bytes), self.allocate(num_bytes), self.upload((0,), stream)
+        self.pack(record.pointer, ids.pointer, 1, num_bytes, packed.pointer, stream)
+        self.synchronize(self.record(stream))
 
     def nccl_version(self) -> int:
         """22501 is 2.25.1."""
@@ -149,8 +156,8 @@ class _CupyCommunicator:
     def check(self) -> str:
         try:
             self._communicator.check_async_error()
-        except Exception as error:  # NcclError; a status younger than cupy's table of them is a KeyError
-            return str(error) or repr(error)
+        except Exception as error:  # NcclError, or KeyError of a status that cupy has no name for
+            return "" if IN_PROGRESS in (getattr(error, "status", None), *error.args) else repr(error)
         return ""
 
     def abort(self) -> None:

@@ -245,7 +245,7 @@ class FakeCommunicator:
         assert len(commId) == UNIQUE_ID_BYTES
         _check_bound(world, "NcclCommunicator")
         self.owner, self.world, self.rank = owner, world, rank
-        self.trouble = ""
+        self.trouble: str | Exception = ""
         self.is_aborted = self.is_connected = False
         self.messages: list[Message] = []  # enqueued and not over, in order
         self.stream = 0
@@ -267,7 +267,7 @@ class FakeCommunicator:
 
     def check_async_error(self) -> None:
         if self.trouble:
-            raise NcclError(self.trouble)
+            raise self.trouble if isinstance(self.trouble, Exception) else NcclError(self.trouble)
 
     def abort(self) -> None:
         with self.world.changed:
@@ -423,9 +423,6 @@ class FakeKernel:
 
     def __init__(self, world: World) -> None:
         self._world = world
-
-    def compile(self) -> None:
-        _check_bound(self._world, "compile")
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]) -> None:
         assert [type(each) for each in args] == [np.uint64] * 4 + [np.int32]

@@ -127,6 +127,18 @@ def test_an_error_between_two_transfers_means_a_new_communicator(world, make_gpu
     assert world.num_communicators == 4
 
 
+def test_a_communicator_that_is_still_at_it_is_not_in_trouble(world, make_gpu_node):
+    source, receiver = make_gpu_node("prefill-0"), make_gpu_node("decode-0")
+    world.still.add(receiver.cupy)
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    wait_until_posted(world)
+    for pair in world.communicators.values():
+        for end in pair.values():
+            end.trouble = KeyError(7)  # what cupy makes of ncclInProgress
+    world.heal()
+    source.events.next("on_sent")
+
+
 def test_what_cannot_be_enqueued_fails_and_frees_the_peer(world, make_gpu_node):
     world.refuse_sends = 1
     source, receiver = make_gpu_node("prefill-0"), make_gpu_node("decode-0")

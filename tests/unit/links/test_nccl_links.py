@@ -67,6 +67,7 @@ def test_blocks_arrive_as_they_were_and_nothing_else_is_written(make_gpu_node, c
 
 def test_a_run_in_one_piece_is_not_packed(world, gpu_pair):
     source, receiver = gpu_pair
+    world.num_packs = 0
     source.send(receiver, source.transfer((3, 4, 5), first_block=1))
     source.events.next("on_sent")
     assert receiver.content((1, 2, 3)) == source.content((3, 4, 5))
@@ -75,6 +76,7 @@ def test_a_run_in_one_piece_is_not_packed(world, gpu_pair):
 
 def test_scattered_blocks_are_packed_by_one_kernel_at_each_end(world, gpu_pair):
     source, receiver = gpu_pair
+    world.num_packs = 0
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     source.events.next("on_sent")
     assert (world.num_packs, world.delivered) == (2, [5 * RECORD_BYTES])
