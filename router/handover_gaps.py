@@ -1,6 +1,6 @@
 """What a handover costs its client: the longest gap between tokens around it, less the gap that its stream is used to.
 
-The first half of a handover's time the source decodes on, so the gap is looked for from the grant until some tokens
+Most of a handover's time the source decodes on, so the gap is looked for from the grant until some tokens
 after the pass. Prefilled requests have no gap to compare with; `baton:second_token_seconds` is about them.
 """
 

@@ -47,7 +47,8 @@ class HandoverMetrics(RouterObserver):
         )
 
     def on_tokens(self, request_id: str, num_tokens: int) -> None:
-        self._gaps.on_tokens(request_id, self._clock())
+        if num_tokens:
+            self._gaps.on_tokens(request_id, self._clock())
 
     def on_note(self, note: Note) -> None:
         self._gaps.on_note(note)
