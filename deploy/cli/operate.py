@@ -73,7 +73,7 @@ def _follow(
     last = None
     for last in steps:
         if is_shown and not last.done:
-            print(f"{instance}: {last.num_requests} requests there, {last.num_moved} moved", flush=True)
+            print(f"{instance}: {last.num_requests} there, {last.num_moved} moved", flush=True)
     if last is None or not last.done:
         raise DeployError(f"the deployment ended before {instance} was done")
     return last
