@@ -26,6 +26,7 @@ class LoadedEngine:
 
 def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[str], None]) -> LoadedEngine:
     """Blocks for as long as it takes; `progress` is told what it is at. Raises CheckpointError, ValueError."""
+    check_transport(config.links, on_device=False)
     # Read once, when torch is loaded. Threads that spin while they wait take the cores from the instances beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
@@ -50,7 +51,6 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         )
     memory = SharedRegion.create(num_blocks * record_bytes)
     region = KvRegion(buffer=memory.buffer, record_bytes=record_bytes, path=memory.path)
-    check_transport(config.links, region)
     kv_cache = KVCache(num_blocks, *kv_shape, buffer=memory.buffer)
     runner = ModelRunner(model, kv_cache)
     progress("measuring saturation")

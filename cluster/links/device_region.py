@@ -48,14 +48,14 @@ class TransportUnavailable(ValueError):
     """The deployment asks for a transport that cannot move this instance's KV memory."""
 
 
-def check_transport(config: LinkConfig, region: Region) -> None:
-    """Raises TransportUnavailable."""
-    if config.transport == "nccl" and isinstance(region, KvRegion):
+def check_transport(config: LinkConfig, *, on_device: bool) -> None:
+    """Raises TransportUnavailable. `on_device`: KV memory is a GPU's."""
+    if config.transport == "nccl" and not on_device:
         raise TransportUnavailable(
             "spec.links.transport: is 'nccl', which moves KV between GPUs, but this instance keeps its KV in host "
             "memory; use 'auto', 'shm' or 'tcp'"
         )
-    if config.transport in ("shm", "tcp") and isinstance(region, DeviceRegion):
+    if config.transport in ("shm", "tcp") and on_device:
         raise TransportUnavailable(
             f"spec.links.transport: is {config.transport!r}, which moves KV in host memory, but this instance keeps "
             "its KV on a GPU; use 'auto' or 'nccl'"
