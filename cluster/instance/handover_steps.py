@@ -1,10 +1,15 @@
 """The steps of a handover in an instance, by name, where tests make things go wrong: see `cluster.failpoints`.
 
-    handover.source.reserve     about to ask for room           handover.receiver.reserve   asked for room
-    handover.source.transfer    about to send blocks            handover.receiver.room      about to say that there is room
-    handover.source.freeze      the sequence stands still       handover.receiver.arrive    blocks have arrived
-    handover.source.pass        about to pass the baton         handover.receiver.pass      told of the baton
-    handover.source.release     told that it was taken          handover.receiver.activate  about to say that it runs
+    handover.source.reserve      about to ask for room
+    handover.source.transfer     about to send blocks
+    handover.source.freeze       the sequence stands still
+    handover.source.pass         about to pass the baton
+    handover.source.release      told that it was taken
+    handover.receiver.reserve    asked for room
+    handover.receiver.room       about to say that there is room
+    handover.receiver.arrive     blocks have arrived
+    handover.receiver.pass       told of the baton
+    handover.receiver.activate   about to say that it runs here
 
 All but `arrive`, which is in a link's thread, are in the step loop's.
 """

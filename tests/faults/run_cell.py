@@ -1,0 +1,266 @@
+"""One cell of the matrix on a cluster that is well: something goes wrong, and nothing comes of it."""
+
+import asyncio
+import random
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+import grpc
+
+from cluster.pb import baton_pb2
+from router.client import BatonClient
+from router.ledger import Step
+from tests.faults.cells import Cell, Fault, Move
+from tests.faults.faulty_cluster import ROUTER, FaultyCluster
+
+STALL_S = 5.0
+FULL_S = 1.5
+REACH_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 30.0
+ERROR_TIMEOUT_S = 2.0
+
+_NUM_PROMPT_TOKENS = 100
+_NUM_TOKENS_BEFORE_LIVE = 8
+_TOLD = {Step.PASSED: "passed", Step.KEPT: "kept", Step.RECOVERING: "recovered", Step.ADOPTED: "adopted"}
+
+
+class WentWrong(AssertionError):
+    """What a user was promised and did not get."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The same every time it is asked, and like no other: its blocks are nobody's cached ones."""
+
+    number: int
+    max_tokens: int
+
+    @property
+    def prompt(self) -> list[int]:
+        draw = random.Random(self.number)
+        return [draw.randrange(10, 2000) for _ in range(_NUM_PROMPT_TOKENS)]
+
+
+def request_of(number: int, move: Move) -> Request:
+    """Long enough that it still runs when something goes wrong."""
+    return Request(number, max_tokens=60 if move is Move.PREFILL else 200)
+
+
+class Stream:
+    """A client's, and how long it was left without a word."""
+
+    def __init__(self, client: BatonClient, request: Request, request_id: str, *, resumable: bool) -> None:
+        self._client = client
+        self._request = request
+        self._resumable = resumable
+        self.request_id = request_id
+        self.token_ids: list[int] = []
+        self.error: grpc.StatusCode | None = None
+        self.finish_reason = baton_pb2.FINISH_REASON_UNSPECIFIED
+        self.gap_s = 0.0
+        self._grown = asyncio.Event()
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        heard_s = clock()
+        deltas = self._client.generate(
+            self._request.prompt,
+            request_id=self.request_id,
+            resumable=self._resumable,
+            max_tokens=self._request.max_tokens,
+            temperature=0.8,
+            seed=self._request.number,
+            ignore_eos=True,
+        )
+        try:
+            async for delta in deltas:
+                now_s = clock()
+                self.gap_s, heard_s = max(self.gap_s, now_s - heard_s), now_s
+                if delta.index != len(self.token_ids):
+                    raise WentWrong(f"token {delta.index} came where {len(self.token_ids)} was next")
+                self.token_ids += delta.token_ids
+                self.finish_reason = delta.finish_reason
+                self._grown.set()
+        except grpc.aio.AioRpcError as error:
+            self.error = error.code()
+        finally:
+            self._grown.set()
+
+    async def until_decoding(self) -> None:
+        while len(self.token_ids) < _NUM_TOKENS_BEFORE_LIVE and not self.task.done():
+            self._grown.clear()
+            await self._grown.wait()
+
+
+async def undisturbed(client: BatonClient, request: Request) -> list[int]:
+    stream = Stream(client, request, f"undisturbed-{request.number}", resumable=False)
+    await stream.task
+    assert len(stream.token_ids) == request.max_tokens, stream.error
+    return stream.token_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`gap_s`: the longest time in which the client heard nothing. `path`: what became of the request."""
+
+    gap_s: float
+    path: str
+
+
+async def run_cell(cluster: FaultyCluster, cell: Cell, request: Request, expected: list[int]) -> Outcome:
+    """Raises WentWrong or TimeoutError."""
+    return await _Run(cluster, cell, request, expected).run()
+
+
+class _Run:
+    def __init__(self, cluster: FaultyCluster, cell: Cell, request: Request, expected: list[int]) -> None:
+        self._cluster = cluster
+        self._cell = cell
+        self._request = request
+        self._expected = expected
+        self._holder = cluster.parties[cell.holder]
+
+    async def run(self) -> Outcome:
+        cluster, cell = self._cluster, self._cell
+        cluster.notes.clear()
+        cluster.events.clear()
+        if cell.move is Move.LIVE:
+            self._start()
+            await self._stream.until_decoding()
+        await self._arm()
+        if cell.move is Move.PREFILL:
+            self._start()
+        moving = asyncio.create_task(self._move())
+        try:
+            await self._reach()
+            await self._break()
+            await self._check_end()
+            await asyncio.wait_for(moving, END_TIMEOUT_S)
+        finally:
+            moving.cancel()
+            self._stream.task.cancel()
+        await cluster.until_well()
+        return Outcome(self._stream.gap_s, self._path())
+
+    def _start(self) -> None:
+        resumable = self._cell.fault is not Fault.GONE
+        name = f"{self._request.number}"
+        self._stream = Stream(self._cluster.client, self._request, name, resumable=resumable)
+
+    async def _move(self) -> None:
+        """What becomes of it is for the request to show; but it answers."""
+        if self._cell.move is Move.LIVE:
+            with suppress(grpc.aio.AioRpcError):
+                await self._cluster.client.migrate(self._stream.request_id, self._cell.move.destination)
+
+    # The step
+
+    async def _arm(self) -> None:
+        """Some steps are come to only after something has gone wrong already."""
+        if self._cell.step == "router.close":
+            self._cluster.parties[self._cell.move.destination].tell("damage")
+            await self._heard("armed", "links.receive.record")
+        if self._cell.step == "router.recover":
+            await self._hold(self._cell.move.source, "handover.source.transfer")
+        await self._hold(self._cell.holder, self._cell.step)
+
+    async def _hold(self, party: str, step: str) -> None:
+        self._cluster.parties[party].tell("hold", step)
+        await self._heard("armed", step)
+
+    async def _reach(self) -> None:
+        if self._cell.step == "router.recover":
+            await self._heard("held", "handover.source.transfer")
+            self._cluster.kill(self._cell.move.source)
+        await self._heard("held", self._cell.step)
+
+    async def _heard(self, *event: str) -> None:
+        try:
+            await self._cluster.until(lambda: event in self._cluster.events, REACH_TIMEOUT_S)
+        except TimeoutError:
+            raise WentWrong(f"{event} was not heard within {REACH_TIMEOUT_S} s") from None
+
+    # The fault
+
+    async def _break(self) -> None:
+        match self._cell.fault:
+            case Fault.KILL:
+                await self._kill()
+            case Fault.STALL:
+                await self._stall()
+            case Fault.DROP:
+                await self._drop()
+            case Fault.CORRUPT:
+                self._cluster.parties[self._cell.victim_party].tell("damage")
+                await self._heard("armed", "links.receive.record")
+                self._holder.tell("release")
+            case Fault.FULL:
+                await self._fill()
+            case Fault.ABORT:
+                await self._abort()
+            case Fault.GONE:
+                self._stream.task.cancel()
+                await asyncio.wait({self._stream.task})
+                self._holder.tell("release")
+        await self._cluster.revive()
+
+    async def _kill(self) -> None:
+        self._cluster.kill(self._cell.victim_party)
+        self._holder.tell("release")
+
+    async def _stall(self) -> None:
+        victim = self._cluster.parties[self._cell.victim_party]
+        victim.signal(signal.SIGSTOP)
+        self._holder.tell("release")
+        await asyncio.sleep(STALL_S)
+        victim.signal(signal.SIGCONT)
+
+    async def _drop(self) -> None:
+        infos = self._cluster.infos
+        there = infos[self._cell.move.destination]
+        addresses = [there.address]
+        addresses.append(infos[self._cell.move.source].address if self._cell.victim == ROUTER else there.link_address)
+        ports = [int(address.rpartition(":")[2]) for address in addresses]
+        self._cluster.parties[self._cell.victim_party].tell("drop", ports)
+        await self._heard("dropped")
+        self._holder.tell("release")
+
+    async def _fill(self) -> None:
+        victim = self._cluster.parties[self._cell.victim_party]
+        victim.tell("fill")
+        self._holder.tell("release")
+        await asyncio.wait({self._stream.task}, timeout=FULL_S)
+        victim.tell("empty")
+
+    async def _abort(self) -> None:
+        """A router that stands still answers when it is released."""
+        aborting = asyncio.create_task(self._cluster.client.abort(self._stream.request_id))
+        await asyncio.wait({aborting}, timeout=0.2)
+        self._holder.tell("release")
+        async with asyncio.timeout(ERROR_TIMEOUT_S):
+            await aborting
+            await asyncio.wait({self._stream.task})
+
+    # What must have become of it
+
+    async def _check_end(self) -> None:
+        stream, cell = self._stream, self._cell
+        done, _ = await asyncio.wait({stream.task}, timeout=END_TIMEOUT_S)
+        if not done:
+            raise WentWrong(f"the client still waits after {END_TIMEOUT_S} s, with {len(stream.token_ids)} tokens")
+        if not stream.task.cancelled():
+            stream.task.result()
+        if stream.token_ids != self._expected[: len(stream.token_ids)]:
+            raise WentWrong("other tokens than undisturbed")
+        if cell.fault is Fault.GONE:
+            return
+        if cell.fault is Fault.ABORT:
+            if stream.error is not grpc.StatusCode.CANCELLED:
+                raise WentWrong(f"aborted, it ended with {stream.error}")
+        elif stream.error or len(stream.token_ids) != len(self._expected):
+            raise WentWrong(f"it ended with {stream.error} after {len(stream.token_ids)} tokens")
+
+    def _path(self) -> str:
+        return ", ".join(_TOLD[note.step] for note in self._cluster.notes if note.step in _TOLD)
