@@ -24,7 +24,7 @@ class Fault(Enum):
     """What happens to the victim.
 
     STALL: the whole process stands still. DROP: a source loses its connections to the destination, a router those to
-    both. CORRUPT: the next block that arrives. FULL: no block is free for a while. ABORT and GONE are the client's doing.
+    both. CORRUPT: the next block that arrives. FULL: for a while no block is free. ABORT, GONE: by the client.
     """
 
     KILL = "kill -9"
