@@ -166,3 +166,10 @@ async def drops(front: Speaker, num_unauthenticated: int, num_malformed: int) ->
         lambda message: (message.snapshot.num_unauthenticated, message.snapshot.num_malformed) >= counts
     )
     return (told.snapshot.num_unauthenticated, told.snapshot.num_malformed) == counts
+
+
+async def saying(*messages: Any) -> AsyncIterator[Any]:
+    """These, and the stream stays open: gRPC reports a word too many to one that ends it as an error of its own."""
+    for message in messages:
+        yield message
+    await asyncio.Event().wait()

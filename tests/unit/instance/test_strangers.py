@@ -13,6 +13,7 @@ from tests.unit.instance.served import (
     front_hello,
     front_of,
     peer_hello,
+    saying,
     served,
     serves,
     source_of,
@@ -57,7 +58,7 @@ async def test_with_another_secret_neither_end_believes_the_other() -> None:
 @pytest.mark.parametrize("second", [STOP, pb.FrontMessage(proof=pb.Proof(proof=b"p" * 32)), pb.FrontMessage()])
 async def test_a_front_without_the_proof_is_turned_away(second: pb.FrontMessage) -> None:
     async with served() as instance, front_of(instance) as front, stub_for(instance) as stub:
-        stranger = stub.Serve(iter([pb.FrontMessage(hello=front_hello(instance, "router/2", term=2)), second, STOP]))
+        stranger = stub.Serve(saying(pb.FrontMessage(hello=front_hello(instance, "router/2", term=2)), second))
         assert await refusal(stranger) is grpc.StatusCode.UNAUTHENTICATED
         assert await drops(front, 1, 0)
         assert await serves(front), "its higher term must not have counted"
@@ -66,16 +67,17 @@ async def test_a_front_without_the_proof_is_turned_away(second: pb.FrontMessage)
 @pytest.mark.parametrize("second", [RESERVE, pb.SourceMessage(proof=pb.Proof(proof=b"p" * 32))])
 async def test_a_source_without_the_proof_is_turned_away(second: pb.SourceMessage) -> None:
     async with served() as instance, front_of(instance) as front, stub_for(instance) as stub:
-        stranger = stub.Handover(iter([pb.SourceMessage(hello=peer_hello(instance)), second, RESERVE]))
+        stranger = stub.Handover(saying(pb.SourceMessage(hello=peer_hello(instance)), second))
         assert await refusal(stranger) is grpc.StatusCode.UNAUTHENTICATED
         told = await front.hear(lambda message: message.snapshot.num_unauthenticated == 1)
         assert told.snapshot.num_reserved_blocks == 0
 
 
-@pytest.mark.parametrize("first", [[], [STOP], [pb.FrontMessage()]])
-async def test_a_stream_that_does_not_open_with_a_hello_is_ended(first: list[pb.FrontMessage]) -> None:
+@pytest.mark.parametrize("first", [STOP, pb.FrontMessage(), None])
+async def test_a_stream_that_does_not_open_with_a_hello_is_ended(first: pb.FrontMessage | None) -> None:
     async with served() as instance, front_of(instance) as front, stub_for(instance) as stub:
-        assert await refusal(stub.Serve(iter(first))) is grpc.StatusCode.INVALID_ARGUMENT
+        stranger = stub.Serve(saying(first) if first else iter([]))
+        assert await refusal(stranger) is grpc.StatusCode.INVALID_ARGUMENT
         assert await drops(front, 1, 0)
 
 
@@ -90,7 +92,7 @@ async def test_a_stream_that_was_overheard_cannot_be_played_again() -> None:
         await call.write(RESERVE)
         assert (await call.read()).WhichOneof("message") == "reserved"
         call.cancel()
-        again = stub.Handover(iter([pb.SourceMessage(hello=hello), proof, RESERVE]))
+        again = stub.Handover(saying(pb.SourceMessage(hello=hello), proof))
         assert await refusal(again) is grpc.StatusCode.UNAUTHENTICATED
         assert await drops(front, 1, 0)
 
@@ -112,7 +114,7 @@ async def test_neither_the_secret_nor_a_proof_is_logged(caplog: pytest.LogCaptur
     caplog.set_level("DEBUG")
     async with served() as instance, front_of(instance) as front, stub_for(instance) as stub:
         proof = pb.FrontMessage(proof=pb.Proof(proof=b"do not tell"))
-        await refusal(stub.Serve(iter([pb.FrontMessage(hello=front_hello(instance)), proof])))
+        await refusal(stub.Serve(saying(pb.FrontMessage(hello=front_hello(instance)), proof)))
         await serves(front)
     assert "turned away" in caplog.text
     assert "do not tell" not in caplog.text
