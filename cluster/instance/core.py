@@ -232,8 +232,10 @@ class InstanceCore:
         self._forget(hosted)
 
     def _forget(self, hosted: Hosted) -> None:
+        """What was said to this turn, and arrives later, must not begin another: nobody would ever end that."""
         if self._hosted.get(hosted.request_id) is hosted:
             del self._hosted[hosted.request_id]
+            self._fences.raise_to(hosted.request_id, hosted.epoch)
 
     # What peers and links say
 

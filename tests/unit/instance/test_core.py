@@ -138,6 +138,22 @@ def test_a_stop_of_a_finished_request_does_not_take_the_next_ones_reservation_al
     assert node.core.snapshot(InstanceStatus.RUNNING).num_reserved_blocks == 2
 
 
+def test_what_a_source_said_twice_and_arrives_after_the_end_reserves_nothing(node: Node) -> None:
+    node.core.on_source_message(SOURCE, reserve(), 0.0)
+    (reserved,) = said(node, Reserved)
+    state = make_state(output_token_ids=(1,))
+    baton = Pass(
+        request_id="r", epoch=E2, reservation=reserved.reservation, num_blocks=2, num_computed_tokens=6, state=state
+    )
+    node.core.on_arrived(reserved.reservation, 0, 2, (0, 0))
+    node.core.on_source_message(SOURCE, baton, 0.0)
+    run(node)
+    node.core.on_front_message(FRONT, AckFinished(request_id="r", epoch=E2), 0.0)
+    node.core.on_source_message(SOURCE, reserve(), 0.0)
+    assert said(node, Refused)
+    assert num_held(node) == (0, 0)
+
+
 def test_one_id_is_received_once_at_a_time_even_while_it_waits_for_room(node: Node) -> None:
     node.core.on_source_message(SOURCE, reserve("big", num_tokens=30), 0.0)
     node.core.on_source_message(SOURCE, reserve("r", epoch=E1), 0.0)
