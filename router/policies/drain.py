@@ -79,12 +79,17 @@ def _moves_one(picture: Picture, source: InstanceLoad) -> bool:
     """The cheapest request that fits anywhere, to the most free instance that it fits into."""
     if not picture.has_free_hand(source):
         return False
-    for request in victims(source):
+    for request in sorted(victims(source), key=_was_just_tried):
         for target in picture.targets(source):
             if has_room(target, request):
                 picture.move(request, source, target, "drain")
                 return True
     return False
+
+
+def _was_just_tried(request: RequestLoad) -> bool:
+    """And is still here: one that cannot leave must not hold up the others."""
+    return request.num_rounds_since_move in (0, 1)
 
 
 def victims(source: InstanceLoad) -> list[RequestLoad]:

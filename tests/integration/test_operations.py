@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import grpc
 import pytest
 import pytest_asyncio
 
 from router.client import Completion
+from router.policies import ReschedulingConfig
 from tests.integration.local_cluster import LocalCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+T = TypeVar("T")
 
 NUM_TOKENS = 200
 SAMPLED = {"max_tokens": NUM_TOKENS, "temperature": 0.9, "top_p": 0.9, "ignore_eos": True}
@@ -73,6 +77,10 @@ async def owner(cluster: LocalCluster, request_id: str) -> str:
     return (await cluster.client.trace(request_id)).events[-1].instance
 
 
+async def collect(steps: AsyncIterator[T]) -> list[T]:
+    return [step async for step in steps]
+
+
 async def refusal(call: Awaitable[object]) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -118,7 +126,7 @@ async def test_a_drained_instance_empties_while_its_requests_run_on(cluster: Loc
     expected = await undisturbed(cluster, 4)
 
     async def drain(streams: list[Stream]) -> None:
-        seen = [progress async for progress in cluster.client.drain("decode-1")]
+        seen = await collect(cluster.client.drain("decode-1"))
         assert seen[-1].done
         assert seen[-1].num_requests == 0
         statuses = {it.instance: it for it in (await cluster.client.status()).instances}
@@ -128,7 +136,7 @@ async def test_a_drained_instance_empties_while_its_requests_run_on(cluster: Loc
         assert "is the last that can decode" in await refusal(anext(cluster.client.drain("decode-0")))
 
     assert await disturbed(cluster, 4, drain) == expected
-    assert [it async for it in cluster.client.drain("decode-1", undo=True)]
+    await collect(cluster.client.drain("decode-1", undo=True))
     await cluster.until(lambda status: all(it.status == "RUNNING" for it in status.instances))
     await cluster.until_empty()
 
@@ -138,7 +146,7 @@ async def test_an_instance_takes_another_role_and_keeps_it_in_its_next_life() ->
         expected = await undisturbed(cluster, 4)
 
         async def flip(streams: list[Stream]) -> None:
-            assert [it async for it in cluster.client.flip("decode-1", "prefill")][-1].done
+            assert (await collect(cluster.client.flip("decode-1", "prefill")))[-1].done
 
         assert await disturbed(cluster, 4, flip) == expected
         roles = {it.instance: (it.role, it.status) for it in (await cluster.client.status()).instances}
@@ -148,4 +156,23 @@ async def test_an_instance_takes_another_role_and_keeps_it_in_its_next_life() ->
         await cluster.restart("decode-1")
         await cluster.until(lambda status: {it.instance: it.role for it in status.instances}["decode-1"] == "prefill")
         assert await undisturbed(cluster, 4) == expected
+        await cluster.until_empty()
+
+
+async def test_requests_leave_an_instance_whose_memory_runs_out_by_themselves() -> None:
+    """All start in one of two decode instances, since the other is drained; then that one is let in again."""
+    rescheduling = ReschedulingConfig(interval_s=0.1, source_below_steps=120.0, target_above_steps=120.0)
+    small = {"kv_cache_memory_bytes": 80 * 48 << 10}  # 80 blocks: with six requests half-way 120 steps are left
+    async with LocalCluster(num_decode=2, router={"rescheduling": rescheduling}, engine=small) as cluster:
+        expected = await undisturbed(cluster, 6)
+        await collect(cluster.client.drain("decode-1"))
+
+        async def let_it_in(streams: list[Stream]) -> None:
+            await collect(cluster.client.drain("decode-1", undo=True))
+
+        assert await disturbed(cluster, 6, let_it_in) == expected
+        traces = [(await cluster.client.trace(f"r{index}")).events for index in range(6)]
+        reasons = [[event.reason for event in events if event.event == "passed"] for events in traces]
+        assert any("balance" in of_one for of_one in reasons)
+        assert all(of_one.count("balance") <= 1 for of_one in reasons), "nobody goes back and forth"
         await cluster.until_empty()

@@ -131,6 +131,13 @@ def test_a_draining_instance_gives_as_many_at_a_time_as_it_may_and_says_why() ->
     assert len({move.target for move in moves}) == 2
 
 
+def test_one_that_cannot_leave_a_draining_instance_does_not_hold_up_the_others() -> None:
+    stuck = [make_request("a", 10, num_rounds_since_move=0), make_request("b", 10, num_rounds_since_move=1)]
+    draining = make_instance("old", *stuck, make_request("c", 500), make_request("d", 600), is_draining=True)
+    moves = DrainOnly(CONFIG).plan([draining, make_instance("new")])
+    assert [move.request_id for move in moves] == ["c", "d"]
+
+
 def test_without_balancing_only_draining_instances_give() -> None:
     assert DrainOnly(CONFIG).plan([make_busy(), make_instance("idle")]) == []
 
