@@ -16,7 +16,7 @@ from cluster.spec.deployment import Deployment
 from deploy.errors import MemberFailed
 from deploy.events import Event, EventKind, EventLog
 from deploy.reconcile import Life, Observed, gone, next_retry_s, running, started, to_create
-from deploy.target import InstanceTarget, instance_targets, router_config
+from deploy.target import InstanceTarget, instance_targets, router_config, same_ports
 from router.config import RouterConfig, RouterInfo
 
 ROUTER = "router"
@@ -124,7 +124,8 @@ class Controller:
     def _create(self, name: str) -> Member:
         if name == ROUTER:
             self._term = max(self._term + 1, self._draw_term())  # clocks may step back, terms may not
-            return self._cluster.create_router(router_config(self._deployment, self._secret, self._term))
+            config = router_config(self._deployment, self._secret, self._term)
+            return self._cluster.create_router(same_ports(config, self._router_info) if self._router_info else config)
         return self._cluster.create_instance(self._targets[name])
 
     async def _start(self, name: str, member: Member) -> None:

@@ -1,6 +1,6 @@
 """What should run: the instances and the router that a deployment asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig
 from cluster.links.config import LinkConfig
@@ -8,7 +8,7 @@ from cluster.role import InstanceRole
 from cluster.secret import ClusterSecret
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
-from router.config import RouterConfig
+from router.config import RouterConfig, RouterInfo
 from router.policies import ReschedulingConfig
 
 
@@ -73,3 +73,9 @@ def router_config(deployment: Deployment, secret: ClusterSecret, term: int) -> R
         max_model_len=spec.model.max_model_len,
         **{**spec.router.model_dump(), "rescheduling": ReschedulingConfig(**spec.router.rescheduling.model_dump())},
     )
+
+
+def same_ports(config: RouterConfig, before: RouterInfo) -> RouterConfig:
+    """Where the life before listened: clients come back to it, also to ports that were drawn."""
+    grpc_port, http_port = (int(it.rpartition(":")[2]) for it in (before.grpc_address, before.http_address))
+    return replace(config, grpc_port=grpc_port, http_port=http_port)

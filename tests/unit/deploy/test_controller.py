@@ -52,12 +52,14 @@ class FakeCluster:
     def __init__(self, **errors):
         self.errors = errors
         self.lives = {}
+        self.router_configs = []
 
     def create_instance(self, target):
         life = len(self.lives.get(target.name, ()))
         return self._add(target.name, make_info(target.config, incarnation=life))
 
     def create_router(self, config):
+        self.router_configs.append(config)
         info = RouterInfo(name="router", term=config.term, grpc_address="g:1", http_address="h:2", pid=1)
         return self._add("router", info)
 
@@ -187,7 +189,7 @@ async def test_a_life_that_cannot_start_again_is_tried_again():
     await controller.stop()
 
 
-async def test_a_dead_router_is_made_again_with_a_greater_term_and_told_of_all():
+async def test_a_dead_router_is_made_again_where_it_was_with_a_greater_term_and_told_of_all():
     cluster, time = FakeCluster(), FakeTime()
     controller = make_controller(cluster, time)
     await controller.up()
@@ -197,6 +199,8 @@ async def test_a_dead_router_is_made_again_with_a_greater_term_and_told_of_all()
     await settle()
     first, second = cluster.lives["router"]
     assert second.info.term > first.info.term
+    ports = [(config.grpc_port, config.http_port) for config in cluster.router_configs]
+    assert ports == [(50051, 8000), (1, 2)], "those that the first life listened on"
     assert second.instances[-1] == [("d-0", 0), ("d-1", 0), ("p-0", 0)]
     await controller.stop()
 
