@@ -16,6 +16,9 @@ from cluster.engine.sequence import Sequence, TokenLogprobs
 from cluster.model.counter_hash import uniform
 from cluster.model.errors import NonFiniteLogits
 
+LEAST_TEMPERATURE = 1e-5
+"""Below it the best is taken: logits divided by less overflow, and would draw a token beyond the vocabulary."""
+
 NUM_TOP_P_CANDIDATES = 1024
 """The best tokens that are looked at before a whole row is sorted for top_p."""
 
@@ -28,7 +31,7 @@ def sample(logits: Tensor, sequences: List[Sequence]) -> list[SampledToken]:
     if not bool(torch.isfinite(best).all()):
         wrong = torch.isfinite(best).logical_not().nonzero().flatten().tolist()
         raise NonFiniteLogits(tuple(sequences[row].request_id for row in wrong))
-    drawn = [row for row, param in enumerate(params) if param.temperature > 0]
+    drawn = [row for row, param in enumerate(params) if param.temperature >= LEAST_TEMPERATURE]
     if drawn:
         uniforms = [uniform(params[row].seed, sequences[row].num_tokens) for row in drawn]
         token_ids[drawn] = _draw(logits[drawn], [params[row] for row in drawn], uniforms)

@@ -58,6 +58,14 @@ def test_draws_of_many_seeds_at_one_position_follow_the_softmax_too():
     assert chi_square(counts, PROBABILITIES) < 18.5
 
 
+@pytest.mark.parametrize("temperature", [9e-6, 1e-30, 1e-38, 1e-45])
+@pytest.mark.parametrize("others", [{}, {"top_k": 5}, {"top_p": 0.9}])
+def test_next_to_no_temperature_takes_the_best(temperature, others):
+    logits = 20 * make_logits(1)
+    (token,) = sample(logits, [make_sequence(temperature=temperature, **others)])
+    assert token.token_id == int(logits.argmax())
+
+
 def test_temperature_sharpens_and_flattens():
     for temperature in (0.5, 2.0):
         expected = torch.softmax(LOGITS / temperature, dim=-1)
