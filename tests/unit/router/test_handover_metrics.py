@@ -4,10 +4,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from cluster.messages import Holder
+from cluster.pb import baton_pb2
 from router.errors import UnknownRequest
 from router.handover_gaps import HandoverGaps
 from router.handover_metrics import HandoverMetrics
 from router.ledger import Ledger, Note, Step
+from router.metrics import Metrics
 from router.timeline import MAX_ENDED, MAX_EVENTS, Timeline
 
 pytestmark = pytest.mark.unit
@@ -125,6 +127,13 @@ def test_what_is_scraped_has_these_names() -> None:
     text = generate_latest(registry).decode()
     for name in ("baton:handovers", "baton:handover_added_gap_seconds", "baton:recoveries"):
         assert f"# HELP {name}" in text
+
+
+def test_what_instances_drop_is_counted_for_each() -> None:
+    status = baton_pb2.ClusterStatus(instances=[baton_pb2.InstanceStatus(instance="d", num_fenced=3, num_bad_blocks=1)])
+    text = Metrics("tiny", lambda: status).render().decode()
+    assert 'baton:instance_num_fenced_total{instance="d"} 3.0' in text
+    assert 'baton:instance_num_bad_blocks_total{instance="d"} 1.0' in text
 
 
 def test_a_timeline_counts_from_its_first_step_and_outlives_the_request() -> None:
