@@ -9,12 +9,16 @@ from cluster.messages import Held, Holder, InstanceMessage
 
 
 class Adoption:
-    """What was said until it is over. `early`: messages about requests, to be taken up when the ledger knows them."""
+    """What was said until it is over.
+
+    `early`: messages about requests, to be taken up when the ledger knows them. `aborted`: requests not to go on with.
+    """
 
     def __init__(self) -> None:
         self._awaited: set[Holder] | None = None
         self.reports: dict[Holder, tuple[Held, ...]] = {}
         self.early: list[tuple[Holder, InstanceMessage]] = []
+        self.aborted: set[str] = set()
 
     @property
     def has_begun(self) -> bool:

@@ -138,6 +138,8 @@ class Router:
                 self._carry_out(self._ledger.on_instance_lost(holder, "lost before its requests were taken over"))
         for holder, message in self._adoption.early:
             self.on_message(holder, message)
+        for request_id in self._adoption.aborted:
+            self.abort(request_id)
         self._adoption = Adoption()
         self.readiness_changed.set()
         self._dispatch()
@@ -267,6 +269,8 @@ class Router:
             raise NoInstance("the router has not been told yet which instances there are") from None
 
     def abort(self, request_id: str) -> bool:
+        if not self._has_adopted.is_set():
+            self._adoption.aborted.add(request_id)
         found = request_id in self._ledger
         self._carry_out(self._ledger.fail(request_id, Failure.ABORTED, "aborted"))
         return found

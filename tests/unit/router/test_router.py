@@ -342,6 +342,17 @@ async def test_what_is_said_while_others_are_waited_for_is_not_lost() -> None:
     assert await read((await case.router.attach("r")).stream) == ([10, 11], FinishReason.STOP)
 
 
+async def test_an_abort_that_comes_before_the_adoption_is_over_is_honoured() -> None:
+    case = Case()
+    wire = case.meet("m0")
+    await case.begin(wire)
+    case.router.submit(make_request("sent-again"))
+    for request_id in ("left", "sent-again", "unknown"):
+        case.router.abort(request_id)
+    case.router.on_holdings(wire.holder, (held("left", Epoch(7, 1), 10),))
+    assert wire.said == [Stop(request_id="left", epoch=Epoch(7, 1))]
+
+
 async def test_an_instance_that_stays_silent_is_not_waited_for_and_is_stopped_when_it_comes() -> None:
     case = Case(suspect_after_s=0.01)
     first, second = case.meet("m0"), case.meet("m1")
