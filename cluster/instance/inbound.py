@@ -136,7 +136,7 @@ class Inbound:
     def _on_pass(self, source: Holder, message: Pass, holds: bool) -> None:
         key = (message.request_id, message.epoch)
         reservation = self._all.get(key)
-        if reservation is None:
+        if reservation is None or reservation.receiver.source != source:
             self._answer_late(source, message, holds)
         elif not self._fits(reservation, message):
             self._carry_out(key, reservation.receiver.on_failed("baton and reservation do not fit"))
@@ -159,8 +159,12 @@ class Inbound:
         )
 
     def _on_cancel(self, source: Holder, message: Cancel, holds: bool) -> None:
-        if not self.cancel(message.request_id, message.epoch):
+        key = (message.request_id, message.epoch)
+        reservation = self._all.get(key)
+        if reservation is None or reservation.receiver.source != source:
             self._answer_late(source, message, holds)
+        else:
+            self._carry_out(key, reservation.receiver.on_cancelled())
 
     def _answer_late(self, source: Holder, message: Pass | Cancel, holds: bool) -> None:
         if holds:
@@ -171,12 +175,10 @@ class Inbound:
     def _refuse(self, source: Holder, request_id: str, epoch: Epoch, reason: str) -> None:
         self._emit(ToSource(source, Refused(request_id=request_id, epoch=epoch, reason=reason)))
 
-    def cancel(self, request_id: str, up_to: Epoch) -> bool:
-        """Destroys the reservations of this request up to that epoch; whether there were any."""
-        keys = [key for key in self._all if key[0] == request_id and key[1] <= up_to]
-        for key in keys:
+    def cancel(self, request_id: str, up_to: Epoch) -> None:
+        """The ledger destroys the reservations of this request up to that epoch."""
+        for key in [key for key in self._all if key[0] == request_id and key[1] <= up_to]:
             self._carry_out(key, self._all[key].receiver.on_cancelled())
-        return bool(keys)
 
     def on_arrived(self, number: int, first_block: int, num_blocks: int, checksums: tuple[int, ...]) -> None:
         key = self._by_number.get(number)

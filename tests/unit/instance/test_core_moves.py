@@ -7,6 +7,7 @@ from cluster.instance.effects import StartTransfer
 from cluster.messages import (
     Activated,
     BlockTransfer,
+    Cancel,
     Dispatch,
     DispatchRefused,
     Epoch,
@@ -178,6 +179,25 @@ def test_one_that_must_not_wait_is_refused_when_there_is_no_room_now(node: Node)
     (refused,) = said(node, Refused)
     assert refused.reason == f"no room for {3 * BLOCK_SIZE} tokens now"
     assert num_held(node)[0] == 1
+
+
+@pytest.mark.parametrize("kind", ["pass", "cancel"])
+def test_only_who_reserved_can_use_a_reservation_or_take_it_back(node: Node, kind: str) -> None:
+    node.core.on_source_message(SOURCE, Reserve(request_id="r", epoch=E2, num_tokens=0, lease_s=5.0), 0.0)
+    (reserved,) = said(node, Reserved)
+    baton = Pass(
+        request_id="r",
+        epoch=E2,
+        reservation=reserved.reservation,
+        num_blocks=0,
+        num_computed_tokens=0,
+        state=make_state(),
+    )
+    stranger = baton if kind == "pass" else Cancel(request_id="r", epoch=E2)
+    node.core.on_source_message(RECEIVER, stranger, 0.0)
+    assert len(said(node, Refused)) == 1
+    node.core.on_source_message(SOURCE, baton, 0.0)
+    assert len(said(node, Activated)) == 1
 
 
 def test_tokens_that_the_front_has_are_not_all_said_again(node: Node) -> None:
