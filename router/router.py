@@ -68,6 +68,7 @@ class Router:
         self._streams = StreamStore(config.retention_s)
         self._connections: dict[Holder, InstanceConnection] = {}
         self._joining: dict[Holder, Member] = {}
+        self._expected: set[Holder] = set()
         self._adoption = Adoption()
         self._has_adopted = asyncio.Event()
         self.timeline = Timeline(self._ledger)
@@ -88,6 +89,7 @@ class Router:
         for connection in gone:
             del self._connections[connection.holder]
             self._adoption.exclude(connection.holder)
+            self._expected.discard(connection.holder)
             self.on_lost(connection.holder, "it was taken out")  # before anything waits: nobody is sent there now
             await connection.close()
         for holder, info in wanted.items():
@@ -100,7 +102,13 @@ class Router:
                     secret=self.config.secret,
                     suspect_after_s=self.config.suspect_after_s,
                 )
+                self._expect(holder)
         self._begin_adoption()
+
+    def _expect(self, holder: Holder) -> None:
+        """It is there, and will be heard at any moment."""
+        self._expected.add(holder)
+        asyncio.get_running_loop().call_later(self.config.suspect_after_s, self._expected.discard, holder)
 
     @property
     def is_ready(self) -> bool:
@@ -118,7 +126,7 @@ class Router:
     # What an earlier life left
 
     def _begin_adoption(self) -> None:
-        if not self._adoption.has_begun:
+        if not (self._has_adopted.is_set() or self._adoption.has_begun):
             self._adoption.expect(self._connections)
             asyncio.get_running_loop().call_later(self.config.suspect_after_s, self._stop_waiting)
         self._adopt_if_all_are_here()
@@ -176,6 +184,7 @@ class Router:
 
     def on_holdings(self, holder: Holder, held: tuple[Held, ...]) -> None:
         """It may be dispatched to from now on."""
+        self._expected.discard(holder)
         if member := self._joining.pop(holder, None):
             self._scheduler.join(member)
             self.readiness_changed.set()
@@ -239,10 +248,10 @@ class Router:
     # Backend
 
     def submit(self, request: AdmittedRequest) -> StreamReader:
-        if not self._has_adopted.is_set():  # it waits until it is known who is there
+        if missing := self._scheduler.missing_role():
+            if self._has_adopted.is_set() and not self._expected:
+                raise NoInstance(f"no {missing} instance is there now")
             asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
-        elif missing := self._scheduler.missing_role():
-            raise NoInstance(f"no {missing} instance is there now")
         if self._scheduler.is_full:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:

@@ -391,3 +391,16 @@ async def test_a_router_that_is_never_told_of_instances_refuses_in_time() -> Non
         await case.router.attach("r")
     with pytest.raises(NoInstance):
         await read(stream)
+
+
+async def test_a_request_waits_for_an_instance_that_is_there_and_has_not_spoken_yet() -> None:
+    case = Case(no_instance_timeout_s=5.0)
+    await case.router.set_instances([])
+    with pytest.raises(NoInstance):
+        case.router.submit(make_request())
+    await case.router.set_instances([make_info("m0", M)])
+    case.router.submit(make_request())
+    case.router.on_joined(make_info("m0", M))
+    case.router.on_holdings(Holder("m0", 1), ())
+    assert [note.step for note in case.notes] == [Step.DISPATCHED]
+    await case.router.close()
