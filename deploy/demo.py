@@ -12,7 +12,7 @@ import grpc
 from router.client import BatonClient
 
 PROMPTS = ("Once upon a time", "The old lighthouse", "In the morning the children", "A small boat")
-MAX_TOKENS = 240
+MAX_TOKENS = 320
 MIGRATE_AT, KILL_AT = 60, 130
 TIMEOUT_S = 120.0
 

@@ -37,7 +37,10 @@ class Rescheduler(RouterObserver):
             except TimeoutError:
                 self._round += 1
             self._is_due.clear()
-            self.act()
+            try:
+                self.act()
+            except Exception:  # a defect of a policy must not end all drains
+                log.exception("this round moves nothing")
 
     def hurry(self) -> None:
         self._is_due.set()

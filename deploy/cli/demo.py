@@ -109,7 +109,7 @@ def _render(stories: "Sequence[Story]") -> "RenderableType":
 
     panels = []
     for story in stories:
-        title = f"story {story.number} · {story.num_tokens} tokens · {story.holder or 'starting'}"
+        title = " · ".join(filter(None, (f"story {story.number}", f"{story.num_tokens} tokens", story.holder)))
         panels.append(
             Panel(Text(" ".join(story.text.split())[-_SHOWN_CHARS:]), title=title, title_align="left", height=6)
         )

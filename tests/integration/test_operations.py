@@ -105,7 +105,21 @@ async def test_a_request_moves_while_it_runs_and_its_trace_names_everybody_who_h
     assert [event.event for event in events if event.reason == "migrate"] == ["granted", "passed"] * 2
     assert {event.instance for event in events} == {"prefill-0", "decode-0", "decode-1"}
     assert events[-1].event == "finished"
+    metrics = await scrape(cluster)
+    moved = 'reason="migrate"'
+    assert f'baton:handovers_total{{model_name="baton-tiny",outcome="passed",{moved}}} 2.0' in metrics
+    assert f'baton:handover_added_gap_seconds_count{{model_name="baton-tiny",{moved}}} 2.0' in metrics
     await cluster.until_empty()
+
+
+async def scrape(cluster: LocalCluster) -> str:
+    host, _, port = cluster.info.http_address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    return text
 
 
 async def test_what_cannot_be_moved_is_refused_with_the_reason_and_nothing_changes(cluster: LocalCluster) -> None:
@@ -139,6 +153,27 @@ async def test_a_drained_instance_empties_while_its_requests_run_on(cluster: Loc
     await collect(cluster.client.drain("decode-1", undo=True))
     await cluster.until(lambda status: all(it.status == "RUNNING" for it in status.instances))
     await cluster.until_empty()
+
+
+async def test_requests_that_are_prefilled_or_wait_for_it_leave_a_drained_instance_too() -> None:
+    slow = {"max_num_seqs": 16, "max_num_batched_tokens": 16}  # a prompt takes thirty steps
+    async with LocalCluster(num_prefill=0, num_decode=0, num_mixed=2, engine=slow) as cluster:
+        prompts = [f"{number}. " + "In the morning the children went to the river and " * 40 for number in range(8)]
+
+        async def complete() -> list[tuple[int, ...]]:
+            done = await asyncio.gather(
+                *(cluster.client.complete(prompt, max_tokens=30, temperature=0, ignore_eos=True) for prompt in prompts)
+            )
+            return [it.token_ids for it in done]
+
+        disturbed = asyncio.create_task(complete())
+        await cluster.until(lambda status: status.num_running_requests == len(prompts))
+        progress = await collect(cluster.client.drain("mixed-0"))
+        assert progress[-1].num_moved > 0
+        got = await disturbed
+        await collect(cluster.client.drain("mixed-0", undo=True))
+        assert got == await complete()
+        await cluster.until_empty()
 
 
 async def test_an_instance_takes_another_role_and_keeps_it_in_its_next_life() -> None:
