@@ -71,7 +71,7 @@ class BatonUp:
             self._command, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines = iter_lines(self.process)
-        self.until(" is up: ")
+        self.ready_line = self.until(" is up: ")
         return self
 
     def __exit__(self, *_: object) -> None:
