@@ -248,14 +248,15 @@ class Router:
     # Backend
 
     def submit(self, request: AdmittedRequest) -> StreamReader:
-        if missing := self._scheduler.missing_role():
-            if self._has_adopted.is_set() and not self._expected:
-                raise NoInstance(f"no {missing} instance is there now")
-            asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
+        missing = self._scheduler.missing_role()
+        if missing and self._has_adopted.is_set() and not self._expected:
+            raise NoInstance(f"no {missing} instance is there now")
         if self._scheduler.is_full:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:
             raise DuplicateRequest(request.request_id)
+        if missing:
+            asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
         reader = self._open(request).read()
         self._ledger.admit(self._state_of(request))
         self._scheduler.enqueue(_view(request, len(request.prompt_token_ids)))
