@@ -14,7 +14,7 @@ from cluster.secret import ClusterSecret, Kind
 from cluster.snapshot import InstanceSnapshot
 from cluster.wire.channel import CHANNEL_OPTIONS
 from cluster.wire.front_messages import front_message_to_pb, instance_message_from_pb
-from cluster.wire.greeting import answer_challenge, speak
+from cluster.wire.greeting import answer_challenge, fall_silent, speak
 from cluster.wire.snapshots import snapshot_from_pb
 from cluster.wire.values import holder_to_pb
 
@@ -57,7 +57,7 @@ class InstanceConnection:
         self._events = events
         self._secret = secret
         self._suspect_after_s = suspect_after_s
-        self._outgoing: asyncio.Queue[instance_pb2.FrontMessage] | None = None
+        self._outgoing: asyncio.Queue[instance_pb2.FrontMessage | None] | None = None
         self._last_reason = ""
         self._is_closed = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"connection to {info.name}")
@@ -93,8 +93,8 @@ class InstanceConnection:
 
     async def _serve(self, stub: Any) -> str:
         """One stream from hello to end; returns why it ended."""
-        outgoing: asyncio.Queue[instance_pb2.FrontMessage] = asyncio.Queue()
-        proof: asyncio.Future[instance_pb2.FrontMessage] = asyncio.get_running_loop().create_future()
+        outgoing: asyncio.Queue[instance_pb2.FrontMessage | None] = asyncio.Queue()
+        proof: asyncio.Future[instance_pb2.FrontMessage | None] = asyncio.get_running_loop().create_future()
         hello = instance_pb2.FrontHello(front=self._front, term=self._term, instance=holder_to_pb(self.holder))
         caller = Caller(self._secret, Kind.SERVE, hello)
         beating = asyncio.create_task(self._beat(outgoing))
@@ -120,14 +120,17 @@ class InstanceConnection:
         finally:
             beating.cancel()
             call.cancel()
+            fall_silent(proof, outgoing)
 
-    async def _beat(self, outgoing: asyncio.Queue[instance_pb2.FrontMessage]) -> None:
+    async def _beat(self, outgoing: asyncio.Queue[instance_pb2.FrontMessage | None]) -> None:
         """So that the instance knows of us while there is nothing to say."""
         while True:
             await asyncio.sleep(self._suspect_after_s / 4)
             outgoing.put_nowait(instance_pb2.FrontMessage(heartbeat=instance_pb2.Heartbeat()))
 
-    def _take(self, message: instance_pb2.InstanceMessage, outgoing: asyncio.Queue[instance_pb2.FrontMessage]) -> None:
+    def _take(
+        self, message: instance_pb2.InstanceMessage, outgoing: asyncio.Queue[instance_pb2.FrontMessage | None]
+    ) -> None:
         kind = message.WhichOneof("message")
         if kind == "hello":
             self._outgoing = outgoing

@@ -18,7 +18,7 @@ from cluster.messages import Grant, Holder, ReceiverMessage, SourceMessage
 from cluster.pb import instance_pb2, instance_pb2_grpc
 from cluster.secret import ClusterSecret, Kind
 from cluster.wire.channel import CHANNEL_OPTIONS
-from cluster.wire.greeting import Doorkeeper, answer_challenge, speak
+from cluster.wire.greeting import Doorkeeper, answer_challenge, fall_silent, speak
 from cluster.wire.peer_messages import receiver_message_to_pb, source_message_to_pb
 from cluster.wire.soundness import read_receiver_message, read_source_message
 from cluster.wire.values import holder_from_pb, holder_to_pb
@@ -125,7 +125,7 @@ class Receivers:
         self._drops = drops
         self._core = core
         self._steps = steps
-        self._outgoing: dict[Holder, asyncio.Queue[instance_pb2.SourceMessage]] = {}
+        self._outgoing: dict[Holder, asyncio.Queue[instance_pb2.SourceMessage | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tell(self, grant: Grant, message: SourceMessage) -> None:
@@ -142,13 +142,14 @@ class Receivers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, grant: Grant, outgoing: "asyncio.Queue[instance_pb2.SourceMessage]") -> None:
+    async def _serve(self, grant: Grant, outgoing: "asyncio.Queue[instance_pb2.SourceMessage | None]") -> None:
         clock = asyncio.get_running_loop().time
         renewing = asyncio.create_task(_renew(outgoing))
+        proof: asyncio.Future[instance_pb2.SourceMessage | None] = asyncio.get_running_loop().create_future()
         try:
             async with grpc.aio.insecure_channel(grant.address, options=CHANNEL_OPTIONS) as channel:
                 stub = instance_pb2_grpc.InstanceStub(channel)  # type: ignore[no-untyped-call]
-                async for message in await self._greet(stub, grant, outgoing):
+                async for message in await self._greet(stub, grant, proof, outgoing):
                     if (said := self._read(grant, message)) is not None:
                         self._steps.post(partial(handover_steps.hearing, said))
                         self._steps.post(partial(self._core.on_receiver_message, grant.receiver, said, clock()))
@@ -158,16 +159,20 @@ class Receivers:
             log.warning("nothing is said to %s at %s: %s", grant.receiver.instance, grant.address, error)
         finally:
             renewing.cancel()
+            fall_silent(proof, outgoing)
             del self._outgoing[grant.receiver]
             self._steps.post(partial(self._core.on_receiver_lost, grant.receiver, clock()))
 
     async def _greet(
-        self, stub: Any, grant: Grant, outgoing: "asyncio.Queue[instance_pb2.SourceMessage]"
+        self,
+        stub: Any,
+        grant: Grant,
+        proof: "asyncio.Future[instance_pb2.SourceMessage | None]",
+        outgoing: "asyncio.Queue[instance_pb2.SourceMessage | None]",
     ) -> AsyncIterator[instance_pb2.ReceiverMessage]:
         """What the receiver says, once each has shown the other that it belongs to the cluster."""
         hello = instance_pb2.PeerHello(source=holder_to_pb(self._holder), receiver=holder_to_pb(grant.receiver))
         caller = Caller(self._secret, Kind.HANDOVER, hello)
-        proof: asyncio.Future[instance_pb2.SourceMessage] = asyncio.get_running_loop().create_future()
         messages: AsyncIterator[instance_pb2.ReceiverMessage] = aiter(
             stub.Handover(speak(instance_pb2.SourceMessage(hello=hello), proof, outgoing))
         )
@@ -185,7 +190,7 @@ class Receivers:
             return None
 
 
-async def _renew(outgoing: "asyncio.Queue[instance_pb2.SourceMessage]") -> None:
+async def _renew(outgoing: "asyncio.Queue[instance_pb2.SourceMessage | None]") -> None:
     """Keeps the leases of everything that was reserved over this stream."""
     while True:
         await asyncio.sleep(_RENEW_S)

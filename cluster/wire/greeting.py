@@ -69,12 +69,21 @@ class Doorkeeper:
         raise AssertionError("abort raises")
 
 
-async def speak(hello: T, proof: "asyncio.Future[T]", outgoing: "asyncio.Queue[T]") -> AsyncIterator[T]:
-    """For the caller, all that it says: what is in the queue waits until it has proved itself."""
+async def speak(hello: T, proof: "asyncio.Future[T | None]", outgoing: "asyncio.Queue[T | None]") -> AsyncIterator[T]:
+    """For the caller, all that it says until it falls silent: what is in the queue waits until it has proved itself."""
     yield hello
-    yield await proof
-    while True:
-        yield await outgoing.get()
+    if (proven := await proof) is None:
+        return
+    yield proven
+    while (message := await outgoing.get()) is not None:
+        yield message
+
+
+def fall_silent(proof: "asyncio.Future[T | None]", outgoing: "asyncio.Queue[T | None]") -> None:
+    """A call that is over: gRPC would leave the task that reads what is said waiting for ever."""
+    if not proof.done():
+        proof.set_result(None)
+    outgoing.put_nowait(None)
 
 
 async def answer_challenge(messages: AsyncIterator[Any], caller: Caller) -> Proof:
