@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-gpu test-worlds lint format proto clean
+.PHONY: install serve test test-unit test-integration test-gpu test-worlds soak lint format proto clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ test-worlds: install
 # Needs a GPU, and `pip install '.[gpu]'`; says why it skips where there is none.
 test-gpu: install
 	$(BIN)/pytest -m gpu -rs
+
+# Ten thousand requests moved about at random under load, in real processes: nothing may be lost, wrong or left behind.
+soak: install
+	$(BIN)/python -m tests.soak.migrations
 
 lint: install
 	$(BIN)/ruff format --check

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-from cluster.role import InstanceRole
 from tests.faults.cells import STEPS, Cell, Move, all_cells
 from tests.faults.faulty_cluster import FaultyCluster
 from tests.faults.run_cell import Outcome, Request, WentWrong, request_of, run_cell, undisturbed
@@ -19,8 +18,8 @@ Results = dict[Cell, Outcome | str]
 
 
 async def run(cells: Sequence[Cell]) -> Results:
-    requests = {cell: request_of(number, cell.move) for number, cell in enumerate(cells, 1)}
-    expected = await expectations(list(requests.values()))
+    requests = {cell: request_of(number, cell.move) for number, cell in enumerate(cells)}
+    expected = await undisturbed(requests.values())
     results: Results = {}
     waiting = list(cells)
     while waiting:  # one that fails may leave anything behind: the others get another cluster
@@ -32,13 +31,6 @@ async def run(cells: Sequence[Cell]) -> Results:
                 if isinstance(results[cell], str):
                     break
     return results
-
-
-async def expectations(requests: Sequence[Request]) -> dict[Request, list[int]]:
-    """What one instance, which hands nothing over, says to all of them."""
-    async with FaultyCluster({"spare-0": InstanceRole.MIXED}) as alone:
-        outputs = await asyncio.gather(*(undisturbed(alone.client, request) for request in requests))
-    return dict(zip(requests, outputs, strict=True))
 
 
 async def _result(cluster: FaultyCluster, cell: Cell, request: Request, expected: list[int]) -> Outcome | str:

@@ -73,10 +73,6 @@ class Child:
     def release(self) -> None:
         self._released.set()
 
-    def disarm(self, step: str) -> None:
-        failpoints.disarm(step)
-        self._released.set()
-
     def damage(self) -> None:
         """The next block that arrives is not what was sent."""
 
