@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-gpu test-worlds soak lint format proto clean
+.PHONY: install serve test test-unit test-integration test-gpu test-worlds test-faults soak lint format proto clean
 
 install: $(STAMP)
 
@@ -41,6 +41,10 @@ test-gpu: install
 # Ten thousand requests moved about at random under load, in real processes: nothing may be lost, wrong or left behind.
 soak: install
 	$(BIN)/python -m tests.soak.migrations
+
+# Every fault at every step of a handover, on a real cluster: prints the table, in about twenty minutes.
+test-faults: install
+	$(BIN)/python -m tests.faults
 
 lint: install
 	$(BIN)/ruff format --check
