@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.messages import Holder
@@ -167,6 +167,7 @@ def clusters(draw: st.DrawFn) -> list[InstanceLoad]:
     return instances
 
 
+@settings(deadline=None)
 @given(clusters())
 def test_every_pair_comes_strictly_closer_and_nobody_is_overrun(instances: list[InstanceLoad]) -> None:
     policy = LoadBalance(CONFIG)
@@ -182,6 +183,7 @@ def test_every_pair_comes_strictly_closer_and_nobody_is_overrun(instances: list[
         )
 
 
+@settings(deadline=None)
 @given(clusters(), st.integers(0, 3))
 def test_no_instance_has_more_handovers_than_it_may(instances: list[InstanceLoad], num_draining: int) -> None:
     instances = [replace(it, is_draining=index < num_draining) for index, it in enumerate(instances)]
@@ -191,6 +193,7 @@ def test_no_instance_has_more_handovers_than_it_may(instances: list[InstanceLoad
     assert len({move.request_id for move in moves}) == len(moves)
 
 
+@settings(deadline=None)
 @given(clusters())
 def test_a_cluster_that_does_not_change_comes_to_rest_and_nothing_goes_back_and_forth(
     instances: list[InstanceLoad],
@@ -198,7 +201,7 @@ def test_a_cluster_that_does_not_change_comes_to_rest_and_nothing_goes_back_and_
     policy = LoadBalance(CONFIG)
     last_move: dict[str, tuple[int, Move]] = {}
     last_round = 0
-    for number in range(300):
+    for number in range(100):
         moves = policy.plan(instances)
         for move in moves:
             if move.request_id in last_move:
@@ -206,7 +209,7 @@ def test_a_cluster_that_does_not_change_comes_to_rest_and_nothing_goes_back_and_
             last_move[move.request_id] = number, move
             last_round = number
         instances = [replace(it, requests=_later(it.requests)) for it in after(instances, moves)]
-    assert last_round < 200
+    assert last_round < 60
 
 
 def _later(requests: tuple[RequestLoad, ...]) -> tuple[RequestLoad, ...]:
@@ -216,6 +219,7 @@ def _later(requests: tuple[RequestLoad, ...]) -> tuple[RequestLoad, ...]:
     )
 
 
+@settings(deadline=None)
 @given(REQUESTS)
 def test_draining_empties_an_instance_where_there_is_room(requests: list[RequestLoad]) -> None:
     named = [replace(it, request_id=str(index)) for index, it in enumerate(requests)]
