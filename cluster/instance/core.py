@@ -5,9 +5,10 @@ It owns the requests it hosts (`Hosted`), the handovers that leave (`Outbound`) 
 """
 
 from collections import deque
+from collections.abc import Sequence as List
 
 from cluster.engine.engine import Engine
-from cluster.engine.scheduler_output import SchedulerOutput, StepResult
+from cluster.engine.scheduler_output import SampledToken, SchedulerOutput, StepResult
 from cluster.engine.sequence import Sequence, SequenceStatus
 from cluster.instance.config import CoreConfig
 from cluster.instance.effects import BlockChecksums, Effect, Slots, ToFront, ToSource
@@ -212,8 +213,7 @@ class InstanceCore:
 
     def _on_stop(self, message: Stop, now_s: float) -> None:
         request_id = message.request_id
-        self._fences.raise_to(request_id, message.epoch)
-        self._inbound.cancel(request_id, message.epoch)
+        self._fence(request_id, message.epoch)
         hosted = self._hosted.get(request_id)
         if hosted is not None and hosted.epoch <= message.epoch:
             self._end(hosted, now_s)
@@ -232,10 +232,15 @@ class InstanceCore:
         self._forget(hosted)
 
     def _forget(self, hosted: Hosted) -> None:
-        """What was said to this turn, and arrives later, must not begin another: nobody would ever end that."""
+        """What was said to this turn or before must not begin another when it arrives late: nobody would end that."""
         if self._hosted.get(hosted.request_id) is hosted:
             del self._hosted[hosted.request_id]
-            self._fences.raise_to(hosted.request_id, hosted.epoch)
+            self._fence(hosted.request_id, hosted.epoch)
+
+    def _fence(self, request_id: str, epoch: Epoch) -> None:
+        """No reservation stays behind a fence: even its Cancel would be refused there."""
+        self._fences.raise_to(request_id, epoch)
+        self._inbound.cancel(request_id, epoch)
 
     # What peers and links say
 
@@ -325,7 +330,13 @@ class InstanceCore:
 
     def compute(self, output: SchedulerOutput, now_s: float) -> None:
         """The step itself, and what follows from it."""
-        sampled = self._engine.runner.run(output) if output.scheduled else []
+        self.finish(output, self.run(output), now_s)
+
+    def run(self, output: SchedulerOutput) -> List[SampledToken]:
+        """The model's part. Meanwhile others may call what concerns handovers, and nothing else."""
+        return self._engine.runner.run(output) if output.scheduled else []
+
+    def finish(self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float) -> None:
         self._after(self._scheduler.update(output, sampled), now_s)
 
     def _after(self, result: StepResult, now_s: float) -> None:

@@ -154,6 +154,14 @@ def test_what_a_source_said_twice_and_arrives_after_the_end_reserves_nothing(nod
     assert num_held(node) == (0, 0)
 
 
+def test_the_end_of_a_turn_takes_reservations_of_earlier_ones_along(node: Node) -> None:
+    node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E3), 0.0)
+    run(node)
+    node.core.on_source_message(SOURCE, reserve(epoch=E2), 0.0)
+    node.core.on_front_message(FRONT, AckFinished(request_id="r", epoch=E3), 0.0)
+    assert num_held(node) == (0, 0)
+
+
 def test_one_id_is_received_once_at_a_time_even_while_it_waits_for_room(node: Node) -> None:
     node.core.on_source_message(SOURCE, reserve("big", num_tokens=30), 0.0)
     node.core.on_source_message(SOURCE, reserve("r", epoch=E1), 0.0)
