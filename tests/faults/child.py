@@ -76,12 +76,12 @@ class Child:
     def damage(self) -> None:
         """The next block that arrives is not what was sent."""
 
-        def flip(record: Any, *_: object) -> None:
+        def overwrite(record: Any, *_: object) -> None:
             failpoints.disarm("links.receive.record")
-            failpoints.flip(record)
+            record[:] = 0x3D
             self.say("damaged")
 
-        failpoints.arm("links.receive.record", flip)
+        failpoints.arm("links.receive.record", overwrite)
         self.say("armed", "links.receive.record")
 
     def drop(self, ports: list[int]) -> None:
@@ -128,7 +128,7 @@ class InstanceChild(Child):
         filler = Sequence(request_id=_FILLER, prompt_token_ids=(), sampling_params=SamplingParams(), arrival_time_s=0.0)
         if scheduler.reserve(filler, 1, []) is not None:
             blocks.allocate(filler, (1 + blocks.num_free_blocks) * blocks.block_size)
-        self.say("filled", blocks.num_free_blocks)
+        self.say("filled")
 
     def _empty(self) -> None:
         self._instance._core._scheduler.remove(_FILLER, SequenceStatus.FINISHED_ABORTED)

@@ -189,6 +189,7 @@ class _Run:
             await self._heard("held", "handover.receiver.arrive")
             await self._damage()
             self._cluster.parties[self._cell.move.destination].tell("release")
+            await self._heard("damaged")
         await self._heard("held", self._cell.step)
 
     async def _heard(self, *event: str) -> None:
@@ -210,6 +211,7 @@ class _Run:
             case Fault.CORRUPT:
                 await self._damage()
                 self._holder.tell("release")
+                await self._heard("damaged")
             case Fault.FULL:
                 await self._fill()
             case Fault.ABORT:
@@ -250,6 +252,7 @@ class _Run:
         victim = self._cluster.parties[self._cell.victim_party]
         victim.tell("fill")
         self._holder.tell("release")
+        await self._heard("filled")
         await asyncio.wait({self._stream.task}, timeout=FULL_S)
         victim.tell("empty")
 
