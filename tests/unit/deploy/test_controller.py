@@ -251,8 +251,11 @@ def test_the_router_is_told_the_options_of_the_yaml():
     from deploy.target import router_config
 
     deployment = make_deployment(
-        router={"max_queued_requests": 3}, fronts={"grpc": {"port": 1}, "http": {"host": "0.0.0.0", "port": 2}}
+        router={"max_queued_requests": 3, "grace_s": 1.5, "retention_s": 2.5},
+        fronts={"grpc": {"port": 1}, "http": {"host": "0.0.0.0", "port": 2}},
     )
     config: RouterConfig = router_config(deployment, draw_secret(), term=9)
+    instance = instance_targets(deployment, draw_secret())[0].config
+    assert (config.grace_s, config.retention_s) == (instance.grace_s, instance.retention_s) == (1.5, 2.5)
     assert (config.deployment, config.term, config.max_queued_requests) == ("test", 9, 3)
     assert (config.grpc_port, config.http_host, config.http_port) == (1, "0.0.0.0", 2)
