@@ -3,8 +3,8 @@
 import threading
 from collections import deque
 from dataclasses import dataclass
-from itertools import combinations
-from statistics import median
+
+from cluster.topology.fit import fit_link
 
 NUM_SAMPLES = 32
 
@@ -60,8 +60,7 @@ class LinkStats:
 
     def status(self) -> LinkStatus:
         with self._lock:
-            samples = tuple(self._samples)
-            alpha_s, beta_bytes_per_s = fit(samples)
+            model = fit_link(tuple(self._samples))
             return LinkStatus(
                 source=self._source,
                 target=self._target,
@@ -73,21 +72,6 @@ class LinkStats:
                 num_bytes=self._num_bytes,
                 num_failures=self._num_failures,
                 last_failure=self._last_failure,
-                alpha_s=alpha_s,
-                beta_bytes_per_s=beta_bytes_per_s,
+                alpha_s=model.alpha_s if model else 0.0,
+                beta_bytes_per_s=model.beta_bytes_per_s if model else 0.0,
             )
-
-
-def fit(samples: tuple[tuple[int, float], ...]) -> tuple[float, float]:
-    """(alpha_s, beta_bytes_per_s) by Theil and Sen: the median of all pairwise slopes, which a few stalls do not move.
-
-    Where the sizes do not tell the two apart (all alike, or noise), all of the time is put down to the bandwidth.
-    """
-    if not samples:
-        return 0.0, 0.0
-    slopes = [(t1 - t0) / (n1 - n0) for (n0, t0), (n1, t1) in combinations(samples, 2) if n1 != n0]
-    slope = median(slopes) if slopes else 0.0
-    alpha_s = median(t - slope * n for n, t in samples)
-    if slope > 0.0 and alpha_s >= 0.0:
-        return alpha_s, 1.0 / slope
-    return 0.0, 1.0 / median(t / n for n, t in samples)

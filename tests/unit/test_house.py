@@ -22,6 +22,7 @@ BRAIN = (
     "cluster/handover/protocol",
     "cluster/messages.py",
     "cluster/snapshot.py",
+    "cluster/topology",
     "router/ledger",
     "router/policies",
 )
@@ -38,7 +39,7 @@ BODY_MODULES = {
     "secrets",
     "uuid",
 }
-NUMPY_ALLOWED = ("router/policies",)  # candidate scoring
+NUMPY_ALLOWED = ("router/policies", "cluster/topology")  # candidate scoring; all pairs of nodes
 
 
 def modules() -> list[Path]:

@@ -1,0 +1,1 @@
+"""What the network gives, as measured: links, nodes, what they share, and what that means for a transfer. All pure."""

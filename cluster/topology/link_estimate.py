@@ -1,0 +1,172 @@
+"""What is believed of one link: probed at first, corrected by every transfer, and whether it is as good as it was."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from math import exp, log
+
+from cluster.topology.fit import fit_link, weighted_median
+from cluster.topology.link_model import LinkModel, TransferSample
+
+# Where recent transfers say nothing of latency or of bandwidth, the last probe goes on to answer, as one more sample,
+# unless they contradict it.
+_LARGE_BYTES = 64 << 20
+_TELLING_PART = 0.3
+_BETTER = 0.5
+
+
+class LinkState(Enum):
+    UNKNOWN = "unknown"
+    GOOD = "good"
+    DEGRADED = "degraded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateConfig:
+    num_samples: int = 16
+    half_life_samples: float = 4.0
+    """A transfer counts half of one that came so many later,"""
+
+    half_life_s: float = 30.0
+    """or so much later."""
+
+    min_samples: int = 4
+    """Fewer transfers change no state. (A probe may: it is many of them.)"""
+
+    degraded_slowdown: float = 2.0
+    """A link is degraded when `reference_bytes` take so many times what they took, or take over links of its kind,"""
+
+    recovered_slowdown: float = 1.3
+    """until they take no more than this."""
+
+    reference_bytes: int = 4 << 20
+    history_half_life_s: float = 600.0
+    """What a link used to give moves half of the way to what it gives in such a time; not while it is degraded."""
+
+    stale_after_s: float = 60.0
+    """Without transfer and probe for so long, a link is worth a probe,"""
+
+    degraded_stale_after_s: float = 10.0
+    """one that is avoided sooner, since no transfer will tell that it has recovered."""
+
+
+class LinkEstimate:
+    """Of one link in one direction. Pure: the caller says what time it is; times never go back.
+
+    States: UNKNOWN -> GOOD <-> DEGRADED, with a gap between the two thresholds.
+    """
+
+    def __init__(self, config: EstimateConfig | None = None) -> None:
+        self._config = config or EstimateConfig()
+        self._probe: LinkModel | None = None
+        self._samples: deque[tuple[float, TransferSample]] = deque(maxlen=self._config.num_samples)
+        self._model: LinkModel | None = None
+        self._state = LinkState.UNKNOWN
+        self._history_s = 0.0  # what reference_bytes took when the link was good
+        self._updated_s: float | None = None
+        self._num_samples = 0
+
+    @property
+    def model(self) -> LinkModel | None:
+        """None before the first probe or transfer."""
+        return self._model
+
+    @property
+    def state(self) -> LinkState:
+        return self._state
+
+    @property
+    def num_samples(self) -> int:
+        """All transfers so far."""
+        return self._num_samples
+
+    def age_s(self, now_s: float) -> float | None:
+        return None if self._updated_s is None else now_s - self._updated_s
+
+    def is_stale(self, now_s: float) -> bool:
+        """Whether a probe would be worth its bytes, when the link is idle."""
+        degraded = self._state is LinkState.DEGRADED
+        after_s = self._config.degraded_stale_after_s if degraded else self._config.stale_after_s
+        return self._updated_s is None or now_s - self._updated_s >= after_s
+
+    def probed(self, model: LinkModel, now_s: float, kind: LinkModel | None = None) -> LinkState:
+        """A probe outweighs all that was known. `kind`: what links like this one give; returns the state."""
+        self._probe = model
+        self._samples.clear()
+        return self._update(model, now_s, kind, is_sure=True)
+
+    def transferred(self, sample: TransferSample, now_s: float, kind: LinkModel | None = None) -> LinkState:
+        """A transfer has come to its end; returns the state."""
+        self._num_samples += 1
+        self._samples.append((now_s, sample))
+        fitted = self._fit()
+        if fitted is None:
+            return self._state
+        return self._update(fitted, now_s, kind, is_sure=len(self._samples) >= self._config.min_samples)
+
+    def _fit(self) -> LinkModel | None:
+        believed = self._model or self._probe
+        newest_s = self._samples[-1][0]
+        points: list[tuple[float, float]] = []
+        weights: list[float] = []
+        of_latency = of_bandwidth = 0.0
+        for back, (at_s, sample) in enumerate(reversed(self._samples)):
+            age = back / self._config.half_life_samples + (newest_s - at_s) / self._config.half_life_s
+            weight = sample.share * 2.0**-age
+            points.append((sample.num_bytes, _alone_s(sample, believed)))
+            weights.append(weight)
+            if self._probe:
+                part = self._probe.alpha_s / self._probe.seconds(sample.num_bytes)
+                of_latency += weight * (part >= _TELLING_PART)
+                of_bandwidth += weight * (part <= 1.0 - _TELLING_PART)
+        plain = fit_link(points, weights)
+        if self._probe is None or plain is None:
+            return plain
+        if of_latency < 1.0:
+            points.append((0.0, max(self._probe.alpha_s, 1e-9)))
+            weights.append(1.0)
+        if of_bandwidth < 1.0:
+            points.append((_LARGE_BYTES, self._probe.seconds(_LARGE_BYTES)))
+            weights.append(1.0)
+        anchored = fit_link(points, weights)
+        if anchored is None or plain.residual < _BETTER * _residual(anchored, points[: len(self._samples)], weights):
+            return plain  # the transfers contradict the probe where it would have answered
+        return anchored
+
+    def _update(self, model: LinkModel, now_s: float, kind: LinkModel | None, *, is_sure: bool) -> LinkState:
+        seconds = model.seconds(self._config.reference_bytes)
+        before_s = self._updated_s if self._updated_s is not None else now_s
+        self._model, self._updated_s = model, now_s
+        if not is_sure:
+            return self._state
+        if self._state is LinkState.UNKNOWN:
+            self._state, self._history_s = LinkState.GOOD, seconds
+        self._state = self._judge(seconds, kind)
+        if self._state is LinkState.GOOD:
+            kept = 2.0 ** -((now_s - before_s) / self._config.history_half_life_s)
+            # What is better than before is believed at once: a link cannot be fast by accident.
+            self._history_s = min(seconds, exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds)))
+        return self._state
+
+    def _judge(self, seconds: float, kind: LinkModel | None) -> LinkState:
+        expected_s = self._history_s
+        if kind is not None:
+            expected_s = min(expected_s, kind.seconds(self._config.reference_bytes))
+        if seconds >= self._config.degraded_slowdown * expected_s:
+            return LinkState.DEGRADED
+        if seconds <= self._config.recovered_slowdown * expected_s:
+            return LinkState.GOOD
+        return self._state
+
+
+def _alone_s(sample: TransferSample, believed: LinkModel | None) -> float:
+    """How long the transfer would have taken with the link to itself: what it shared was the bandwidth only."""
+    if sample.share >= 1.0 or believed is None:
+        return sample.seconds
+    latency_s = min(believed.alpha_s, sample.seconds)
+    return latency_s + (sample.seconds - latency_s) * sample.share
+
+
+def _residual(model: LinkModel, points: list[tuple[float, float]], weights: list[float]) -> float:
+    errors = (abs(t - model.seconds(n)) / model.seconds(n) for n, t in points)
+    return weighted_median(zip(errors, weights, strict=False))

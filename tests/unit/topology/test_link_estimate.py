@@ -1,0 +1,135 @@
+import pytest
+
+from cluster.topology.link_estimate import EstimateConfig, LinkEstimate, LinkState
+from cluster.topology.link_model import LinkModel, TransferSample
+
+pytestmark = pytest.mark.unit
+
+PROBED = LinkModel(alpha_s=2e-4, beta_bytes_per_s=1e9)
+CONFIG = EstimateConfig()
+
+
+class Traffic:
+    """Transfers over a link that behaves as told, one each `every_s`."""
+
+    def __init__(self, rng, *, sizes=(1 << 20, 4 << 20, 16 << 20), every_s=0.1, noise=0.05, kind=None):
+        self.estimate = LinkEstimate(CONFIG)
+        self._rng, self._sizes, self._every_s, self._noise, self._kind = rng, sizes, every_s, noise, kind
+        self.now_s = 100.0
+
+    def send(self, model, num_transfers, *, share=1.0):
+        for _ in range(num_transfers):
+            self.now_s += self._every_s
+            num_bytes = int(self._rng.choice(self._sizes))
+            noise = 1 + self._noise * abs(self._rng.standard_normal())
+            seconds = (model.alpha_s + num_bytes / model.beta_bytes_per_s / share) * noise
+            sample = TransferSample(num_bytes=num_bytes, seconds=seconds, share=share)
+            self.estimate.transferred(sample, self.now_s, self._kind)
+        return self.estimate
+
+
+def scaled(model, *, alpha=1.0, beta=1.0):
+    return LinkModel(alpha_s=model.alpha_s * alpha, beta_bytes_per_s=model.beta_bytes_per_s * beta)
+
+
+def test_nothing_is_believed_of_a_link_that_was_never_used():
+    estimate = LinkEstimate()
+    assert (estimate.model, estimate.state, estimate.age_s(5.0)) == (None, LinkState.UNKNOWN, None)
+    assert estimate.is_stale(0.0)
+
+
+def test_transfers_alone_make_an_estimate(rng):
+    estimate = Traffic(rng).send(PROBED, 20)
+    assert estimate.model.beta_bytes_per_s == pytest.approx(1e9, rel=0.1)
+    assert estimate.state is LinkState.GOOD
+    assert estimate.num_samples == 20
+
+
+@pytest.mark.parametrize("sizes", [(1 << 20,), (4096,), (64 << 20,), (4096, 1 << 20, 64 << 20)])
+def test_traffic_like_the_probe_leaves_the_estimate_where_it_was(rng, sizes):
+    traffic = Traffic(rng, sizes=sizes)
+    traffic.estimate.probed(PROBED, 100.0)
+    model = traffic.send(PROBED, 200).model
+    for num_bytes in (4096, 1 << 20, 64 << 20):
+        assert model.seconds(num_bytes) == pytest.approx(PROBED.seconds(num_bytes), rel=0.2)
+    assert traffic.estimate.state is LinkState.GOOD
+
+
+@pytest.mark.parametrize("sizes", [(1 << 20,), (8 << 20,), (1 << 20, 4 << 20, 16 << 20), (4096, 64 << 20)])
+@pytest.mark.parametrize("slower", [{"beta": 0.3}, {"beta": 0.05}, {"alpha": 300.0}, {"alpha": 100.0, "beta": 0.1}])
+def test_a_slowed_link_is_noticed_within_ten_transfers(rng, sizes, slower):
+    traffic = Traffic(rng, sizes=sizes)
+    traffic.estimate.probed(PROBED, 100.0)
+    traffic.send(PROBED, 40)
+    slowed = scaled(PROBED, **slower)
+    estimate = traffic.send(slowed, 10)
+    assert estimate.state is LinkState.DEGRADED
+    for num_bytes in sizes:
+        assert estimate.model.seconds(num_bytes) == pytest.approx(slowed.seconds(num_bytes), rel=0.35)
+
+
+def test_it_is_taken_back_when_transfers_are_fast_again(rng):
+    traffic = Traffic(rng)
+    traffic.estimate.probed(PROBED, 100.0)
+    traffic.send(scaled(PROBED, beta=0.1), 20)
+    assert traffic.estimate.state is LinkState.DEGRADED
+    assert traffic.send(PROBED, 10).state is LinkState.GOOD
+
+
+def test_it_is_taken_back_by_a_probe_that_it_asks_for_soon(rng):
+    traffic = Traffic(rng)
+    traffic.estimate.probed(PROBED, 100.0)
+    estimate = traffic.send(scaled(PROBED, beta=0.1), 20)
+    assert not estimate.is_stale(traffic.now_s + 1.0)
+    assert estimate.is_stale(traffic.now_s + CONFIG.degraded_stale_after_s)
+    assert estimate.probed(PROBED, traffic.now_s + 11.0) is LinkState.GOOD
+    assert not estimate.is_stale(traffic.now_s + 11.0 + CONFIG.degraded_stale_after_s)
+    assert estimate.is_stale(traffic.now_s + 11.0 + CONFIG.stale_after_s)
+
+
+def test_between_the_two_thresholds_the_state_stays_what_it_was(rng):
+    between = scaled(PROBED, beta=0.6)
+    traffic = Traffic(rng)
+    traffic.estimate.probed(PROBED, 100.0)
+    assert traffic.send(between, 40).state is LinkState.GOOD
+    traffic.send(scaled(PROBED, beta=0.1), 20)
+    assert traffic.send(between, 40).state is LinkState.DEGRADED
+
+
+def test_a_few_stalls_degrade_nothing(rng):
+    traffic = Traffic(rng)
+    traffic.estimate.probed(PROBED, 100.0)
+    for _ in range(30):
+        traffic.send(PROBED, 4)
+        assert traffic.send(LinkModel(alpha_s=3.0, beta_bytes_per_s=1e9), 1).state is LinkState.GOOD
+    assert traffic.estimate.model.beta_bytes_per_s == pytest.approx(1e9, rel=0.15)
+
+
+def test_what_was_shared_is_not_held_against_the_link(rng):
+    traffic = Traffic(rng)
+    traffic.estimate.probed(PROBED, 100.0)
+    estimate = traffic.send(PROBED, 40, share=0.25)
+    assert estimate.state is LinkState.GOOD
+    assert estimate.model.beta_bytes_per_s == pytest.approx(1e9, rel=0.15)
+
+
+def test_a_link_far_below_its_kind_is_degraded_from_the_start(rng):
+    slow = scaled(PROBED, beta=0.3)
+    estimate = LinkEstimate()
+    assert estimate.probed(slow, 0.0, kind=PROBED) is LinkState.DEGRADED
+    assert LinkEstimate().probed(slow, 0.0, kind=slow) is LinkState.GOOD
+
+
+def test_a_link_that_has_been_upgraded_is_held_to_what_it_gives_now(rng):
+    traffic = Traffic(rng)
+    traffic.estimate.probed(scaled(PROBED, beta=0.1), 100.0)
+    assert traffic.send(PROBED, 20).state is LinkState.GOOD
+    assert traffic.send(scaled(PROBED, beta=0.1), 10).state is LinkState.DEGRADED
+
+
+def test_small_transfers_say_nothing_of_the_bandwidth(rng):
+    traffic = Traffic(rng, sizes=(4096,))
+    traffic.estimate.probed(PROBED, 100.0)
+    model = traffic.send(scaled(PROBED, alpha=3.0), 30).model
+    assert model.alpha_s == pytest.approx(6e-4, rel=0.15)
+    assert model.beta_bytes_per_s == pytest.approx(1e9, rel=0.1)
