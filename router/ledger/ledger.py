@@ -332,10 +332,10 @@ def _stop(holder: Holder, held: Held) -> Tell:
     return Tell(holder, Stop(request_id=held.state.request_id, epoch=held.epoch))
 
 
-def _rank(candidate: tuple[Holder, Held]) -> tuple[Epoch, Epoch, int]:
-    """The highest epoch that it may outrank, then the epoch it holds, then the longest history (law 7)."""
+def _rank(candidate: tuple[Holder, Held]) -> tuple[Epoch, bool, int]:
+    """The highest epoch; of the same, the source that ran on from that grant; then the longest history (law 7)."""
     _, held = candidate
-    return max(held.outranks, held.epoch), held.epoch, len(held.state.output_token_ids)
+    return max(held.outranks, held.epoch), held.outranks > held.epoch, len(held.state.output_token_ids)
 
 
 def _is_over(entry: Entry) -> FinishReason | None:

@@ -390,6 +390,12 @@ def test_the_highest_epoch_is_adopted_and_the_others_are_stopped() -> None:
     assert delivered(ledger.on_tokens(P, tokens(Epoch(7, 1), 1, 11))) == []
 
 
+def test_a_source_that_ran_on_is_adopted_before_the_holder_of_that_very_grant() -> None:
+    """The grant was closed: what its holder computes was never heard, and may be less than the client has."""
+    ledger, _ = adopt(p=(held(Epoch(7, 1), 10, outranks=Epoch(7, 2)),), d=(held(Epoch(7, 2), 10, 11),))
+    assert ledger.sole_holder("r") == P
+
+
 def test_who_outranks_an_epoch_is_adopted_before_its_holder() -> None:
     """Every later grant was refused to P, or closed: whoever had one cannot hold the request now."""
     _, out = adopt(p=(held(Epoch(7, 1), 10, outranks=Epoch(7, 3)),), d=(held(Epoch(7, 2), 10),))
