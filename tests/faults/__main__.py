@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from tests.faults.cells import STEPS, Cell, Move, all_cells
 from tests.faults.faulty_cluster import FaultyCluster
-from tests.faults.run_cell import Outcome, Request, WentWrong, request_of, run_cell, undisturbed
+from tests.faults.run_cell import Outcome, run_cell
+from tests.faults.stream import Request, WentWrong, request_of, undisturbed
 
 Results = dict[Cell, Outcome | str]
 

@@ -11,6 +11,8 @@ from typing import Any
 from tests.faults import child
 
 _START_TIMEOUT_S = 60.0
+# The last is for tests that use the same server of forks later on.
+_IMPORTED_ONCE = [child.__name__, "torch", "cluster.model.runner", "tests.integration.link_processes"]
 
 
 class Parent:
@@ -18,7 +20,7 @@ class Parent:
 
     def __init__(self, run: Callable[[Connection, Any], None], config: Any, news: Callable[..., None]) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([child.__name__, "torch", "cluster.model.runner"])  # imported once for all
+        context.set_forkserver_preload(_IMPORTED_ONCE)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=run, args=(theirs, config), daemon=True)
         self._process.start()

@@ -7,7 +7,8 @@ import pytest_asyncio
 
 from tests.faults.cells import STEPS, Cell, Fault, Move
 from tests.faults.faulty_cluster import FaultyCluster
-from tests.faults.run_cell import Request, request_of, run_cell, undisturbed
+from tests.faults.run_cell import run_cell
+from tests.faults.stream import Request, request_of, undisturbed
 
 pytestmark = pytest.mark.integration
 
