@@ -167,7 +167,7 @@ async def test_requests_that_are_prefilled_or_wait_for_it_leave_a_drained_instan
             return [it.token_ids for it in done]
 
         disturbed = asyncio.create_task(complete())
-        await cluster.until(lambda status: status.num_running_requests == len(prompts))
+        await cluster.until(lambda status: status.num_running_requests + status.num_waiting_requests == len(prompts))
         progress = await collect(cluster.client.drain("mixed-0"))
         assert progress[-1].num_moved > 0
         got = await disturbed
