@@ -86,9 +86,9 @@ class Inbound:
 
     def _on_reserve(self, source: Holder, message: Reserve, holds: bool) -> None:
         key = (message.request_id, message.epoch)
-        if key in self._all:
-            return
-        if holds or message.request_id in self._scheduler.sequences or self.knows(message.request_id):
+        if holds or key in self._all:
+            return  # said twice; to refuse it would be taken for a refusal of the baton that was passed since
+        if message.request_id in self._scheduler.sequences or self.knows(message.request_id):
             self._refuse(source, message.request_id, message.epoch, "this instance has the request already")
         elif message.num_tokens and not self._scheduler.can_ever_hold(message.num_tokens):
             self._refuse(source, message.request_id, message.epoch, f"no room for {message.num_tokens} tokens, ever")

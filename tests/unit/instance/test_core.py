@@ -154,6 +154,18 @@ def test_what_a_source_said_twice_and_arrives_after_the_end_reserves_nothing(nod
     assert num_held(node) == (0, 0)
 
 
+def test_a_reserve_said_twice_does_not_refuse_the_baton_that_was_taken(node: Node) -> None:
+    node.core.on_source_message(SOURCE, reserve(num_tokens=0), 0.0)
+    (reserved,) = said(node, Reserved)
+    state = make_state()
+    baton = Pass(
+        request_id="r", epoch=E2, reservation=reserved.reservation, num_blocks=0, num_computed_tokens=0, state=state
+    )
+    node.core.on_source_message(SOURCE, baton, 0.0)
+    node.core.on_source_message(SOURCE, reserve(num_tokens=0), 0.0)
+    assert not said(node, Refused)
+
+
 def test_the_end_of_a_turn_takes_reservations_of_earlier_ones_along(node: Node) -> None:
     node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E3), 0.0)
     run(node)
