@@ -23,12 +23,14 @@ class Move(Enum):
 class Fault(Enum):
     """What happens to the victim.
 
-    STALL: the whole process stands still. DROP: a source loses its connections to the destination, a router those to
-    both. CORRUPT: the next block that arrives. FULL: for a while no block is free. ABORT, GONE: by the client.
+    STALL: the whole process stands still. LATE: only the thread that came to the step does. DROP: a source loses its
+    connections to the destination, a router those to both. CORRUPT: the next block that arrives. FULL: for a while no
+    block is free. ABORT, GONE: by the client.
     """
 
     KILL = "kill -9"
     STALL = "stall 5 s"
+    LATE = "late 5 s"
     DROP = "drop link"
     CORRUPT = "corrupt"
     FULL = "no blocks"
@@ -44,6 +46,7 @@ STEPS = (*SOURCE_STEPS, *RECEIVER_STEPS, *ROUTER_STEPS)
 VICTIMS = {
     Fault.KILL: ("source", "destination", "router"),
     Fault.STALL: ("source", "destination", "router"),
+    Fault.LATE: ("source", "destination"),
     Fault.DROP: ("source", "router"),
     Fault.CORRUPT: ("destination",),
     Fault.FULL: ("source", "destination"),
@@ -90,6 +93,8 @@ class Cell:
             return "no block is on its way then"
         if self.step == "router.recover" and self.victim == "source":
             return "the source is dead already: that is what is recovered from"
+        if self.fault is Fault.LATE and self.victim_party != self.holder:
+            return "this step is not the victim's to be late with"
         return ""
 
 

@@ -113,6 +113,9 @@ class _Run:
                 await self._kill()
             case Fault.STALL:
                 await self._stall()
+            case Fault.LATE:
+                await asyncio.sleep(STALL_S)
+                self._holder.tell("release")
             case Fault.DROP:
                 await self._drop()
             case Fault.CORRUPT:
