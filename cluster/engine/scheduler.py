@@ -73,7 +73,7 @@ class Scheduler:
         """
         sequence = self._roster.leave(request_id, status)
         if sequence is not None:
-            if any(entry.sequence is sequence for entry in self._in_flight):
+            if self.is_in_flight(sequence):
                 self.block_manager.pin(sequence.block_table)
                 self._quarantine += sequence.block_table
             self.block_manager.free(sequence)
@@ -262,6 +262,10 @@ class Scheduler:
     @property
     def _state(self) -> tuple[int, int]:
         return self._roster.num_changes, self.block_manager.num_free_blocks
+
+    def is_in_flight(self, sequence: Sequence) -> bool:
+        """Whether it is in the step between schedule() and update()."""
+        return any(entry.sequence is sequence for entry in self._in_flight)
 
     @property
     def num_waiting(self) -> int:

@@ -14,7 +14,7 @@ from cluster.drops import Drops
 from cluster.instance.config import InstanceConfig
 from cluster.instance.core import InstanceCore
 from cluster.instance.step_loop import StepLoop
-from cluster.messages import FrontMessage, Holder, InstanceMessage
+from cluster.messages import FrontMessage, HandOver, Holder, InstanceMessage
 from cluster.pb import instance_pb2
 from cluster.secret import Kind
 from cluster.snapshot import InstanceSnapshot, LinkSnapshot
@@ -130,7 +130,8 @@ class Fronts:
                 async for message in messages:
                     silence.reschedule(clock() + self._config.front_timeout_s)
                     if (said := self._read(stream, message, clock())) is not None:
-                        self._steps.post(partial(self._core.on_front_message, stream.front, said, clock()))
+                        event = partial(self._core.on_front_message, stream.front, said, clock())
+                        self._steps.post(event, mid_step=isinstance(said, HandOver))
         except TimeoutError:
             pass
         except DecodeError as error:  # bytes that are no message: gRPC reads no further

@@ -22,17 +22,17 @@ class LinkEvents:
         self._steps = steps
 
     def on_sent(self, transfer: BlockTransfer) -> None:
-        self._steps.post(partial(self._core.on_transfer_ended, transfer, None, time.monotonic()))
+        self._steps.post(partial(self._core.on_transfer_ended, transfer, None, time.monotonic()), mid_step=True)
 
     def on_send_failed(self, transfer: BlockTransfer, reason: str) -> None:
-        self._steps.post(partial(self._core.on_transfer_ended, transfer, reason, time.monotonic()))
+        self._steps.post(partial(self._core.on_transfer_ended, transfer, reason, time.monotonic()), mid_step=True)
 
     def on_arrived(self, reservation: int, first_block: int, count: int, checksums: tuple[int, ...]) -> None:
         handover_steps.arrived()
-        self._steps.post(partial(self._core.on_arrived, reservation, first_block, count, checksums))
+        self._steps.post(partial(self._core.on_arrived, reservation, first_block, count, checksums), mid_step=True)
 
     def on_bad(self, reservation: int, reason: str) -> None:
-        self._steps.post(partial(self._core.on_bad, reservation, reason))
+        self._steps.post(partial(self._core.on_bad, reservation, reason), mid_step=True)
 
     def on_quiet(self, reservation: int) -> None:
-        self._steps.post(partial(self._core.on_quiet, reservation))
+        self._steps.post(partial(self._core.on_quiet, reservation), mid_step=True)

@@ -185,7 +185,8 @@ class Outbound:
         self._send_pieces(now_s)
 
     def _freeze_if_open(self, hosted: Hosted, now_s: float) -> None:
-        if hosted.is_passing:
+        """In the middle of a step it is too early: there is a token more to come."""
+        if hosted.is_passing and not self._scheduler.is_in_flight(hosted.sequence):
             self._freeze_if_due(hosted, now_s)
 
     def on_grant_closed(self, hosted: Hosted, now_s: float) -> None:

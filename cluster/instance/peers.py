@@ -93,8 +93,8 @@ class Sources:
                 async for message in messages:
                     silence.reschedule(clock() + _SILENT_AFTER_S)
                     if (said := self._read(source, message, clock())) is not None:
-                        self._steps.post(partial(handover_steps.hearing, said))
-                        self._steps.post(partial(self._core.on_source_message, source, said, clock()))
+                        self._steps.post(partial(handover_steps.hearing, said), mid_step=True)
+                        self._steps.post(partial(self._core.on_source_message, source, said, clock()), mid_step=True)
         except TimeoutError:
             pass
         except DecodeError as error:  # bytes that are no message: gRPC reads no further
@@ -151,8 +151,10 @@ class Receivers:
                 stub = instance_pb2_grpc.InstanceStub(channel)  # type: ignore[no-untyped-call]
                 async for message in await self._greet(stub, grant, proof, outgoing):
                     if (said := self._read(grant, message)) is not None:
-                        self._steps.post(partial(handover_steps.hearing, said))
-                        self._steps.post(partial(self._core.on_receiver_message, grant.receiver, said, clock()))
+                        self._steps.post(partial(handover_steps.hearing, said), mid_step=True)
+                        self._steps.post(
+                            partial(self._core.on_receiver_message, grant.receiver, said, clock()), mid_step=True
+                        )
         except grpc.aio.AioRpcError:
             pass  # what it means is the handovers' to say
         except (Unauthenticated, TimeoutError) as error:
