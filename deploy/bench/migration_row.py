@@ -9,6 +9,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from deploy.bench.migration_fleet import Fleet, Running
 from deploy.bench.migration_moves import Handover, Move, gaps, handovers, move, recompute
@@ -129,7 +130,7 @@ class RowBench:
         times_s = others[0].times_s
         without, during = self._samples.others_s
         without += gaps([at_s for at_s in times_s if there.before_s <= at_s <= there.start_s])
-        during += gaps([at_s for at_s in times_s if there.start_s <= at_s <= there.end_s])
+        during += [b_s - a_s for a_s, b_s in pairwise(times_s) if b_s > there.start_s and a_s < there.end_s]
 
 
 async def reference(fleet: Fleet, prompt: tuple[int, ...], at: str, num_tokens: int) -> list[int]:

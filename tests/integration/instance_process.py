@@ -31,6 +31,7 @@ def make_config(name: str, role: str, model_path: str, options: dict[str, Any]) 
         engine=EngineConfig(**{"kv_cache_memory_bytes": 32 << 20, "num_threads": 1, **options.get("engine", {})}),
         links=LinkConfig(**options.get("links", {})),
         handover=HandoverConfig(**options.get("handover", {})),
+        front_timeout_s=options.get("front_timeout_s", 2.0),
     )
 
 
