@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-gpu test-worlds test-faults soak lint format proto clean
+.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-worlds test-faults soak lint format proto clean
 
 install: $(STAMP)
 
@@ -45,6 +45,10 @@ soak: install
 # Every fault at every step of a handover, on a real cluster: prints the table, in about twenty minutes.
 test-faults: install
 	$(BIN)/python -m tests.faults
+
+# Every interleaving of small worlds with the real ledger and cores: ten minutes at most (docs/handover-search.md).
+test-exhaustive: install
+	$(BIN)/python -m tests.exhaustive
 
 lint: install
 	$(BIN)/ruff format --check
