@@ -48,7 +48,7 @@ def _say(cell: Cell, result: Outcome | str) -> None:
 
 def _table(results: Results, move: Move) -> str:
     mine = {(cell.step, cell.column): result for cell, result in results.items() if cell.move is move}
-    columns = list(dict.fromkeys(column for _, column in mine))
+    columns = list(dict.fromkeys(cell.column for cell in all_cells()))
     rows = [["gap in ms", *columns]]
     for step in STEPS:
         rows.append([step, *(_entry(mine.get((step, column))) for column in columns)])
