@@ -9,7 +9,8 @@ class Budget:
 
     `refusals`: no room, a bad block, a transfer that fails. `losses`, `doubles`, `delays`: of one message between two
     instances. `cuts`: the stream between two instances breaks. `timers`: a lease, a reservation, an answer or a front
-    is given up although it is alive and under way.
+    is given up although it is alive and under way. `front_losses`: one message between the front and an instance is
+    lost though their stream holds, which a stream does not do: to see what rests on that.
     """
 
     grants: int = 0
@@ -23,10 +24,11 @@ class Budget:
     delays: int = 0
     cuts: int = 0
     timers: int = 0
+    front_losses: int = 0
 
     def __str__(self) -> str:
         return " ".join(f"{kind}={count}" for kind, count in zip(KINDS, astuple(self), strict=True) if count)
 
 
 KINDS = tuple(it.name for it in fields(Budget))
-GRANT, CRASH, SUSPICION, RESTART, ABORT, REFUSAL, LOSS, DOUBLE, DELAY, CUT, TIMER = range(len(KINDS))
+GRANT, CRASH, SUSPICION, RESTART, ABORT, REFUSAL, LOSS, DOUBLE, DELAY, CUT, TIMER, FRONT_LOSS = range(len(KINDS))

@@ -85,6 +85,14 @@ class Change:
         self.draft.streams[index] = stream._replace(up=stream.up[1:])
         self.front("message", (index, stream.incarnation), stream.up[0])
 
+    def lose_down(self, index: int) -> None:
+        stream = self.draft.streams[index]
+        self.draft.streams[index] = stream._replace(down=stream.down[1:])
+
+    def lose_up(self, index: int) -> None:
+        stream = self.draft.streams[index]
+        self.draft.streams[index] = stream._replace(up=stream.up[1:])
+
     def join(self, index: int) -> None:
         """Both know each other again; what it holds is its first word."""
         stream = self.draft.streams[index]

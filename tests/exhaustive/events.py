@@ -10,6 +10,7 @@ from tests.exhaustive.budget import (
     CUT,
     DELAY,
     DOUBLE,
+    FRONT_LOSS,
     GRANT,
     LOSS,
     REFUSAL,
@@ -135,8 +136,12 @@ def _instance_events(
 def _stream_events(world: World, state: State, stream: Stream, index: int, left: tuple[int, ...]) -> Iterator[Event]:
     if stream.down and stream.term:
         yield None, "down", (index,)
+        if left[FRONT_LOSS] and world.may_lose(stream.down[0]):
+            yield FRONT_LOSS, "lose_down", (index,)
     if stream.up and stream.incarnation:
         yield None, "up", (index,)
+        if left[FRONT_LOSS] and world.may_lose(stream.up[0]):
+            yield FRONT_LOSS, "lose_up", (index,)
     if not stream.incarnation:
         yield None, "join", (index,)
         if stream.term and left[TIMER]:  # before it is joined again this only starts the time of grace

@@ -6,6 +6,7 @@ from typing import Any
 from cluster.messages import SequenceState
 from tests.exhaustive.cast import NAMES
 from tests.exhaustive.events import Event
+from tests.exhaustive.network import Stream
 from tests.exhaustive.search import Counterexample
 from tests.exhaustive.world import State, World
 
@@ -40,10 +41,8 @@ def tell(world: World, found: Counterexample) -> str:
 def sentence(world: World, before: State, event: Event) -> str:
     _, what, args = event
     network = world.networks.values[before[4]]
-    if what == "up":
-        return f"{NAMES[args[0]]} -> front: {_words(world, network.streams[args[0]].up[0])}"
-    if what == "down":
-        return f"front -> {NAMES[args[0]]}: {_words(world, network.streams[args[0]].down[0])}"
+    if what in ("up", "lose_up", "down", "lose_down"):
+        return _on_stream(world, network.streams[args[0]], NAMES[args[0]], what)
     if what in ("deliver", *_FATES):
         lane, position = args[0], args[1] if len(args) > 1 else 0
         message = _words(world, dict(network.lanes)[lane][position].message)
@@ -51,6 +50,12 @@ def sentence(world: World, before: State, event: Event) -> str:
         fate = _FATES.get(what, "") or (_HOW[args[2]] if len(args) > 2 else "")
         return f"{NAMES[lane.sender]} -> {NAMES[lane.receiver]}: {message}{late}{fate}"
     return _other(what, args)
+
+
+def _on_stream(world: World, stream: Stream, name: str, what: str) -> str:
+    is_up, fate = what.endswith("up"), " -- is lost" if what.startswith("lose") else ""
+    ends, message = (f"{name} -> front", stream.up[0]) if is_up else (f"front -> {name}", stream.down[0])
+    return f"{ends}: {_words(world, message)}{fate}"
 
 
 def _other(what: str, args: tuple[Any, ...]) -> str:

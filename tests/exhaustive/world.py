@@ -17,10 +17,14 @@ State = tuple[int, ...]  # front, instances, network, budget: all by number
 
 
 class World:
-    """`forgets_lives`: a restarted instance is taken for what it was before (a mutation)."""
+    """`forgets_lives`: a restarted instance is taken for what it was before (a mutation).
 
-    def __init__(self, *, forgets_lives: bool = False) -> None:
+    `front_loses`: the kinds of messages that a budget of `front_losses` is for; None: all.
+    """
+
+    def __init__(self, *, forgets_lives: bool = False, front_loses: frozenset[type] | None = None) -> None:
         self.forgets_lives = forgets_lives
+        self._front_loses = front_loses
         self.fronts = LocalStates(front_features, self._open_front, self._close_front)
         self.nodes = LocalStates(node_features, self._open_node, self._close_node)
         self.networks: Interned[Network] = Interned()
@@ -94,6 +98,9 @@ class World:
         if isinstance(message, Reserve):
             self.reserves.add(number)
         return number
+
+    def may_lose(self, message: int) -> bool:
+        return self._front_loses is None or type(self.messages.values[message]) in self._front_loses
 
     def _open_front(self, event: tuple[Any, ...]) -> tuple[Any, ...]:
         """Lives become holders; a message stands last."""
