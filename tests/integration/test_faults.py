@@ -19,12 +19,12 @@ CELLS = [
     Cell(Move.LIVE, "handover.source.release", Fault.KILL, "router"),
     Cell(Move.PREFILL, "handover.receiver.reserve", Fault.FULL, "destination"),
     Cell(Move.LIVE, "handover.receiver.room", Fault.GONE, "client"),
-    Cell(Move.PREFILL, "handover.receiver.pass", Fault.KILL, "destination"),
-    Cell(Move.LIVE, "handover.receiver.activate", Fault.STALL, "destination"),
+    Cell(Move.PREFILL, "handover.receiver.pass", Fault.STALL, "destination"),
+    Cell(Move.LIVE, "handover.receiver.activate", Fault.LATE, "destination"),
     Cell(Move.LIVE, "router.grant", Fault.CORRUPT, "destination"),
     Cell(Move.PREFILL, "router.commit", Fault.DROP, "router"),
     Cell(Move.LIVE, "router.close", Fault.ABORT, "client"),  # by way of receiver.arrive
-    Cell(Move.PREFILL, "router.recover", Fault.KILL, "router"),  # by way of source.transfer
+    Cell(Move.PREFILL, "router.recover", Fault.KILL, "destination"),  # by way of source.transfer
 ]
 REQUESTS = {cell: request_of(number, cell.move) for number, cell in enumerate(CELLS)}
 
