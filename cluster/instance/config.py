@@ -21,8 +21,8 @@ class HandoverConfig:
     reserve_timeout_s: float = 10.0
     max_stages: int = 8
     headroom_blocks: int = 4
-    piece_bytes: int = 4 << 20
-    max_bytes_in_flight: int = 16 << 20
+    piece_bytes: int = 16 << 20
+    max_bytes_in_flight: int = 32 << 20
     bytes_per_s: int | None = None
 
 

@@ -20,12 +20,11 @@ LogLine = tuple[str, str, int, float, int]
 class Move:
     """`gap_s`: the longest between two tokens around the move; `step_s`: the median at the slower of both ends.
 
-    `before_s` is when what is compared with it began; from `start_s`, the word to hand over, to `end_s` it moved.
+    From `start_s`, the word to hand over, to `end_s` it moved.
     """
 
     gap_s: float
     step_s: float
-    before_s: float
     start_s: float
     end_s: float
 
@@ -63,7 +62,6 @@ def _measured(request: Running, first: int, start_s: float, end_s: float) -> Mov
     return Move(
         gap_s=max(around),
         step_s=max(median(before), median(after)),
-        before_s=times_s[first - NUM_TOKENS_BEFORE],
         start_s=start_s,
         end_s=end_s,
     )

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from deploy.bench.engine import BLOCK_SIZE
 from deploy.bench.migration_fleet import Fleet, Running
-from deploy.bench.migration_moves import Handover, Move, gaps, handovers, move, recompute
+from deploy.bench.migration_moves import Handover, Move, handovers, move, recompute
 
 NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
 ACROSS = {"a": "b", "b": "a", "c": "b", "d": "a"}
@@ -28,6 +29,7 @@ Show = Callable[[str], None]
 class Samples:
     """`others_s`: steps of the others in the source, without a migration beside them and with one.
 
+    `raw_link_s` is for one block, while the request decodes in the source; `raw_idle_s` while nothing runs.
     `segments`: the output of every request that all this was measured on; they share `prompt`.
     """
 
@@ -39,6 +41,7 @@ class Samples:
     busy: list[Move] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
     raw_link_s: list[float] = field(default_factory=list)
+    raw_idle_s: list[float] = field(default_factory=list)
     others_s: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     segments: list[list[int]] = field(default_factory=list)
 
@@ -53,13 +56,12 @@ class RowBench:
         self._max_growth = max(64, len(self._prompt) // 4)
 
     async def run(self, other_prompts: list[tuple[int, ...]]) -> None:
-        await self._raw_link()
+        await self._raw_link(self._samples.raw_idle_s, NUM_RAW_TRANSFERS)
         request = await self._start()
         request = await self._ring(request)
         await self._recompute(request)
         request = await self._fresh(request)
         await self._busy(request, other_prompts)
-        await self._raw_link()
 
     async def _start(self) -> Running:
         self._show("prefill")
@@ -78,15 +80,17 @@ class RowBench:
         self._samples.segments.append(list(request.token_ids))
         await self._fleet.stop(request)
 
-    async def _raw_link(self) -> None:
-        num_blocks = -(-len(self._prompt) // 16)
-        for _ in range(NUM_RAW_TRANSFERS):
-            self._samples.raw_link_s.append(await self._fleet.raw_link_s("a", "b", num_blocks) / num_blocks)
+    async def _raw_link(self, took_s: list[float], count: int) -> None:
+        num_blocks = -(-len(self._prompt) // BLOCK_SIZE)
+        for _ in range(count):
+            took_s.append(await self._fleet.raw_link_s("a", "b", num_blocks) / num_blocks)
 
     async def _ring(self, request: Running) -> Running:
         samples = self._samples
         for turn in range(self._num_moves // 2 + 1):
             moves = []
+            self._show("raw link")
+            await self._raw_link(self._samples.raw_link_s, 2)
             await self._fleet.take_logs()
             for _ in NEXT:
                 self._show("blocking" if request.at in "cd" else "live")
@@ -126,11 +130,18 @@ class RowBench:
         await self._fleet.stop(*others)
 
     def _note_others(self, there: Move, others: list[Running]) -> None:
-        """All of them step together, so one of them tells."""
-        times_s = others[0].times_s
+        """All of them step together, so one of them tells: the steps that were under way while the request moved.
+
+        And those of a time as long before it, which favours long steps as much.
+        """
         without, during = self._samples.others_s
-        without += gaps([at_s for at_s in times_s if there.before_s <= at_s <= there.start_s])
-        during += [b_s - a_s for a_s, b_s in pairwise(times_s) if b_s > there.start_s and a_s < there.end_s]
+        took_s, earlier_s = there.end_s - there.start_s, 3 * there.step_s
+        without += _steps_within(others[0], there.start_s - took_s - earlier_s, there.start_s - earlier_s)
+        during += _steps_within(others[0], there.start_s, there.end_s)
+
+
+def _steps_within(other: Running, start_s: float, end_s: float) -> list[float]:
+    return [later_s - at_s for at_s, later_s in pairwise(other.times_s) if later_s > start_s and at_s < end_s]
 
 
 async def reference(fleet: Fleet, prompt: tuple[int, ...], at: str, num_tokens: int) -> list[int]:
