@@ -22,6 +22,7 @@ from cluster.messages import (
     BlockTransfer,
     DispatchRefused,
     GrantRefused,
+    HandOver,
     Held,
     Holder,
     Holdings,
@@ -256,13 +257,22 @@ class World:
     def _channel(self, kind: str, source: object, target: object) -> deque[object]:
         return self.channels.setdefault((kind, source, target), deque())
 
-    def deliver_one(self) -> bool:
+    def deliver_one(self, mid_step: Node | None = None) -> bool:
+        """To anybody; or to one in the middle of a step, what it takes then."""
         waiting = [key for key, queue in self.channels.items() if queue]
+        if mid_step is not None:
+            waiting = [key for key in waiting if self._is_taken_mid_step(key, mid_step)]
         if not waiting:
             return False
         key = self.random.choice(waiting)
         self._arrive(*key, self.channels[key].popleft())
         return True
+
+    def _is_taken_mid_step(self, key: tuple[str, object, object], node: Node) -> bool:
+        kind, source, target = key
+        ends = (source, target) if kind == "link" else (target,)
+        is_of_handovers = kind != "front" or isinstance(self.channels[key][0], HandOver)
+        return node.holder in ends and is_of_handovers
 
     def _arrive(self, kind: str, source: object, target: object, message: object) -> None:
         node = self.nodes.get(target)  # type: ignore[call-overload]
@@ -449,7 +459,10 @@ class World:
         output = node.core.plan(self.now_s)
         self._drain_all()
         if output is not None:
-            node.core.compute(output, self.now_s)
+            sampled = node.core.run(output)
+            while self.random.random() < 0.3 and self.deliver_one(mid_step=node):
+                pass
+            node.core.finish(output, sampled, self.now_s)
             self._drain_all()
         node.scheduler.check_integrity()
         node.slots.check_integrity()
