@@ -68,10 +68,9 @@ class Running:
 
     async def _until(self, holds: Any) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not holds() and not self.error:
-                    self.news.clear()
-                    await self.news.wait()
+            while not holds() and not self.error:
+                self.news.clear()
+                await asyncio.wait_for(self.news.wait(), PATIENCE_S)
         except TimeoutError:
             self.error = f"nothing new within {PATIENCE_S:.0f} s"
         if self.error:
