@@ -1,8 +1,10 @@
 """Chooses the next tokens from logits, for all sequences of a step at once.
 
-Temperature, then top_k, then top_p, then one draw by the inverse of the cumulative distribution. The draw's uniform
-number is keyed by (seed, position), and each row is worked on as if it were alone: what else is in the batch changes
-nothing.
+Temperature, then top_k, then top_p, then a race: each token that is left arrives after an exponential time over its
+weight, and the first wins, which it does with the probability of its weight. Times are keyed by (seed, position, token)
+and each row is worked on as if it were alone: what else is in the batch changes nothing. The last bits of the logits,
+which do depend on the batch, matter only where two tokens arrive almost together. (With one uniform number and
+cumulative weights they would move every boundary.)
 """
 
 from collections.abc import Sequence as List
@@ -13,14 +15,18 @@ from torch import Tensor
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler_output import SampledToken
 from cluster.engine.sequence import Sequence, TokenLogprobs
-from cluster.model.counter_hash import uniform
+from cluster.model.counter_hash import exponentials, key
 from cluster.model.errors import NonFiniteLogits
 
 LEAST_TEMPERATURE = 1e-5
 """Below it the best is taken: logits divided by less overflow, and would draw a token beyond the vocabulary."""
 
-NUM_TOP_P_CANDIDATES = 1024
-"""The best tokens that are looked at before a whole row is sorted for top_p."""
+NUM_CANDIDATES = 1024
+"""The best tokens, looked at before a whole row is raced, or sorted for top_p."""
+
+NUM_RACERS = 256
+SMALL_VOCAB_SIZE = 4096
+"""Up to it all race at once; a larger vocabulary's best race beside one who runs for all the others."""
 
 
 def sample(logits: Tensor, sequences: List[Sequence]) -> list[SampledToken]:
@@ -33,8 +39,8 @@ def sample(logits: Tensor, sequences: List[Sequence]) -> list[SampledToken]:
         raise NonFiniteLogits(tuple(sequences[row].request_id for row in wrong))
     drawn = [row for row, param in enumerate(params) if param.temperature >= LEAST_TEMPERATURE]
     if drawn:
-        uniforms = [uniform(params[row].seed, sequences[row].num_tokens) for row in drawn]
-        token_ids[drawn] = _draw(logits[drawn], [params[row] for row in drawn], uniforms)
+        keys = [key(params[row].seed, sequences[row].num_tokens) for row in drawn]
+        token_ids[drawn] = _draw(logits[drawn], [params[row] for row in drawn], keys)
     logprobs = _logprobs(logits, token_ids, params)
     return [
         SampledToken(token_id=token_id, logprobs=logprobs.get(row)) for row, token_id in enumerate(token_ids.tolist())
@@ -48,7 +54,7 @@ def _argmax(logits: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-def _draw(logits: Tensor, params: List[SamplingParams], uniforms: List[float]) -> Tensor:
+def _draw(logits: Tensor, params: List[SamplingParams], keys: List[int]) -> Tensor:
     """Token ids [num_rows]; rows are grouped by top_k, because another k may order ties in another way."""
     scaled = logits / torch.tensor([param.temperature for param in params], device=logits.device)[:, None]
     groups: dict[int, list[int]] = {}
@@ -57,26 +63,26 @@ def _draw(logits: Tensor, params: List[SamplingParams], uniforms: List[float]) -
         groups.setdefault(top_k or (-1 if param.top_p < 1 else 0), []).append(row)
     token_ids = torch.empty(len(params), dtype=torch.long)
     for top_k, rows in groups.items():
-        keys = torch.tensor([uniforms[row] for row in rows], dtype=torch.float64, device=logits.device)
+        row_keys = torch.tensor([keys[row] for row in rows], device=logits.device)
         top_p = torch.tensor([params[row].top_p for row in rows], device=logits.device)
-        token_ids[rows] = _draw_group(scaled[rows], top_k, top_p, keys).cpu()
+        token_ids[rows] = _draw_group(scaled[rows], top_k, top_p, row_keys).cpu()
     return token_ids
 
 
-def _draw_group(scaled: Tensor, top_k: int, top_p: Tensor, uniforms: Tensor) -> Tensor:
+def _draw_group(scaled: Tensor, top_k: int, top_p: Tensor, keys: Tensor) -> Tensor:
     """`top_k` 0 needs no order at all; -1 is a row with top_p alone."""
     if top_k == 0:
-        return _invert(torch.softmax(scaled, dim=-1), uniforms)
+        return _race_of_all(torch.softmax(scaled, dim=-1), keys)
     if top_k > 0:
         best, token_ids = scaled.topk(top_k)
-        return _pick(token_ids, _invert(_nucleus(torch.softmax(best, dim=-1), top_p), uniforms))
+        return _race(_nucleus(torch.softmax(best, dim=-1), top_p), token_ids, keys)
     probabilities = torch.softmax(scaled, dim=-1)
-    best, token_ids = probabilities.topk(min(NUM_TOP_P_CANDIDATES, scaled.shape[1]))
-    chosen = _pick(token_ids, _invert(_nucleus(best, top_p), uniforms))
+    best, token_ids = probabilities.topk(min(NUM_CANDIDATES, scaled.shape[1]))
+    chosen = _race(_nucleus(best, top_p), token_ids, keys)
     rest = (best.double().sum(dim=-1) < top_p).nonzero().flatten()  # those whose nucleus is larger than the candidates
     if len(rest):
         best, token_ids = probabilities[rest].sort(dim=-1, descending=True, stable=True)
-        chosen[rest] = _pick(token_ids, _invert(_nucleus(best, top_p[rest]), uniforms[rest]))
+        chosen[rest] = _race(_nucleus(best, top_p[rest]), token_ids, keys[rest])
     return chosen
 
 
@@ -86,15 +92,26 @@ def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
     return probabilities.masked_fill((before >= top_p[:, None]).index_fill_(1, before.new_zeros(1).long(), False), 0.0)
 
 
-def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """The index at which the cumulative weight passes `uniform` of the whole; never one of weight 0."""
-    cumulative = weights.double().cumsum(dim=-1)
-    # A uniform number is at most 1 - 2**-32, so in double precision the threshold stays below the whole.
-    return torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True).flatten()
+def _race_of_all(probabilities: Tensor, keys: Tensor) -> Tensor:
+    """The best candidates race beside one runner for all the others, who race among themselves where it wins."""
+    vocab_size = probabilities.shape[1]
+    every = torch.arange(vocab_size, device=keys.device)[None]
+    if vocab_size <= SMALL_VOCAB_SIZE:
+        return _race(probabilities, every, keys)
+    best, token_ids = probabilities.topk(NUM_RACERS)
+    others = (1 - best.double().sum(dim=-1, keepdim=True)).clamp(min=0)
+    runner = token_ids.new_full((len(keys), 1), vocab_size)
+    chosen = _race(torch.cat([best.double(), others], dim=-1), torch.cat([token_ids, runner], dim=-1), keys)
+    rows = (chosen == vocab_size).nonzero().flatten()
+    if len(rows):
+        chosen[rows] = _race(probabilities[rows].scatter(1, token_ids[rows], 0.0), every, keys[rows])
+    return chosen
 
 
-def _pick(token_ids: Tensor, index: Tensor) -> Tensor:
-    return token_ids.gather(1, index[:, None]).flatten()
+def _race(weights: Tensor, token_ids: Tensor, keys: Tensor) -> Tensor:
+    """The winner among tokens [num_rows, num_tokens] of these weights; never one of weight 0."""
+    winner = (weights.double() / exponentials(keys, token_ids)).argmax(dim=-1, keepdim=True)
+    return token_ids.expand(len(keys), -1).gather(1, winner).flatten()
 
 
 def _logprobs(logits: Tensor, token_ids: Tensor, params: List[SamplingParams]) -> dict[int, TokenLogprobs]:

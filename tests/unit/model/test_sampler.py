@@ -5,7 +5,7 @@ import torch
 
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import Sequence
-from cluster.model.counter_hash import GOLDEN_GAMMA, mix, uniform
+from cluster.model.counter_hash import GOLDEN_GAMMA, exponentials, key, mix, mix_tensor
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.sampler import sample
 
@@ -110,13 +110,40 @@ def test_a_draw_is_the_same_whatever_else_is_in_the_batch():
     assert [token.token_id for token in backwards[::-1]] == [token.token_id for token in together]
 
 
-def test_a_uniform_number_depends_on_seed_and_position():
-    values = {uniform(seed, position) for seed in range(-50, 50) for position in range(100)}
-    assert len(values) > 9990
-    assert all(0 <= value < 1 for value in values)
-    assert abs(sum(values) / len(values) - 0.5) < 0.01
-    assert uniform(7, 9) == uniform(7, 9)
-    assert uniform(7, 9) == uniform(7 + 2**64, 9)
+def test_draws_from_a_large_vocabulary_follow_the_softmax():
+    """Its tail has a runner of its own: half of the weight is on ten tokens, half on all the others."""
+    probabilities = torch.full((8000,), 0.5 / 7990)
+    probabilities[:10] = 0.05
+    counts = draw(4000, probabilities.log(), seed=5)
+    groups = Counter(min(token, 10) + (token >= 4000) for token in counts.elements())
+    expected = torch.tensor([0.05] * 10 + [0.5 * 3990 / 7990, 0.5 * 4000 / 7990])
+    assert chi_square(groups, expected) < 31.3  # 11 degrees of freedom, p = 0.001
+
+
+def test_times_depend_on_seed_position_and_token():
+    keys = torch.tensor([key(seed, position) for seed in range(-20, 20) for position in range(25)])
+    times = exponentials(keys, torch.arange(10)[None])
+    assert len(times.unique()) == times.numel()
+    assert times.min() > 0
+    assert times.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert times.std().item() == pytest.approx(1.0, abs=0.05)
+    assert key(7, 9) == key(7 + 2**64, 9)
+
+
+@pytest.mark.parametrize("vocab_size", [2000, 6000])
+def test_the_last_bits_of_the_logits_do_not_choose(vocab_size):
+    """They depend on what else is in a batch, and on threads. Among cumulative weights every boundary would move."""
+    logits = make_logits(500, vocab_size) * 0.1
+    sequences = [make_sequence(n + 1, seed=n) for n in range(500)]
+    noisy = logits * (1 + 1e-7 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)))
+    drawn, again = sample(logits, sequences), sample(noisy, sequences)
+    assert [token.token_id for token in drawn] == [token.token_id for token in again]
+
+
+def test_the_hash_of_a_tensor_is_the_hash_of_its_values():
+    values = [0, 1, 2**63 - 1, 2**63, 2**64 - 1, GOLDEN_GAMMA]
+    signed = torch.tensor([value - 2**64 if value >= 2**63 else value for value in values])
+    assert [value % 2**64 for value in mix_tensor(signed).tolist()] == [mix(value) for value in values]
 
 
 def test_the_hash_is_splitmix64():
