@@ -86,7 +86,7 @@ def connected(samples: Samples, base: Grouping) -> Indices:
     pieces = np.where(
         sizes[pieces] >= _MIN_PIECE, pieces, num_nodes
     )  # who hangs on to hardly anybody stays in one rest
-    return np.unique(base.groups * (num_nodes + 1) + pieces, return_inverse=True)[1]
+    return np.asarray(np.unique(base.groups * (num_nodes + 1) + pieces, return_inverse=True)[1])
 
 
 def _components(rows: Indices, columns: Indices, num_nodes: int) -> Indices:

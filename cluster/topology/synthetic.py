@@ -27,7 +27,7 @@ def rails(num_nodes: int, num_rails: int, *, same: float, other: float, alpha_s:
 
 
 def limited(topology: Topology, names: Sequence[str], rate: float, *, inwards: bool = True) -> Topology:
-    """The same with no more than that rate out of these nodes, and into them: a slow rack, or the slow cable of one node."""
+    """The same with no more than that rate out of these nodes, and into them: a slow rack, a node's slow cable."""
     chosen = [topology.index(name) for name in names]
     beta = topology.beta_bytes_per_s.copy()
     beta[chosen, :] = np.minimum(beta[chosen, :], rate)
@@ -45,7 +45,7 @@ def slowed_between(topology: Topology, group: str, other: str, rate: float) -> T
 
 
 def measured(topology: Topology, pairs: Sequence[tuple[str, str]], noise: float, rng: np.random.Generator) -> Topology:
-    """What a probe of these pairs, both ways, would find: their links, off by a factor about 1 ± noise; nothing else."""
+    """What a probe of these pairs, both ways, would find: their links, off by a factor of about 1 ± noise."""
     rows, columns = np.array([[topology.index(one), topology.index(other)] for one, other in pairs]).T
     chosen = np.zeros(topology.alpha_s.shape, bool)
     chosen[rows, columns] = chosen[columns, rows] = True

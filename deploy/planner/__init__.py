@@ -1,0 +1,1 @@
+"""What should run where, worked out before it does. All pure."""
