@@ -50,7 +50,9 @@ def _walk(it: Any, seen: dict[int, int]) -> Any:
     if isinstance(it, tuple):
         return tuple([_walk(part, seen) for part in it])
     if isinstance(it, frozenset):
-        return ("set", *sorted(_walk(part, seen) for part in it))
+        return ("set", *sorted((_walk(part, seen) for part in it), key=repr))
+    if getattr(type(it), "__dataclass_params__", None) is not None and type(it).__dataclass_params__.frozen:
+        return (type(it).__name__, *[_walk(getattr(it, name), seen) for name in _fields_of(type(it)) or ()])
     number = seen.setdefault(id(it), len(seen))
     if number != len(seen) - 1:
         return ("ref", number)
@@ -59,7 +61,7 @@ def _walk(it: Any, seen: dict[int, int]) -> Any:
     if isinstance(it, bytearray):
         return bytes(it)
     if isinstance(it, set):
-        return ("set", *sorted(_walk(part, seen) for part in it))
+        return ("set", *sorted((_walk(part, seen) for part in it), key=repr))
     if isinstance(it, Counter):
         return ["counts", *sorted((key, count) for key, count in it.items() if count)]
     if isinstance(it, dict | OrderedDict):
