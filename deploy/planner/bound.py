@@ -1,8 +1,8 @@
 """What no assignment can be below, so that a search can say how far from the best it is at most.
 
 After Gilmore and Lawler's bound for the quadratic assignment problem: every prefill instance is given the decode
-instances that would suit it best, as if no other wanted those places; then the places for prefill that come out cheapest
-are taken. The same from the decode side; the greater of the two counts. Sharing that cannot be avoided is included.
+instances that would suit it best, as if no other wanted those places; then the places for prefill that come out
+cheapest are taken. The same from the decode side; the greater of the two counts. What has to be shared is in it.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ class LowerBound:
         return self._cheapest(sums, self._most_decode, self._num_decode)
 
     def _cheapest(self, sums: Floats, most: Counts, number: int) -> float:
-        """`sums` [num_slots, num_nodes]: the cost of so many instances there; the least that `number` of them can cost."""
+        """`sums` [num_slots, num_nodes]: the cost of so many there; the least that `number` of them can cost."""
         slots = np.diff(sums, axis=0, prepend=0.0).T
         return float(_sum_of_least(slots, most, number)) / max(1, self._num_prefill * self._num_decode)
 
@@ -99,11 +99,12 @@ class LowerBound:
 
 def _beside(room: Room, these: Counts, others: Counts) -> Counts:
     """[num_nodes]: how many instances of these pools fit beside one of the others, at most."""
-    return np.max([sum(room.with_one(int(pool), int(other)) for pool in these) for other in others], axis=0)
+    beside = [np.sum([room.with_one(int(pool), int(other)) for pool in these], axis=0) for other in others]
+    return np.asarray(np.max(beside, axis=0), np.int64)
 
 
 def _sum_of_least(slots: Floats, room: Counts, number: int) -> Floats:
-    """[...]: the sum of the `number` least of slots [..., num_nodes, num_slots], of a node no more than it has room for.
+    """[...]: the sum of the `number` least of slots [..., num_nodes, num_slots]; of a node what it has room for.
 
     Places beyond the last slot cost as much as that one.
     """

@@ -13,7 +13,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolNeeds:
-    """`num_gpus`, `num_cpus` and the memories are of each instance; below 1 it shares a GPU. Its ranks are on its GPUs."""
+    """`num_gpus`, `num_cpus` and the memories are of each instance; below 1 it shares a GPU. A rank a GPU."""
 
     name: str
     role: Literal["prefill", "decode", "mixed"]
@@ -53,7 +53,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """`cost_s`: the mean predicted time of a transfer from prefill to decode. No placement can be below `lower_bound_s`.
+    """`cost_s`: the mean predicted time of a transfer from prefill to decode; none can be below `lower_bound_s`.
 
     `is_exact`: all were compared, so that it is the best one; then `lower_bound_s` is its own cost.
     """

@@ -1,6 +1,6 @@
 """Whether instances fit on a node, and what is missing when they fit nowhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import floor, inf
 
 import numpy as np
@@ -51,7 +51,7 @@ class Room:
         return np.array([beside[kind] for kind in self.kind_of], np.int64)
 
     def check(self) -> None:
-        """NoRoom for what no assignment could mend; that the pools fit one by one does not say that they do together."""
+        """NoRoom for what no assignment could mend; pools that fit one by one may still not fit together."""
         for at, pool in enumerate(self.pools):
             if not self.most[at].any():
                 raise NoRoom(pool.name, *self._why_nowhere(pool))
@@ -144,7 +144,7 @@ def _or_inf(amount: float | None) -> float:
 
 
 # The field of a pool's resources, what an instance needs of it, what a node has.
-_RESOURCES = (
+_RESOURCES: tuple[tuple[str, Callable[[PoolNeeds], float], Callable[[Node], float]], ...] = (
     ("gpus", lambda pool: pool.num_gpus, lambda node: float(node.num_gpus)),
     ("cpus", lambda pool: pool.num_cpus, lambda node: _or_inf(node.num_cpus)),
     ("memory", lambda pool: float(pool.memory_bytes), lambda node: _or_inf(node.memory_bytes)),

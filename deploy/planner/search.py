@@ -1,6 +1,6 @@
 """A good assignment for clusters where not all can be looked at: placed one by one, then moved and exchanged.
 
-Bounded by the number of instances that are tried elsewhere, not by a clock, so that the same input gives the same assignment.
+Bounded by the number of instances that are tried elsewhere, not by a clock: the same input gives the same assignment.
 """
 
 from itertools import islice

@@ -23,6 +23,7 @@ BRAIN = (
     "cluster/messages.py",
     "cluster/snapshot.py",
     "cluster/topology",
+    "deploy/planner",
     "router/ledger",
     "router/policies",
 )
@@ -39,7 +40,7 @@ BODY_MODULES = {
     "secrets",
     "uuid",
 }
-NUMPY_ALLOWED = ("router/policies", "cluster/topology")  # candidate scoring; all pairs of nodes
+NUMPY_ALLOWED = ("router/policies", "cluster/topology", "deploy/planner")  # candidate scoring; all pairs of nodes
 
 
 def modules() -> list[Path]:

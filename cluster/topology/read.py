@@ -1,0 +1,280 @@
+"""Topologies as text that people read and edit, YAML or JSON, and everything that can be wrong with it.
+
+apiVersion: baton/v1
+kind: Topology
+nodes:
+  - {name: a, group: rack0, gpus: 8, cpus: 64, memory: 512GiB, egress_bytes_per_s: 12.5e+9}
+  - {name: b, group: rack1, gpus: 8}
+links:          # from node to node; one from a node to itself is what its own instances have
+  - {source: a, target: b, alpha_s: 1.0e-4, beta_bytes_per_s: 1.0e+9, residual: 0.02}
+group_links:    # for all pairs of these groups' nodes that `links` does not name
+  - {source: rack1, target: rack0, alpha_s: 1.0e-4, beta_bytes_per_s: 1.0e+9}
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from cluster.spec.problem import Problem, SpecError, YamlPath
+from cluster.spec.quantity import parse_bytes
+from cluster.spec.yaml_source import YamlSource, read_yaml
+from cluster.topology.topology import Node, Topology
+
+MAX_ASYMMETRY = 100.0
+"""One way may have so many times the rate of the other; beyond it is taken for a mistake in the units."""
+
+OVER_ITS_NODE = 1.5
+"""A link may be measured so many times faster than all flows of its node together: noise; more contradicts."""
+
+_KEYS = ("apiVersion", "kind", "nodes", "links", "group_links")
+_NODE_KEYS = (
+    "name",
+    "group",
+    "egress_bytes_per_s",
+    "ingress_bytes_per_s",
+    "gpus",
+    "cpus",
+    "memory",
+    "gpu_memory",
+    "gpu_links",
+)
+_LINK_KEYS = ("source", "target", "alpha_s", "beta_bytes_per_s", "residual")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def read_topology(text: str, name: str) -> Topology:
+    """SpecError with all problems found, each with its field and, in YAML, its line. `name`: of the file."""
+    source = _read_json(text, name) if text.lstrip().startswith("{") else read_yaml(text, name)
+    reading = _Reading(source=source)
+    topology = reading.topology()
+    if reading.problems or topology is None:
+        raise SpecError(name, reading.problems)
+    return topology
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    source: YamlSource
+    problems: list[Problem] = field(default_factory=list)
+
+    def topology(self) -> Topology | None:
+        data = self.source.data
+        if not isinstance(data, dict):
+            self._wrong((), "should be a mapping with the keys " + ", ".join(_KEYS))
+            return None
+        self._unknown_keys(data, _KEYS, ())
+        for key, value in (("apiVersion", "baton/v1"), ("kind", "Topology")):
+            if data.get(key) != value:
+                self._wrong((key,), f"is {data.get(key)!r}; should be {value!r}")
+        nodes = list(self._nodes())
+        if not nodes:
+            self._wrong(("nodes",), "should name at least one node")
+        if self.problems:
+            return None
+        return self._linked(nodes)
+
+    def _linked(self, nodes: list[Node]) -> Topology:
+        shape = (len(nodes), len(nodes))
+        alpha_s, beta, residual = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
+        places = {node.name: [at] for at, node in enumerate(nodes)}
+        groups: dict[str, list[int]] = {}
+        for at, node in enumerate(nodes):
+            groups.setdefault(node.group, []).append(at)
+        groups.pop("", None)
+        # Links are written over what their groups have.
+        for key, what, known in (("group_links", "group", groups), ("links", "node", places)):
+            for _, link in self._links(key, what, known):
+                rows, columns = known[link["source"]], known[link["target"]]
+                block = np.ix_(rows, columns)
+                is_link = np.not_equal.outer(rows, columns) | (what == "node")
+                for matrix, value in ((alpha_s, "alpha_s"), (beta, "beta_bytes_per_s"), (residual, "residual")):
+                    matrix[block] = np.where(is_link, link.get(value, 0.0), matrix[block])
+        topology = Topology(nodes, alpha_s, beta, residual)
+        if not self.problems:
+            self._missing(topology)
+            self._contradictions(topology)
+        return topology
+
+    def _nodes(self) -> Iterator[Node]:
+        first: dict[str, int] = {}
+        for index, entry in self._entries("nodes", _NODE_KEYS, ("name",)):
+            path: YamlPath = ("nodes", index)
+            name = self._text(entry, "name", path)
+            if first.setdefault(name, index) != index:
+                self._wrong((*path, "name"), f"is {name!r}, as is nodes[{first[name]}].name; names have to differ")
+            num_gpus = int(self._number(entry, "gpus", path, whole=True) or 0)
+            yield Node(
+                name=name,
+                group=self._text(entry, "group", path),
+                egress_bytes_per_s=self._number(entry, "egress_bytes_per_s", path, least=None),
+                ingress_bytes_per_s=self._number(entry, "ingress_bytes_per_s", path, least=None),
+                num_gpus=num_gpus,
+                num_cpus=self._number(entry, "cpus", path),
+                memory_bytes=self._bytes(entry, "memory", path),
+                gpu_memory_bytes=self._bytes(entry, "gpu_memory", path),
+                gpu_links=self._gpu_links(entry, num_gpus, path),
+            )
+
+    def _links(self, key: str, what: str, known: dict[str, list[int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        first: dict[tuple[str, str], int] = {}
+        for index, entry in self._entries(key, _LINK_KEYS, ("source", "target", "alpha_s", "beta_bytes_per_s")):
+            path: YamlPath = (key, index)
+            before = len(self.problems)
+            ends = self._text(entry, "source", path), self._text(entry, "target", path)
+            for end, name in zip(("source", "target"), ends, strict=True):
+                if name not in known and len(self.problems) == before:
+                    self._wrong((*path, end), f"is {name!r}; there is no such {what} in nodes")
+            if first.setdefault(ends, index) != index:
+                other = self.source.data[key][first[ends]]
+                same = all(other.get(field) == entry.get(field) for field in _LINK_KEYS)
+                say = "is given twice" if same else "contradicts another entry"
+                self._wrong(path, f"{say}: {ends[0]} -> {ends[1]} is {key}[{first[ends]}] already; keep one")
+            link = {
+                "source": ends[0],
+                "target": ends[1],
+                "alpha_s": self._number(entry, "alpha_s", path),
+                "beta_bytes_per_s": self._number(entry, "beta_bytes_per_s", path, least=None),
+                "residual": self._number(entry, "residual", path) or 0.0,
+            }
+            if len(self.problems) == before:
+                yield index, link
+
+    def _entries(
+        self, key: str, known: tuple[str, ...], needed: tuple[str, ...]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        entries = self.source.data.get(key, [])
+        if not isinstance(entries, list):
+            self._wrong((key,), "should be a list")
+            return
+        for index, entry in enumerate(entries):
+            path: YamlPath = (key, index)
+            if not isinstance(entry, dict):
+                self._wrong(path, f"should be a mapping with the keys {', '.join(known)}")
+                continue
+            self._unknown_keys(entry, known, path)
+            missing = [name for name in needed if entry.get(name) is None]
+            for name in missing:
+                self._wrong((*path, name), "is missing")
+            if not missing:
+                yield index, entry
+
+    def _missing(self, topology: Topology) -> None:
+        if missing := topology.missing():
+            (source, target), others = missing[0], len(missing) - 1
+            more = f" ({others} more pairs are missing)" if others else ""
+            message = f"say nothing of {source} -> {target}{more}; add an entry, or one for their groups to group_links"
+            self._wrong(("links",), message)
+
+    def _contradictions(self, topology: Topology) -> None:
+        names = [node.name for node in topology.nodes]
+        beta = topology.beta_bytes_per_s
+        between = np.where(np.eye(len(names), dtype=bool), np.nan, beta)
+        places = self._places()
+        for row, column in np.argwhere(between > MAX_ASYMMETRY * between.T):
+            self._wrong(
+                places.get((names[column], names[row]), ("links",)),
+                f"{names[column]} -> {names[row]} has {beta[column, row]:g} bytes/s, the way back "
+                f"{beta[row, column]:g}: more than {MAX_ASYMMETRY:g} times as much; correct the wrong one",
+            )
+        for way, rates, axis in (
+            ("egress", [node.egress_bytes_per_s for node in topology.nodes], 0),
+            ("ingress", [node.ingress_bytes_per_s for node in topology.nodes], 1),
+        ):
+            limits = np.array([np.inf if rate is None else rate for rate in rates])
+            over = between > OVER_ITS_NODE * (limits[:, None] if axis == 0 else limits[None, :])
+            for pair in np.argwhere(over)[:1]:
+                row, column = (int(at) for at in pair)
+                at = (row, column)[axis]
+                self._wrong(
+                    places.get((names[row], names[column]), ("links",)),
+                    f"{names[row]} -> {names[column]} has {beta[row, column]:g} bytes/s, more than all that "
+                    f"nodes[{at}].{way}_bytes_per_s of {names[at]} allows ({limits[at]:g}); correct one of them",
+                )
+
+    def _places(self) -> dict[tuple[str, str], YamlPath]:
+        entries = self.source.data.get("links", [])
+        return {(entry["source"], entry["target"]): ("links", at) for at, entry in enumerate(entries)}
+
+    def _gpu_links(self, entry: dict[str, Any], num_gpus: int, path: YamlPath) -> tuple[tuple[float, ...], ...]:
+        rows = entry.get("gpu_links")
+        if rows is None:
+            return ()
+        is_square = isinstance(rows, list) and len(rows) == num_gpus
+        if not is_square or not all(isinstance(row, list) and len(row) == num_gpus for row in rows):
+            self._wrong((*path, "gpu_links"), f"should be {num_gpus} rows of {num_gpus} rates, as there are gpus")
+            return ()
+        rates = tuple(tuple(_as_number(rate) for rate in row) for row in rows)
+        if any(rate is None or rate < 0 or not isfinite(rate) for row in rates for rate in row):
+            self._wrong((*path, "gpu_links"), "should hold rates in bytes/s, none below 0")
+            return ()
+        return tuple(tuple(rate or 0.0 for rate in row) for row in rates)
+
+    def _number(
+        self, entry: dict[str, Any], key: str, path: YamlPath, *, least: float | None = 0.0, whole: bool = False
+    ) -> float | None:
+        """`least` None: it has to be above 0."""
+        given = entry.get(key)
+        if given is None:
+            return None
+        number = _as_number(given)
+        if number is None or not isfinite(number) or (whole and number != int(number)):
+            self._wrong((*path, key), f"is {given!r}; should be a {'whole ' if whole else ''}number")
+        elif (least is None and number <= 0.0) or (least is not None and number < least):
+            self._wrong((*path, key), f"is {number:g}; should be {'above 0' if least is None else 'no less than 0'}")
+        else:
+            return number
+        return None
+
+    def _bytes(self, entry: dict[str, Any], key: str, path: YamlPath) -> int | None:
+        try:
+            given = parse_bytes(entry.get(key))
+        except ValueError as error:
+            self._wrong((*path, key), str(error))
+            return None
+        number = self._number({key: given}, key, path, least=None, whole=True)
+        return None if number is None else int(number)
+
+    def _text(self, entry: dict[str, Any], key: str, path: YamlPath) -> str:
+        given = entry.get(key, "")
+        if not isinstance(given, str) or (not given and key in entry):
+            self._wrong((*path, key), f"is {given!r}; should be a name (a number needs quotes)")
+            return ""
+        return given
+
+    def _unknown_keys(self, entry: dict[Any, Any], known: tuple[str, ...], path: YamlPath) -> None:
+        for key in entry:
+            if key not in known:
+                self._wrong((*path, str(key)), f"is not known; known here: {', '.join(known)}")
+
+    def _wrong(self, path: YamlPath, message: str) -> None:
+        line = self.source.lines.get(path) or self.source.lines.get(path[:-1])
+        self.problems.append(Problem(path=path, message=message, line=line))
+
+
+def _as_number(given: object) -> float | None:
+    """1e9 is a text to YAML, which wants 1.0e+9; people write the former."""
+    if isinstance(given, str) and _NUMBER.fullmatch(given):
+        return float(given)
+    return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
+
+
+def _read_json(text: str, name: str) -> YamlSource:
+    """Much faster than as YAML, which JSON is; without the lines."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise SpecError(name, [Problem(path=(twice,), message="is given twice; keep one")])
+        return entry
+
+    try:
+        return YamlSource(name=name, data=json.loads(text, object_pairs_hook=unique), lines={})
+    except json.JSONDecodeError:
+        return read_yaml(text, name)  # a mapping in YAML's braces, or a message that names the line
