@@ -1,8 +1,5 @@
 """Where every sequence of an engine is: in exactly one of four places."""
 
-from collections.abc import Iterator
-
-from cluster.engine.deadlines import Deadlines
 from cluster.engine.running_list import RunningList
 from cluster.engine.sequence import Sequence, SequenceStatus
 from cluster.engine.waiting_queue import WaitingQueue
@@ -21,7 +18,6 @@ class Roster:
         self.frozen: dict[str, Sequence] = {}
         self.reserved: dict[str, Sequence] = {}
         self.num_changes = 0
-        self._deadlines = Deadlines()
         self._num_admitted = 0
 
     @property
@@ -41,7 +37,6 @@ class Roster:
         sequence.status = status
         self.sequences[sequence.request_id] = sequence
         self._place(sequence)
-        self._deadlines.push(sequence)
 
     def move(self, sequence: Sequence, status: SequenceStatus) -> None:
         self._withdraw(sequence)
@@ -62,20 +57,15 @@ class Roster:
     def thaw(self, request_id: str) -> None:
         if sequence := self.frozen.pop(request_id, None):
             self._place(sequence)
-            self._deadlines.push(sequence)
 
-    def activate(self, sequence: Sequence) -> None:
-        """Its deadline has come with its tokens."""
-        self.move(sequence, SequenceStatus.RUNNING)
-        self._deadlines.push(sequence)
-
-    def pop_expired(self, now_s: float) -> Iterator[Sequence]:
+    def expired(self, now_s: float) -> list[Sequence]:
         """Those, waiting or running, whose deadline is not after `now_s`."""
-        for request_id, admission_number in self._deadlines.pop_passed(now_s):
-            sequence = self.sequences.get(request_id)
-            is_aside = request_id in self.frozen or request_id in self.reserved
-            if sequence and sequence.admission_number == admission_number and not is_aside:
-                yield sequence
+        aside = self.frozen.keys() | self.reserved.keys()
+        return [
+            sequence
+            for request_id, sequence in self.sequences.items()
+            if sequence.deadline_s is not None and sequence.deadline_s <= now_s and request_id not in aside
+        ]
 
     def check_integrity(self) -> None:
         for request_id, sequence in self.sequences.items():

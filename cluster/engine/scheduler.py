@@ -85,7 +85,7 @@ class Scheduler:
         Not the frozen, whose baton may be with another instance already, nor the reserved, whose blocks a peer may be
         writing. They are asked again when they thaw or are activated.
         """
-        expired = list(self._roster.pop_expired(now_s))
+        expired = self._roster.expired(now_s)
         for sequence in expired:
             self.remove(sequence.request_id, SequenceStatus.FINISHED_ABORTED)
         return expired
@@ -139,7 +139,7 @@ class Scheduler:
         if not least <= num_computed <= most:
             raise ValueError(f"{request_id}: num_computed_tokens {num_computed} is not from {least} to {most}")
         self.block_manager.seal(sequence)
-        self._roster.activate(sequence)
+        self._roster.move(sequence, SequenceStatus.RUNNING)
 
     # Steps
 
