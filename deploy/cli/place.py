@@ -125,7 +125,7 @@ def _verdict(plan: "Plan", num_bytes: int, prompt_tokens: int) -> list[str]:
     how = "the best there is" if chosen.is_exact else f"the best is no more than {chosen.gap:.1%} below"
     bound = "" if chosen.is_exact else f" (lower bound {_ms(chosen.lower_bound_s)})"
     lines = [
-        f"{prompt_tokens} prompt tokens are {format_bytes(num_bytes)} of KV; mean time from prefill to decode, predicted:",
+        f"{prompt_tokens} prompt tokens are {format_bytes(num_bytes)} of KV; predicted mean from prefill to decode:",
         f"  this assignment      {_ms(chosen.cost_s):>10}   {how}{bound}",
     ]
     if plan.label_free:

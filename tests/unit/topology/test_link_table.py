@@ -1,0 +1,67 @@
+import pytest
+
+from cluster.topology.link_estimate import EstimateConfig, LinkState
+from cluster.topology.link_model import LinkModel, TransferSample
+from cluster.topology.link_table import LinkTable
+from cluster.topology.topology import Node
+
+pytestmark = pytest.mark.unit
+
+GOOD = LinkModel(alpha_s=1e-4, beta_bytes_per_s=1e9)
+SLOW = LinkModel(alpha_s=1e-4, beta_bytes_per_s=1e8)
+PAIRS = [(a, b) for a in "abc" for b in "abc" if a != b]
+
+
+@pytest.fixture
+def table():
+    made = LinkTable()
+    for source, target in PAIRS:
+        made.probed(source, target, "tcp", GOOD, 0.0)
+    return made
+
+
+def transfer(table, source, target, model, now_s, *, kind="tcp", share=1.0):
+    num_bytes = 8 << 20
+    seconds = model.alpha_s + num_bytes / model.beta_bytes_per_s / share
+    return table.transferred(
+        source, target, kind, TransferSample(num_bytes=num_bytes, seconds=seconds, share=share), now_s
+    )
+
+
+def test_one_slow_link_is_degraded_and_the_others_are_not(table):
+    for step in range(10):
+        for source, target in PAIRS:
+            transfer(table, source, target, SLOW if (source, target) == ("a", "b") else GOOD, step * 0.1)
+    states = {(belief.source, belief.target): belief.state for belief in table.beliefs(1.0)}
+    assert {pair for pair, state in states.items() if state is LinkState.DEGRADED} == {("a", "b")}
+    assert table.topology([Node(name=name) for name in "abc"]).link("a", "b").beta_bytes_per_s == pytest.approx(1e8)
+
+
+def test_a_new_link_is_held_to_its_kind(table):
+    assert table.probed("a", "d", "tcp", SLOW, 1.0) is LinkState.DEGRADED
+    assert table.probed("d", "a", "nccl", SLOW, 1.0) is LinkState.GOOD
+
+
+def test_stale_links_are_to_be_probed_the_degraded_ones_first(table):
+    config = EstimateConfig()
+    table.probed("a", "b", "tcp", SLOW, 1.0)
+    assert table.to_probe(2.0) == []
+    assert table.to_probe(1.0 + config.degraded_stale_after_s) == [("a", "b")]
+    transfer(table, "b", "c", GOOD, 50.0)
+    stale = table.to_probe(config.stale_after_s + 1.0)
+    assert stale[0] == ("a", "b")
+    assert ("b", "c") not in stale
+    assert len(stale) == 5
+
+
+def test_another_transport_is_another_link(table):
+    transfer(table, "a", "b", SLOW, 5.0, kind="nccl")
+    belief = next(belief for belief in table.beliefs(5.0) if (belief.source, belief.target) == ("a", "b"))
+    assert (belief.kind, belief.num_samples, belief.state) == ("nccl", 1, LinkState.UNKNOWN)
+
+
+def test_of_a_node_that_is_gone_nothing_is_known(table):
+    table.gone("b")
+    assert table.state("a", "b") is LinkState.UNKNOWN
+    assert {(belief.source, belief.target) for belief in table.beliefs(0.0)} == {("a", "c"), ("c", "a")}
+    assert ("a", "b") in table.topology([Node(name=name) for name in "abc"]).missing()
