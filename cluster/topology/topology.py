@@ -144,6 +144,35 @@ class Topology:
             flows = [flows[index] for index in stay]
         return alpha_s + elapsed_s
 
+    def predict_all(self, num_bytes: float | Matrix, in_flight: Sequence[Flow] = ()) -> Matrix:
+        """[num_nodes, num_nodes]: about what `predict` says, for all pairs at once, for choosing among many.
+
+        `num_bytes` of each pair, or of all. Each resource by itself is shared evenly until the transfer ends, so that a
+        flow in flight costs it no more than the bytes that it has left; the slowest resource decides. Where one flow
+        leaves a share to others because it is held up elsewhere, this says too much.
+        """
+        shape = self.alpha_s.shape
+        wanted = np.broadcast_to(np.asarray(num_bytes, float), shape)
+        on_link, out, into = (wanted.copy() for _ in range(3))
+        for flow in in_flight:
+            source, target = self.index(flow.source), self.index(flow.target)
+            left = np.minimum(wanted, np.inf if flow.num_bytes is None else flow.num_bytes)
+            on_link[source, target] += left[source, target]
+            if source != target:
+                out[source] += left[source]
+                into[:, target] += left[:, target]
+        limits = np.array([[_or_inf(n.egress_bytes_per_s), _or_inf(n.ingress_bytes_per_s)] for n in self.nodes])
+        times_s = np.maximum(out / limits[:, :1], into / limits[:, 1])
+        np.fill_diagonal(times_s, 0.0)
+        is_known = np.isfinite(self.beta_bytes_per_s)
+        beta = np.where(is_known, self.beta_bytes_per_s, np.inf)
+        times_s = np.where(is_known, self.alpha_s, 0.0) + np.maximum(times_s, on_link / beta)
+        return np.asarray(np.where(is_known | np.eye(len(self), dtype=bool), times_s, np.inf))
+
+
+def _or_inf(rate: float | None) -> float:
+    return np.inf if rate is None else rate
+
 
 def _resources(flow: Flow) -> list[Hashable]:
     link: Hashable = ("link", flow.source, flow.target)

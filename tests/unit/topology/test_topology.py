@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,31 @@ def test_a_pair_that_was_not_measured_is_promised_nothing():
     assert topology.link("a", "b") is None
     assert topology.predict("a", "b", 1000) == float("inf")
     assert topology.missing() == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    "in_flight",
+    [
+        [],
+        [flow("a", "b")],
+        [flow("a", "c", 300), flow("a", "c", 5000)],
+        [flow("b", "c"), flow("c", "b", 400)],
+        [flow("a", "a")],
+    ],
+)
+def test_all_pairs_at_once_as_one_by_one(in_flight):
+    nodes = [Node(name=name, egress_bytes_per_s=100.0, ingress_bytes_per_s=100.0) for name in "abc"]
+    topology = make_topology(*nodes, links={("a", "a"): 500.0}, alpha_s=0.5, beta=100.0)
+    predicted = topology.predict_all(1000.0, in_flight)
+    for row, source in enumerate("abc"):
+        for column, target in enumerate("abc"):
+            assert predicted[row, column] == pytest.approx(topology.predict(source, target, 1000, in_flight))
+
+
+def test_all_pairs_with_bytes_of_their_own():
+    topology = make_topology("a", "b", links={("a", "b"): float("nan")})
+    predicted = topology.predict_all(np.array([[0.0, 10.0], [200.0, 0.0]]))
+    assert predicted.tolist() == [[0.0, np.inf], [2.0, 0.0]]
 
 
 def test_an_unknown_node_is_named():
