@@ -13,7 +13,7 @@ class HandoverConfig:
     """A reservation lives `lease_s` after its source was last heard; a source waits `reserve_timeout_s` for one.
 
     A running request is moved in `max_stages` stages at most before it stands still, into room for `headroom_blocks`
-    more than it has; in pieces of `piece_bytes`, one at a time on each link, `max_bytes_in_flight` in all, and no more
+    more than it has; in pieces of `piece_bytes`, two at a time on each link, `max_bytes_in_flight` in all, and no more
     than `bytes_per_s` (None: as fast as the links are).
     """
 
@@ -21,7 +21,7 @@ class HandoverConfig:
     reserve_timeout_s: float = 10.0
     max_stages: int = 8
     headroom_blocks: int = 4
-    piece_bytes: int = 16 << 20
+    piece_bytes: int = 8 << 20
     max_bytes_in_flight: int = 32 << 20
     bytes_per_s: int | None = None
 

@@ -92,8 +92,12 @@ class InstanceCore:
     # What fronts say
 
     def on_front_joined(self, front: str) -> None:
-        """It speaks to us from now on, and takes over what was an earlier life's of its name."""
+        """It speaks to us from now on, and takes over what was an earlier life's of its name.
+
+        What it is told must stay true while it asks others: no baton of an earlier term is taken from here on.
+        """
         self._fronts.joined(front)
+        self._inbound.end_terms_before(self._fronts.term)
         mine = [hosted for hosted in self._hosted.values() if name_of(hosted.front) == name_of(front)]
         for hosted in mine:
             hosted.front = front
@@ -110,6 +114,9 @@ class InstanceCore:
         self._fronts.lost(front)
 
     def on_front_message(self, front: str, message: FrontMessage, now_s: float) -> None:
+        if self._fronts.is_over(front):
+            self._num_fenced += 1
+            return
         match message:
             case SetRole():
                 self._set_role(message.role)
@@ -247,13 +254,17 @@ class InstanceCore:
     def on_source_message(self, source: Holder, message: SourceMessage, now_s: float) -> None:
         if isinstance(message, Renew):
             self._inbound.renew(source, now_s)
-        elif reason := self._fences.refuses(message.request_id, message.epoch):
+            return
+        hosted = self._hosted.get(message.request_id)
+        holds = hosted is not None and hosted.epoch == message.epoch
+        reason = self._fences.refuses(message.request_id, message.epoch)
+        if not holds and message.epoch.term < self._fronts.term:
+            reason = f"term {self._fronts.term} has begun"
+        if reason is not None:
             self._num_fenced += 1
             refused = Refused(request_id=message.request_id, epoch=message.epoch, reason=reason)
             self.effects.append(ToSource(source, refused))
         else:
-            hosted = self._hosted.get(message.request_id)
-            holds = hosted is not None and hosted.epoch == message.epoch
             self._inbound.on_source_message(source, message, holds, now_s)
 
     def on_source_lost(self, source: Holder) -> None:
@@ -289,7 +300,7 @@ class InstanceCore:
             self._scheduler.activate(sequence.request_id)
         hosted = Hosted(
             sequence=sequence,
-            front=self._fronts.current(baton.state.front),
+            front=baton.state.front,
             epoch=baton.epoch,
             num_reported=max(0, baton.num_reported_tokens - _NUM_OVERLAP_TOKENS),
             activation_acknowledged=False,

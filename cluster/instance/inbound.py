@@ -180,6 +180,12 @@ class Inbound:
         for key in [key for key in self._all if key[0] == request_id and key[1] <= up_to]:
             self._carry_out(key, self._all[key].receiver.on_cancelled())
 
+    def end_terms_before(self, term: int) -> None:
+        """What has not been activated by now, with a grant of an earlier term, never will be."""
+        for key, reservation in list(self._all.items()):
+            if key[1].term < term:
+                self._carry_out(key, reservation.receiver.on_failed(f"term {term} has begun"))
+
     def on_arrived(self, number: int, first_block: int, num_blocks: int, checksums: tuple[int, ...]) -> None:
         key = self._by_number.get(number)
         if key is None:

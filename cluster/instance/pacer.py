@@ -1,13 +1,16 @@
 """How much of what is moved live may be under way at once, so that it starves neither prefill hand-overs nor steps.
 
-One piece a link at a time: whatever is in more of a hurry (the blocks of a new prompt, the last ones of a sequence that
-stands still) waits for one piece at most. All links together stay within a budget, and within a rate if there is one.
+Two pieces a link at a time, so that it need not wait for the next: whatever is in more of a hurry (the blocks of a new
+prompt, the last ones of a sequence that stands still) waits for these at most. All links together stay within a budget,
+and within a rate if there is one.
 """
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from cluster.messages import Epoch, Holder
+
+PIECES_PER_LINK = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class Pacer:
         self._max_bytes_in_flight = max_bytes_in_flight
         self._bytes_per_s = bytes_per_s
         self._queues: OrderedDict[Holder, deque[Piece]] = OrderedDict()
-        self._in_flight: dict[Holder, Piece] = {}
+        self._in_flight: list[Piece] = []
         self._next_at_s = 0.0
 
     def put(self, piece: Piece) -> None:
@@ -38,22 +41,24 @@ class Pacer:
 
     def take(self, now_s: float) -> list[Piece]:
         """The pieces that leave now; each is to be told of by `ended`. Links take turns."""
-        out = []
-        for receiver in list(self._queues):
-            piece = self._queues[receiver][0]
-            if receiver in self._in_flight or not self._may_leave(piece, now_s):
-                continue
-            self._pop(receiver)
-            self._in_flight[receiver] = piece
+        out: list[Piece] = []
+        while (piece := self._next(now_s)) is not None:
+            self._pop(piece.receiver)
+            self._in_flight.append(piece)
             if self._bytes_per_s is not None:
                 self._next_at_s = max(now_s, self._next_at_s) + piece.num_bytes / self._bytes_per_s
             out.append(piece)
         return out
 
-    def _may_leave(self, piece: Piece, now_s: float) -> bool:
-        num_bytes = sum(other.num_bytes for other in self._in_flight.values())
-        has_room = not num_bytes or num_bytes + piece.num_bytes <= self._max_bytes_in_flight
-        return has_room and now_s >= self._next_at_s
+    def _next(self, now_s: float) -> Piece | None:
+        """The first that a link has a place for, in a budget that one piece alone never exceeds."""
+        room = self._max_bytes_in_flight - sum(piece.num_bytes for piece in self._in_flight)
+        if now_s >= self._next_at_s:
+            for receiver, queue in self._queues.items():
+                is_free = sum(piece.receiver == receiver for piece in self._in_flight) < PIECES_PER_LINK
+                if is_free and (queue[0].num_bytes <= room or not self._in_flight):
+                    return queue[0]
+        return None
 
     def _pop(self, receiver: Holder) -> None:
         queue = self._queues[receiver]
@@ -65,10 +70,8 @@ class Pacer:
 
     def ended(self, request_id: str, epoch: Epoch, first_block: int) -> None:
         """Whatever became of it; of a piece that did not leave from here this is nothing."""
-        for receiver, piece in self._in_flight.items():
-            if (piece.request_id, piece.epoch, piece.first_block) == (request_id, epoch, first_block):
-                del self._in_flight[receiver]
-                return
+        name = (request_id, epoch, first_block)
+        self._in_flight = [it for it in self._in_flight if (it.request_id, it.epoch, it.first_block) != name]
 
     def withdraw(self, request_id: str, epoch: Epoch) -> list[Piece]:
         """Takes back, in order, what has not left yet."""

@@ -3,8 +3,8 @@
 import pytest
 
 from cluster.engine.sequence import FinishReason
-from cluster.messages import AckFinished, Activated, Dispatch, Epoch, Held, Holdings, Pass, Refused, Reserve, Reserved
-from cluster.role import InstanceRole
+from cluster.messages import AckFinished, Dispatch, Epoch, Held, Holdings, Pass, PassTaken, Refused, Reserve
+from cluster.role import InstanceRole, InstanceStatus
 from tests.simulated.world import FRONT, Node
 from tests.unit.instance.test_core import E1, E2, GRANT, ME, RECEIVER, SOURCE, make_state, num_held, run, said, step
 from tests.unit.instance.test_core_moves import hand_over
@@ -77,21 +77,44 @@ def test_a_source_that_runs_on_outranks_the_grant_that_was_refused(node: Node) -
     assert (held.outranks, held.grant_epoch) == (E2, None)
 
 
-def test_a_baton_that_names_an_earlier_life_is_announced_to_the_present_one(node: Node) -> None:
-    node.core.on_front_joined(NEXT_LIFE)
-    node.core.on_source_message(SOURCE, Reserve(request_id="r", epoch=E2, num_tokens=0, lease_s=5.0), 0.0)
-    (reserved,) = said(node, Reserved)
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_no_baton_of_an_earlier_term_is_taken_once_the_next_was_told_what_is_here(node: Node, when: str) -> None:
+    """Or the request would be where nobody knows: its source reports that it passed it, and we have nothing."""
+    reserve = Reserve(request_id="r", epoch=E2, num_tokens=9, lease_s=5.0)
     baton = Pass(
         request_id="r",
         epoch=E2,
-        reservation=reserved.reservation,
-        num_blocks=0,
-        num_computed_tokens=0,
-        state=make_state(),
+        reservation=1,
+        num_blocks=2,
+        num_computed_tokens=6,
+        state=make_state(output_token_ids=(1,)),
     )
+    if when != "after":
+        node.core.on_source_message(SOURCE, reserve, 0.0)
+    if when == "before":
+        node.core.on_source_message(SOURCE, baton, 0.0)  # its blocks are still on their way
+    node.core.on_front_joined(NEXT_LIFE)
+    node.core.on_source_message(SOURCE, baton if when == "between" else reserve, 0.0)
+    refused = said(node, Refused)
+    assert refused
+    assert {message.reason for message in refused} == {"term 2 has begun"}
+    assert num_held(node) == (0, 0)
+
+
+def test_a_baton_that_was_taken_in_time_is_answered_in_any_term(node: Node) -> None:
+    node.core.on_source_message(SOURCE, Reserve(request_id="r", epoch=E2, num_tokens=0, lease_s=5.0), 0.0)
+    baton = Pass(request_id="r", epoch=E2, reservation=1, num_blocks=0, num_computed_tokens=0, state=make_state())
     node.core.on_source_message(SOURCE, baton, 0.0)
-    fronts = {effect.front for effect in node.core.effects if isinstance(getattr(effect, "message", None), Activated)}
-    assert fronts == {NEXT_LIFE}
+    assert [held.epoch for held in holdings(node)] == [E2]
+    node.core.on_source_message(SOURCE, baton, 0.0)
+    assert len(said(node, PassTaken)) == 1
+
+
+def test_what_an_earlier_term_still_says_is_dropped_and_counted(node: Node) -> None:
+    node.core.on_front_joined(NEXT_LIFE)
+    node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E1), 0.0)
+    snapshot = node.core.snapshot(InstanceStatus.RUNNING)
+    assert (snapshot.num_sequences, snapshot.num_fenced) == (0, 1)
 
 
 def test_the_end_of_an_old_stream_does_not_take_the_new_ones_requests_along(node: Node) -> None:

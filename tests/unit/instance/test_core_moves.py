@@ -70,11 +70,11 @@ def transfers(node: Node) -> list[BlockTransfer]:
 
 
 def test_it_decodes_on_while_its_blocks_travel_and_stands_still_for_the_last(node: Node) -> None:
-    dispatched(node, num_prompt_tokens=6 * BLOCK_SIZE)
+    dispatched(node, num_prompt_tokens=10 * BLOCK_SIZE, num_steps=4)
     hand_over(node)
     (reserve,) = said(node, Reserve)
-    assert reserve.num_tokens > 6 * BLOCK_SIZE + 2
-    assert len(reserve.block_hashes) == 6
+    assert reserve.num_tokens > 10 * BLOCK_SIZE + 2
+    assert len(reserve.block_hashes) == 10
     answer(node)
     sent, batons = [], []
     while not batons:  # a piece at a time, and a token between them
@@ -83,7 +83,7 @@ def test_it_decodes_on_while_its_blocks_travel_and_stands_still_for_the_last(nod
         for piece in pieces:
             node.core.on_transfer_ended(piece, None, 0.0)
         step(node)
-    assert len(sent) > 3
+    assert len(sent) >= 3
     assert [block for it in sent for block in range(it.first_block, it.first_block + len(it.block_ids))] == list(
         range(batons[0].num_blocks)
     )
