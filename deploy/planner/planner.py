@@ -16,7 +16,7 @@ from deploy.planner.transfer_cost import TransferCost
 
 _NUM_STARTS = 4
 _MANY_NODES = 256
-_NUM_SHAKES = 12
+_NUM_SHAKES = 32
 _SHAKEN = 3
 
 
