@@ -31,6 +31,7 @@ MAX_ASYMMETRY = 100.0
 OVER_ITS_NODE = 1.5
 """A link may be measured so many times faster than all flows of its node together: noise; more contradicts."""
 
+_SHOWN = 8  # contradictions of a kind: those of a group are many
 _KEYS = ("apiVersion", "kind", "nodes", "links", "group_links")
 _NODE_KEYS = (
     "name",
@@ -90,10 +91,13 @@ class _Reading:
         for key, what, known in (("group_links", "group", groups), ("links", "node", places)):
             for _, link in self._links(key, what, known):
                 rows, columns = known[link["source"]], known[link["target"]]
-                block = np.ix_(rows, columns)
-                is_link = np.not_equal.outer(rows, columns) | (what == "node")
                 for matrix, value in ((alpha_s, "alpha_s"), (beta, "beta_bytes_per_s"), (residual, "residual")):
-                    matrix[block] = np.where(is_link, link.get(value, 0.0), matrix[block])
+                    if what == "node":
+                        matrix[rows[0], columns[0]] = link[value]
+                    else:  # says nothing of a node with itself
+                        own = np.diag(matrix).copy()
+                        matrix[np.ix_(rows, columns)] = link[value]
+                        np.fill_diagonal(matrix, own)
         topology = Topology(nodes, alpha_s, beta, residual)
         if not self.problems:
             self._missing(topology)
@@ -174,10 +178,9 @@ class _Reading:
         names = [node.name for node in topology.nodes]
         beta = topology.beta_bytes_per_s
         between = np.where(np.eye(len(names), dtype=bool), np.nan, beta)
-        places = self._places()
-        for row, column in np.argwhere(between > MAX_ASYMMETRY * between.T):
+        for row, column in np.argwhere(between > MAX_ASYMMETRY * between.T)[:_SHOWN]:
             self._wrong(
-                places.get((names[column], names[row]), ("links",)),
+                self._place(topology.nodes[column], topology.nodes[row]),
                 f"{names[column]} -> {names[row]} has {beta[column, row]:g} bytes/s, the way back "
                 f"{beta[row, column]:g}: more than {MAX_ASYMMETRY:g} times as much; correct the wrong one",
             )
@@ -187,18 +190,22 @@ class _Reading:
         ):
             limits = np.array([np.inf if rate is None else rate for rate in rates])
             over = between > OVER_ITS_NODE * (limits[:, None] if axis == 0 else limits[None, :])
-            for pair in np.argwhere(over)[:1]:
+            for pair in np.argwhere(over)[:_SHOWN]:
                 row, column = (int(at) for at in pair)
                 at = (row, column)[axis]
                 self._wrong(
-                    places.get((names[row], names[column]), ("links",)),
+                    self._place(topology.nodes[row], topology.nodes[column]),
                     f"{names[row]} -> {names[column]} has {beta[row, column]:g} bytes/s, more than all that "
                     f"nodes[{at}].{way}_bytes_per_s of {names[at]} allows ({limits[at]:g}); correct one of them",
                 )
 
-    def _places(self) -> dict[tuple[str, str], YamlPath]:
-        entries = self.source.data.get("links", [])
-        return {(entry["source"], entry["target"]): ("links", at) for at, entry in enumerate(entries)}
+    def _place(self, source: Node, target: Node) -> YamlPath:
+        """Of the entry that says what lies between them."""
+        for key, ends in (("links", (source.name, target.name)), ("group_links", (source.group, target.group))):
+            for index, entry in enumerate(self.source.data.get(key, [])):
+                if (entry["source"], entry["target"]) == ends:
+                    return (key, index)
+        return ("links",)
 
     def _gpu_links(self, entry: dict[str, Any], num_gpus: int, path: YamlPath) -> tuple[tuple[float, ...], ...]:
         rows = entry.get("gpu_links")

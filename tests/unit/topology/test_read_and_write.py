@@ -121,3 +121,12 @@ def test_a_thousand_nodes_are_read_from_a_few_lines():
     text = json.dumps({"apiVersion": "baton/v1", "kind": "Topology", "nodes": nodes, "group_links": links})
     read = read_topology(text, "net.json")
     np.testing.assert_array_equal(read.beta_bytes_per_s, topology.beta_bytes_per_s)
+
+
+def test_a_contradiction_between_groups_is_said_of_their_entry_and_not_of_every_pair():
+    nodes = [{"name": f"{group}{at}", "group": group} for group in "xy" for at in range(20)]
+    rates = {("x", "x"): 1e9, ("y", "y"): 1e9, ("x", "y"): 1e9, ("y", "x"): 1e6}
+    links = [{"source": a, "target": b, "alpha_s": 1e-4, "beta_bytes_per_s": rate} for (a, b), rate in rates.items()]
+    found = problems(json.dumps({"apiVersion": "baton/v1", "kind": "Topology", "nodes": nodes, "group_links": links}))
+    assert len(found) <= 8
+    assert found[0].startswith("group_links[3]: y0 -> x0 has 1e+06 bytes/s, the way back 1e+09")
