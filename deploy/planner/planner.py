@@ -1,6 +1,6 @@
 """Where every instance of a deployment should run, and what other assignments would have cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,14 @@ class Planner:
             label_free=label_free,
             worst=self._placement(worst, 0.0, is_exact=False),
         )
+
+    def mean_s(self, nodes: Mapping[str, str]) -> float:
+        """What an assignment costs that is there already: the node of each instance, by names."""
+        pools = {pool.name: at for at, pool in enumerate(self._room.pools)}
+        counts = np.zeros(self._room.most.shape, np.int64)
+        for instance, node in nodes.items():
+            counts[pools[instance.rsplit("-", 1)[0]], self._topology.index(node)] += 1
+        return self.cost.mean_s(counts)
 
     def _search(self, evenly: Counts | None) -> Counts:
         """The best of several beginnings, improved; the others too where there are few nodes."""
