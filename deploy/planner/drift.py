@@ -24,7 +24,7 @@ class Drift:
         return self._num_found >= self._config.num_checks
 
     def check(self, current_s: float, best_s: float) -> bool:
-        """`current_s`: what runs now, by the links as they are; `best_s`: the assignment that the planner would choose."""
+        """`current_s`: what runs now, by the links as they are; `best_s`: what the planner would choose."""
         saved = 1.0 - best_s / current_s if current_s > 0.0 else 0.0
         if saved >= self._config.margin:
             self._num_found += 1
