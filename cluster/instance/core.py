@@ -17,6 +17,7 @@ from cluster.instance.hosted import Hosted, restore, sequence_from
 from cluster.instance.inbound import Inbound
 from cluster.instance.known_fronts import KnownFronts
 from cluster.instance.outbound import Outbound
+from cluster.instance.postponed import Postponed
 from cluster.instance.retained import Retained, name_of
 from cluster.messages import (
     AckActivated,
@@ -30,7 +31,6 @@ from cluster.messages import (
     FrontMessage,
     GrantRefused,
     HandOver,
-    Held,
     Holder,
     Holdings,
     InstanceMessage,
@@ -77,7 +77,7 @@ class InstanceCore:
         self._outbound = Outbound(handover, record_bytes, self._scheduler, checksums, emit, self._let_go)
         self._inbound = Inbound(self._scheduler, slots, checksums, emit, self._activate)
         self._hosted: dict[str, Hosted] = {}
-        self._postponed: dict[str, tuple[str, Dispatch]] = {}
+        self._postponed = Postponed()
         self._retained = Retained(config.retention_s)
         self._fences = Fences()
         self._fronts = KnownFronts(config.grace_s)
@@ -97,13 +97,14 @@ class InstanceCore:
         What it is told must stay true while it asks others: no baton of an earlier term is taken from here on.
         """
         self._fronts.joined(front)
-        self._inbound.end_terms_before(self._fronts.term)
+        self._dispatches_seen.pop(front, None)  # it counts from one again
         mine = [hosted for hosted in self._hosted.values() if name_of(hosted.front) == name_of(front)]
         for hosted in mine:
             hosted.front = front
         held = [hosted.held(self._grant_epoch(hosted)) for hosted in mine]
-        waiting = [_held_dispatch(dispatch) for _, dispatch in self._postponed.values()]
+        waiting = self._postponed.on_front_joined(front)
         self._tell(front, Holdings(held=(*held, *waiting, *self._retained.of(name_of(front)))))
+        self._inbound.end_terms_before(self._fronts.term)
 
     def _grant_epoch(self, hosted: Hosted) -> Epoch | None:
         grant = self._outbound.expected_grant(hosted)
@@ -134,7 +135,7 @@ class InstanceCore:
         hosted = self._hosted.get(message.request_id)
         if hosted is None:
             if isinstance(message, CloseGrant):
-                self._tell(front, PassedOn(request_id=message.request_id, epoch=message.epoch))
+                self._on_grant_closed_elsewhere(front, message)
         elif isinstance(message, CloseGrant):
             grant_epoch = self._grant_epoch(hosted)
             if grant_epoch is None or grant_epoch == message.epoch:
@@ -143,6 +144,13 @@ class InstanceCore:
             self._num_fenced += 1
         else:
             self._on_word_about(hosted, message, now_s)
+
+    def _on_grant_closed_elsewhere(self, front: str, message: CloseGrant) -> None:
+        """The request does not run here: it has not begun yet, or it has been passed on."""
+        if message.request_id in self._postponed:
+            self._postponed.on_grant_closed(message)
+        else:
+            self._tell(front, PassedOn(request_id=message.request_id, epoch=message.epoch))
 
     def _on_word_about(self, hosted: Hosted, message: AckActivated | AckFinished | WantTokens, now_s: float) -> None:
         match message:
@@ -175,15 +183,13 @@ class InstanceCore:
         if hosted is not None:
             self._end(hosted, now_s)  # an earlier turn, which nobody listens to any more
         self._inbound.cancel(request_id, message.epoch)
-        self._postponed[request_id] = (front, message)
+        self._postponed.put(front, message)
         self._begin_postponed()
 
     def _begin_postponed(self) -> None:
         """A request begins here when nothing is left of its earlier turns: at once, unless blocks are quarantined."""
-        for request_id, (front, message) in list(self._postponed.items()):
-            if not self._inbound.knows(request_id):
-                del self._postponed[request_id]
-                self._begin(front, message)
+        for front, message in self._postponed.take(self._inbound.knows):
+            self._begin(front, message)
 
     def _begin(self, front: str, message: Dispatch) -> None:
         hosted = Hosted(sequence=sequence_from(message.state), front=message.state.front, epoch=message.epoch)
@@ -205,7 +211,9 @@ class InstanceCore:
     def _on_hand_over(self, front: str, message: HandOver, now_s: float) -> None:
         hosted = self._hosted.get(message.request_id)
         reason = None
-        if hosted is None or hosted.epoch != message.epoch:
+        if message.request_id in self._postponed:
+            reason = "it has not begun yet"
+        elif hosted is None or hosted.epoch != message.epoch:
             reason = "it is not here"
         elif hosted.sequence.is_finished:
             reason = "it has ended"
@@ -224,9 +232,7 @@ class InstanceCore:
         hosted = self._hosted.get(request_id)
         if hosted is not None and hosted.epoch <= message.epoch:
             self._end(hosted, now_s)
-        postponed = self._postponed.get(request_id)
-        if postponed is not None and postponed[1].epoch <= message.epoch:
-            del self._postponed[request_id]
+        self._postponed.on_stop(message)
 
     def _end(self, hosted: Hosted, now_s: float) -> None:
         self._outbound.on_request_ended(hosted, now_s)
@@ -407,9 +413,3 @@ class InstanceCore:
 
     def num_dispatches_seen(self, front: str) -> int:
         return self._dispatches_seen.get(front, 0)
-
-
-def _held_dispatch(dispatch: Dispatch) -> Held:
-    """A dispatch that has not begun yet."""
-    grant_epoch = dispatch.grant.epoch if dispatch.grant else None
-    return Held(state=dispatch.state, epoch=dispatch.epoch, outranks=dispatch.epoch, grant_epoch=grant_epoch)

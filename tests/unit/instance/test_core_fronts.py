@@ -124,3 +124,9 @@ def test_the_end_of_an_old_stream_does_not_take_the_new_ones_requests_along(node
     node.core.tick(0.0)
     node.core.tick(60.0)
     assert num_held(node)[0] == 1
+
+
+def test_a_front_that_comes_back_counts_its_dispatches_from_one(node: Node) -> None:
+    node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E1, number=57), 0.0)
+    node.core.on_front_joined(FRONT)
+    assert node.core.num_dispatches_seen(FRONT) == 0

@@ -19,7 +19,6 @@ from cluster.messages import (
     Reserve,
     Reserved,
     SetRole,
-    Stop,
     TokenUpdate,
 )
 from cluster.role import InstanceRole, InstanceStatus
@@ -230,29 +229,6 @@ def test_a_dispatch_of_a_later_turn_takes_the_place_of_an_earlier_one(node: Node
     assert {update.epoch for update in run(node)} == {E3}
     node.core.on_front_message(FRONT, Dispatch(state=later, epoch=E2), 0.0)
     assert len(said(node, DispatchRefused)) == 1
-
-
-def test_a_dispatch_waits_until_nothing_is_written_for_its_earlier_turn_any_more(node: Node) -> None:
-    node.core.on_source_message(SOURCE, Reserve(request_id="r", epoch=E1, num_tokens=9, lease_s=5.0), 0.0)
-    (reserved,) = said(node, Reserved)
-    node.slots.post(reserved.reservation, E1, 0, 1)
-    node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E2), 0.0)
-    assert run(node) == []
-    node.slots.abandon(reserved.reservation, 0, 1)
-    node.core.on_quiet(node.quiet.pop())
-    assert run(node)[-1].finish_reason is FinishReason.LENGTH
-
-
-def test_a_dispatch_that_waits_can_be_stopped(node: Node) -> None:
-    node.core.on_source_message(SOURCE, Reserve(request_id="r", epoch=E1, num_tokens=9, lease_s=5.0), 0.0)
-    (reserved,) = said(node, Reserved)
-    node.slots.post(reserved.reservation, E1, 0, 1)
-    node.core.on_front_message(FRONT, Dispatch(state=make_state(), epoch=E2), 0.0)
-    node.core.on_front_message(FRONT, Stop(request_id="r", epoch=E2), 0.0)
-    node.slots.abandon(reserved.reservation, 0, 1)
-    node.core.on_quiet(node.quiet.pop())
-    assert run(node) == []
-    assert num_held(node) == (0, 0)
 
 
 def test_a_role_is_taken_without_touching_what_runs(node: Node) -> None:
