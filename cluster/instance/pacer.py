@@ -5,12 +5,15 @@ prompt, the last ones of a sequence that stands still) waits for these at most. 
 and within a rate if there is one.
 """
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from cluster.messages import Epoch, Holder
 
 PIECES_PER_LINK = 2
+CREDIT_S = 0.1
+"""An idle instance looks again this often: what a rate allowed meanwhile is not lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Pacer:
         self._bytes_per_s = bytes_per_s
         self._queues: OrderedDict[Holder, deque[Piece]] = OrderedDict()
         self._in_flight: list[Piece] = []
-        self._next_at_s = 0.0
+        self._next_at_s = -math.inf
 
     def put(self, piece: Piece) -> None:
         self._queues.setdefault(piece.receiver, deque()).append(piece)
@@ -46,7 +49,7 @@ class Pacer:
             self._pop(piece.receiver)
             self._in_flight.append(piece)
             if self._bytes_per_s is not None:
-                self._next_at_s = max(now_s, self._next_at_s) + piece.num_bytes / self._bytes_per_s
+                self._next_at_s = max(now_s - CREDIT_S, self._next_at_s) + piece.num_bytes / self._bytes_per_s
             out.append(piece)
         return out
 

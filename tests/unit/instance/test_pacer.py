@@ -68,9 +68,23 @@ def test_a_rate_spaces_the_pieces() -> None:
     first, second = piece("r", 0), piece("s", 0, B)
     pacer.put(first)
     pacer.put(second)
-    assert pacer.take(0.0) == [first]
-    assert pacer.take(0.9) == []
-    assert pacer.take(1.0) == [second]
+    assert pacer.take(5.0) == [first]
+    assert pacer.take(5.8) == []
+    assert pacer.take(5.9) == [second]
+
+
+def test_a_rate_is_reached_by_who_looks_ten_times_a_second() -> None:
+    pacer = Pacer(1000, bytes_per_s=150)
+    for index in range(1000):
+        pacer.put(piece("r", index))
+    num_bytes = 0
+    for tick in range(100):
+        taken = []
+        while pieces := pacer.take(tick / 10):
+            taken += pieces
+            end(pacer, *pieces)
+        num_bytes += sum(it.num_bytes for it in taken)
+    assert num_bytes == pytest.approx(1500, rel=0.03)
 
 
 def test_what_has_not_left_can_be_taken_back_and_nobody_else_is_touched() -> None:
