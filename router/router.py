@@ -255,6 +255,7 @@ class Router:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:
             raise DuplicateRequest(request.request_id)
+        self._adoption.aborted.discard(request.request_id)  # that was an earlier one with this id
         if missing:
             asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
         reader = self._open(request).read()

@@ -353,6 +353,18 @@ async def test_an_abort_that_comes_before_the_adoption_is_over_is_honoured() -> 
     assert wire.said == [Stop(request_id="left", epoch=Epoch(7, 1))]
 
 
+async def test_an_id_that_was_aborted_and_sent_again_before_the_adoption_is_over_runs() -> None:
+    case = Case()
+    wire = case.meet("m0")
+    await case.begin(wire)
+    case.router.submit(make_request())
+    case.router.abort("r")
+    stream = case.router.submit(make_request())
+    case.router.on_holdings(wire.holder, ())
+    case.say(wire, 0, 10, finish=FinishReason.LENGTH)
+    assert await read(stream) == ([10], FinishReason.LENGTH)
+
+
 async def test_an_instance_that_stays_silent_is_not_waited_for_and_is_stopped_when_it_comes() -> None:
     case = Case(suspect_after_s=0.01)
     first, second = case.meet("m0"), case.meet("m1")
