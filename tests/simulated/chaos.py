@@ -45,6 +45,8 @@ def chaos(world: World) -> None:
         World.lose_peer_stream,
         World.lose_front_stream,
         World.cut,
+        World.heal,
+        World.give_role,
         World.restart_router,
         lambda world: world.restart(world.random.choice(list(world.nodes))),
         lambda world: world.abort(pick(world)),

@@ -29,6 +29,7 @@ from cluster.messages import (
     PassedOn,
     Renew,
     SequenceState,
+    SetRole,
     StepUpdate,
 )
 from cluster.role import InstanceRole, InstanceStatus
@@ -125,6 +126,7 @@ class World:
         self.notes: list[Note] = []
         self.lives: list[Life] = []
         self._cuts: set[frozenset[Holder]] = set()
+        self._is_calm = False
         self._shape = {"num_blocks": num_blocks, "max_num_seqs": max_num_seqs}
         for role, count in zip(InstanceRole, (num_prefill, num_decode, num_mixed), strict=True):
             for index in range(count):
@@ -259,7 +261,7 @@ class World:
 
     def deliver_one(self, mid_step: Node | None = None) -> bool:
         """To anybody; or to one in the middle of a step, what it takes then."""
-        waiting = [key for key, queue in self.channels.items() if queue]
+        waiting = [key for key, queue in self.channels.items() if queue and not self._is_held_up(key)]
         if mid_step is not None:
             waiting = [key for key in waiting if self._is_taken_mid_step(key, mid_step)]
         if not waiting:
@@ -268,15 +270,24 @@ class World:
         self._arrive(*key, self.channels[key].popleft())
         return True
 
+    def _is_held_up(self, key: tuple[str, object, object]) -> bool:
+        """A link moves one transfer at a time, and each takes a while."""
+        kind, source, target = key
+        if kind == "link":
+            return bool(self.channels.get(("moving", source, target)))
+        return kind == "moving" and not self._is_calm and self.random.random() < 0.8
+
     def _is_taken_mid_step(self, key: tuple[str, object, object], node: Node) -> bool:
         kind, source, target = key
-        ends = (source, target) if kind == "link" else (target,)
+        ends = (source, target) if kind in ("link", "moving") else (target,)
         is_of_handovers = kind != "front" or isinstance(self.channels[key][0], HandOver)
         return node.holder in ends and is_of_handovers
 
     def _arrive(self, kind: str, source: object, target: object, message: object) -> None:
         node = self.nodes.get(target)  # type: ignore[call-overload]
-        if kind == "instance":
+        if kind == "moving":
+            self._end_transfer(source, target, message)  # type: ignore[arg-type]
+        elif kind == "instance":
             self._at_front(source, message)  # type: ignore[arg-type]
         elif node is None:
             self._at_nobody(kind, source, message)
@@ -326,14 +337,28 @@ class World:
             sender.core.on_transfer_ended(transfer, "unreachable", self.now_s)
             return
         count = len(transfer.block_ids)
-        posted = receiver.slots.post(transfer.reservation, transfer.epoch, transfer.first_block, count)
+        posted = receiver.slots.post(transfer.reservation, sender.holder, transfer.epoch, transfer.first_block, count)
         if isinstance(posted, Refusal):
             sender.core.on_transfer_ended(transfer, posted.value, self.now_s)
             return
-        receiver.write(posted, sender.records(transfer.block_ids))
-        receiver.slots.complete(transfer.reservation, transfer.first_block, count)
-        receiver.core.on_arrived(transfer.reservation, transfer.first_block, count, (0,) * count)
-        sender.core.on_transfer_ended(transfer, None, self.now_s)
+        self._channel("moving", sender.holder, receiver.holder).append((transfer, posted))
+
+    def _end_transfer(self, source: Holder, target: Holder, moving: tuple[BlockTransfer, tuple[int, ...]]) -> None:
+        """It is complete, or cut off by the end of either side: nothing is posted any more."""
+        transfer, posted = moving
+        sender, receiver = self.nodes.get(source), self.nodes.get(target)
+        failure = None if sender and receiver and not self.is_cut(source, target) else "cut off"
+        name = (transfer.reservation, transfer.first_block, len(transfer.block_ids))
+        if receiver and sender and failure is None:
+            receiver.write(posted, sender.records(transfer.block_ids))
+            if receiver.slots.complete(*name):
+                receiver.core.on_arrived(*name, (0,) * len(posted))
+            else:
+                failure = "nobody wants it any more"
+        elif receiver and receiver.slots.abandon(*name):
+            receiver.core.on_bad(transfer.reservation, "cut off")
+        if sender:
+            sender.core.on_transfer_ended(transfer, failure, self.now_s)
 
     def _drain_all(self) -> None:
         for node in list(self.nodes.values()):
@@ -341,8 +366,9 @@ class World:
                 node.core.on_quiet(node.quiet.pop())
             while node.core.effects:
                 match node.core.effects.popleft():
-                    case ToFront(_, message):
-                        self._channel("instance", node.holder, FRONT).append(message)
+                    case ToFront(front, message):
+                        if front == self.front:  # an earlier life of it does not hear
+                            self._channel("instance", node.holder, FRONT).append(message)
                     case ToReceiver(grant, message):
                         self._to_peer("source", node.holder, grant.receiver, message)
                     case ToSource(source, message):
@@ -369,6 +395,18 @@ class World:
             self._cuts.add(frozenset((source, receiver)))
             self._break_streams(source, receiver)
             self._break_streams(receiver, source)
+
+    def heal(self) -> None:
+        self._cuts.clear()
+
+    def give_role(self) -> None:
+        """Role is data: some instance has another from now on, unless it is the last that can do something."""
+        member = self.random.choice(list(self.scheduler.members))
+        member.role = self.random.choice(list(InstanceRole))
+        if self.scheduler.missing_role():
+            member.role = InstanceRole.MIXED
+        self._channel("front", FRONT, member.place.holder).append(SetRole(role=member.role))
+        self._dispatch()
 
     def lose_peer_stream(self) -> None:
         """Control messages under way between two instances are gone, and both learn that the stream broke."""
@@ -487,6 +525,7 @@ class World:
 
     def settle(self, num_rounds: int = 2000) -> None:
         """Nothing breaks any more, and everything runs to its end."""
+        self._is_calm = True
         for _ in range(num_rounds):
             while self.deliver_one():
                 pass
