@@ -43,6 +43,7 @@ from router.errors import (
 from router.ledger import Adopt, Deliver, Fail, Failure, Instruction, Ledger, Note, Place, Requeue, Step, Tell
 from router.observer import RouterObserver
 from router.operations import Operations
+from router.outage import Outage
 from router.policies import DISPATCH_POLICIES, RequestView
 from router.rescheduler import Rescheduler
 from router.scheduler import Member, Scheduler
@@ -71,6 +72,7 @@ class Router:
         self._expected: set[Holder] = set()
         self._adoption = Adoption()
         self._has_adopted = asyncio.Event()
+        self._outage = Outage(config.no_instance_timeout_s, self._refuse_queued)
         self.timeline = Timeline(self._ledger)
         self.rescheduler = Rescheduler(config.rescheduling, self._ledger, self._scheduler, self.hand_over)
         self.operations = Operations(self._ledger, self._scheduler, self, self.rescheduler)
@@ -85,13 +87,13 @@ class Router:
     async def set_instances(self, infos: Iterable[InstanceInfo]) -> None:
         """These are all there are: connects to the new ones, lets go of those that are not among them."""
         wanted = {Holder(info.name, info.incarnation): info for info in infos}
-        gone = [connection for holder, connection in self._connections.items() if holder not in wanted]
+        gone = [self._connections.pop(holder) for holder in list(self._connections) if holder not in wanted]
         for connection in gone:
-            del self._connections[connection.holder]
+            self._scheduler.leave(connection.holder)  # all of them first: what one had must not go to another
+        for connection in gone:
             self._adoption.exclude(connection.holder)
             self._expected.discard(connection.holder)
-            self.on_lost(connection.holder, "it was taken out")  # before anything waits: nobody is sent there now
-            await connection.close()
+            self.on_lost(connection.holder, "it was taken out")
         for holder, info in wanted.items():
             if holder not in self._connections:
                 self._connections[holder] = InstanceConnection(
@@ -104,6 +106,8 @@ class Router:
                 )
                 self._expect(holder)
         self._begin_adoption()
+        # Nothing waits before this: the next call may come meanwhile.
+        await asyncio.gather(*(connection.close() for connection in gone))
 
     def _expect(self, holder: Holder) -> None:
         """It is there, and will be heard at any moment."""
@@ -190,6 +194,7 @@ class Router:
             self.readiness_changed.set()
             for observer in self._observers:
                 observer.on_joined(member)
+            self._watch_roles()
         if self._has_adopted.is_set():
             self._carry_out(self._ledger.on_holdings(holder, held))
             self._dispatch()
@@ -200,6 +205,7 @@ class Router:
     def on_snapshot(self, snapshot: InstanceSnapshot) -> None:
         if member := self._scheduler.member(snapshot.instance):
             member.observe(snapshot)
+            self._watch_roles()
             self._dispatch()
             for observer in self._observers:
                 observer.on_snapshot(member)
@@ -212,8 +218,10 @@ class Router:
         self._dispatch()
         for observer in self._observers:
             observer.on_lost(holder)
-        if self._scheduler.missing_role():
-            asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
+        self._watch_roles()
+
+    def _watch_roles(self) -> None:
+        self._outage.watch(self._scheduler.missing_role() is not None)
 
     def _refuse_queued(self) -> None:
         """What waits for a kind of instance that has not come back ends as what comes new does."""
@@ -256,8 +264,7 @@ class Router:
         if request.request_id in self._ledger:
             raise DuplicateRequest(request.request_id)
         self._adoption.aborted.discard(request.request_id)  # that was an earlier one with this id
-        if missing:
-            asyncio.get_running_loop().call_later(self.config.no_instance_timeout_s, self._refuse_queued)
+        self._outage.watch(missing is not None)
         reader = self._open(request).read()
         self._ledger.admit(self._state_of(request))
         self._scheduler.enqueue(_view(request, len(request.prompt_token_ids)))
@@ -303,6 +310,7 @@ class Router:
 
     def on_members_changed(self) -> None:
         self.readiness_changed.set()
+        self._watch_roles()
         self._dispatch()
 
     # StreamEvents

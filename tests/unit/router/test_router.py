@@ -223,6 +223,32 @@ async def test_without_an_instance_it_waits_and_is_refused_when_none_comes_back(
         await read(stream)
 
 
+async def test_the_wait_for_an_instance_ends_when_one_is_there_and_begins_anew_with_the_next_outage() -> None:
+    case, (first,) = await make_case("m0", no_instance_timeout_s=1.0)
+    case.router.submit(make_request())
+    case.router.on_lost(first.holder, "killed")
+    first_refusal_s = _refusal_s(case)
+    second = case.join("m1")
+    assert case.router._outage._timer is None
+    case.router.on_lost(second.holder, "killed")
+    assert _refusal_s(case) > first_refusal_s
+
+
+async def test_a_request_that_comes_in_an_outage_does_not_lengthen_it() -> None:
+    case, (first,) = await make_case("m0", no_instance_timeout_s=1.0)
+    case.router.on_lost(first.holder, "killed")
+    refusal_s = _refusal_s(case)
+    case.router._expect(first.holder)
+    case.router.submit(make_request())
+    assert _refusal_s(case) == refusal_s
+
+
+def _refusal_s(case: Case) -> float:
+    timer = case.router._outage._timer
+    assert timer is not None
+    return timer.when()
+
+
 async def test_a_request_that_took_every_instance_with_it_fails_with_the_reason() -> None:
     case, _ = await make_case("m0", "m1", "m2", "m3", "m4")
     stream = case.router.submit(make_request())
@@ -232,6 +258,40 @@ async def test_a_request_that_took_every_instance_with_it_fails_with_the_reason(
         case.router.on_lost(owner, "killed")
     with pytest.raises(InstanceLost, match="killed"):
         await read(stream)
+
+
+class SlowWire(Wire):
+    """Takes its time to close."""
+
+    def __init__(self, info: InstanceInfo, may_close: asyncio.Event) -> None:
+        super().__init__(info)
+        self._may_close = may_close
+
+    async def close(self) -> None:
+        await self._may_close.wait()
+
+
+async def test_instances_may_be_set_again_while_earlier_ones_are_still_closing() -> None:
+    case, wires = await make_case("m0", "m1", "m2")
+    may_close = asyncio.Event()
+    for wire in wires[1:]:
+        case.router._connections[wire.holder] = SlowWire(wire.info, may_close)  # type: ignore[assignment]
+    setting = [asyncio.create_task(case.begin(wires[0])) for _ in range(2)]
+    await asyncio.sleep(0)
+    await case.begin(*wires[:1])
+    may_close.set()
+    await asyncio.gather(*setting)
+    assert case.router.instance_names == ["m0"]
+
+
+async def test_what_several_instances_had_that_are_taken_out_goes_to_none_of_them() -> None:
+    case, wires = await make_case("m0", "m1", "m2", "m3", "m4", "m5")
+    case.router.submit(make_request())
+    (owner,) = [wire for wire in wires if wire.said]
+    heir = next(wire for wire in reversed(wires) if wire is not owner)
+    await case.begin(heir)
+    assert [wire.holder for wire in wires if wire.said] == [wire.holder for wire in wires if wire in (owner, heir)]
+    assert heir.dispatch.state.request_id == "r"
 
 
 # Resuming
