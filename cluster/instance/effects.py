@@ -53,7 +53,9 @@ class BlockChecksums(Protocol):
 class Slots(Protocol):
     """Where incoming blocks may be written: see `cluster.links`."""
 
-    def open(self, reservation: int, epoch: Epoch, block_ids: tuple[int, ...], first_block: int) -> None: ...
+    def open(
+        self, reservation: int, source: Holder, epoch: Epoch, block_ids: tuple[int, ...], first_block: int
+    ) -> None: ...
 
     def close(self, reservation: int) -> bool:
         """Accepts nothing more; whether nothing is posted into its blocks now. If not, `on_quiet` follows."""

@@ -115,7 +115,8 @@ class Inbound:
         self._by_number[number] = key
         if reservation.sequence is not None:
             missing = tuple(reservation.sequence.block_table[num_cached:])
-            self._slots.open(number, reservation.reserve.epoch, missing, num_cached)
+            source, epoch = reservation.receiver.source, reservation.reserve.epoch
+            self._slots.open(number, source, epoch, missing, num_cached)
         self._carry_out(key, reservation.receiver.on_room(number, num_cached))
         return True
 

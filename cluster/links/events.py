@@ -26,4 +26,4 @@ class ReceiverEvents(Protocol):
         """Somebody who wanted a link was sent away: no proof that it belongs to the cluster."""
 
     def on_malformed(self) -> None:
-        """A link was ended because what its peer said made no sense."""
+        """A link was ended because what its peer said made no sense; or an offer was for what another had reserved."""

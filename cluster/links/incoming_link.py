@@ -18,7 +18,7 @@ from cluster.links.host_identity import host_identity
 from cluster.links.nccl_transfer import NcclBlockReceiver
 from cluster.links.slot_table import Refusal, SlotTable
 from cluster.links.source_connection import LinkEnd
-from cluster.messages import Epoch
+from cluster.messages import Epoch, Holder
 from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer
 from cluster.secret import ClusterSecret, Kind
 
@@ -47,7 +47,7 @@ class IncomingLink:
         self._events = events
         self._secret = secret
         self._on_end = on_end
-        self._source = "?"
+        self._source = Holder("?", 0)
         self._thread = threading.Thread(target=self._run, name="link from a peer", daemon=True)
 
     def start(self) -> None:
@@ -70,7 +70,7 @@ class IncomingLink:
             if isinstance(error, MalformedFrame) and receiver is not None:
                 self._events.on_malformed()
             # Not the error itself: who keeps the record would keep the mapped memory that its traceback refers to.
-            log.warning("the link from %s is over: %s", self._source, str(error))
+            log.warning("the link from %s is over: %s", self._source.instance, str(error))
         finally:
             self._socket.close()
             if receiver is not None:
@@ -80,7 +80,7 @@ class IncomingLink:
     def _greet(self) -> BlockReceiver:
         deadline = Deadline.after(self._config.setup_timeout_s, "greeting")
         hello = self._let_in(deadline)
-        self._source = hello.source.instance or "?"
+        self._source = Holder(hello.source.instance, hello.source.incarnation)
         try:
             transport, note, receiver = self._choose(hello)
         except LinkError as refusal:
@@ -129,7 +129,7 @@ class IncomingLink:
                 raise LinkError(f"no shm link: {error}") from error
             if hello.host != host_identity():
                 return "tcp", "", TcpBlockReceiver(self._socket, self._region)
-            log.warning("tcp instead of shm for the link from %s: %s", self._source, error)
+            log.warning("tcp instead of shm for the link from %s: %s", self._source.instance, error)
             return "tcp", f"no shm: {error}", TcpBlockReceiver(self._socket, self._region)
 
     def _over_nccl(self, hello: LinkHello, asked: set[str]) -> BlockReceiver:
@@ -146,13 +146,13 @@ class IncomingLink:
         """One rendezvous: refused, arrived or bad, and the source is told which."""
         deadline = Deadline.after(self._config.transfer_timeout_s, "complete transfer")
         first_block, count = offer.first_block, len(offer.block_ids)
-        block_ids = self._post(offer, receiver)
-        if isinstance(block_ids, str):
-            reason = block_ids
-            self._events.on_bad(offer.reservation, reason)
+        block_ids = self._post(offer)
+        if isinstance(block_ids, Refusal):
+            reason = block_ids.value
+            self._on_refused(offer, block_ids)
         else:
             try:
-                reason = receiver.receive(offer, block_ids, deadline)
+                reason = self._flaw(offer, receiver) or receiver.receive(offer, block_ids, deadline)
             except MemoryInUse as error:  # law 9: they stay posted as long as anything may come
                 error.when_dead(partial(self._abandon, offer, f"cut off: {error}"))
                 raise
@@ -168,17 +168,27 @@ class IncomingLink:
                 reason = Refusal.UNKNOWN_RESERVATION.value
         self._socket.send(LinkFrame(done=Done(slot=offer.slot, error=reason)), deadline)
 
-    def _post(self, offer: Offer, receiver: BlockReceiver) -> tuple[int, ...] | str:
+    def _post(self, offer: Offer) -> tuple[int, ...] | Refusal:
         """Where the blocks are to go, or why they are refused."""
         count = len(offer.block_ids)
         if not offer.slot or not count:
             raise MalformedFrame("an offer of nothing")
+        epoch = Epoch(offer.epoch.term, offer.epoch.n)
+        return self._slots.post(offer.reservation, self._source, epoch, offer.first_block, count)
+
+    def _on_refused(self, offer: Offer, refusal: Refusal) -> None:
+        """What another source has reserved is none of this one's business: that it asked ends nothing."""
+        if refusal is Refusal.WRONG_SOURCE:
+            self._events.on_malformed()
+        else:
+            self._events.on_bad(offer.reservation, refusal.value)
+
+    def _flaw(self, offer: Offer, receiver: BlockReceiver) -> str:
+        """Why nothing is to be received though the slot is there, or nothing."""
+        count = len(offer.block_ids)
         if len(offer.checksums) not in ((count,) if self._config.checksum else (0, count)):
             return f"{len(offer.checksums)} checksums for {count} blocks"
-        if refusal := receiver.refusal(offer):
-            return refusal
-        posted = self._slots.post(offer.reservation, Epoch(offer.epoch.term, offer.epoch.n), offer.first_block, count)
-        return posted.value if isinstance(posted, Refusal) else posted
+        return receiver.refusal(offer)
 
     def _abandon(self, offer: Offer, reason: str) -> None:
         if self._slots.abandon(offer.reservation, offer.first_block, len(offer.block_ids)):

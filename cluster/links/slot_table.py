@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cluster.messages import Epoch
+from cluster.messages import Epoch, Holder
 
 EMPTY, POSTED, ARRIVED = b"epa"  # a byte per block
 
@@ -14,6 +14,7 @@ class Refusal(Enum):
     """Why an offer is not posted. Nothing was touched."""
 
     UNKNOWN_RESERVATION = "the reservation does not exist, or no longer"
+    WRONG_SOURCE = "the reservation is for another source"
     WRONG_EPOCH = "the reservation belongs to another epoch"
     OUT_OF_RANGE = "blocks outside of the reservation"
     NOT_EMPTY = "blocks that are posted or have arrived already"
@@ -21,6 +22,7 @@ class Refusal(Enum):
 
 @dataclass(slots=True)
 class _Reservation:
+    source: Holder
     epoch: Epoch
     block_ids: tuple[int, ...]
     first_block: int
@@ -51,19 +53,23 @@ class SlotTable:
         self._lock = threading.Lock()
         self._reservations: dict[int, _Reservation] = {}
 
-    def open(self, reservation: int, epoch: Epoch, block_ids: Iterable[int], first_block: int) -> None:
-        """Blocks [first_block, first_block + len(block_ids)) of the sequence may land in these from now on."""
+    def open(self, reservation: int, source: Holder, epoch: Epoch, block_ids: Iterable[int], first_block: int) -> None:
+        """Blocks [first_block, first_block + len(block_ids)) of the sequence may land in these, from this source."""
         with self._lock:
             if reservation in self._reservations:
                 raise ValueError(f"reservation {reservation} is open already")
-            self._reservations[reservation] = _Reservation(epoch, tuple(block_ids), first_block)
+            self._reservations[reservation] = _Reservation(source, epoch, tuple(block_ids), first_block)
 
-    def post(self, reservation: int, epoch: Epoch, first_block: int, count: int) -> tuple[int, ...] | Refusal:
+    def post(
+        self, reservation: int, source: Holder, epoch: Epoch, first_block: int, count: int
+    ) -> tuple[int, ...] | Refusal:
         """The blocks to write to, quarantined until `complete` or `abandon`."""
         with self._lock:
             entry = self._reservations.get(reservation)
             if entry is None or entry.closed:
                 return Refusal.UNKNOWN_RESERVATION
+            if entry.source != source:
+                return Refusal.WRONG_SOURCE
             if entry.epoch != epoch:
                 return Refusal.WRONG_EPOCH
             start = first_block - entry.first_block

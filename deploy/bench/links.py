@@ -28,8 +28,8 @@ from cluster.links.kv_region import KvRegion
 from cluster.links.nccl_device import NcclUnavailable
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.shared_region import SharedRegion
-from cluster.messages import BlockTransfer, Holder
-from deploy.bench.links_peer import EPOCH, RECEIVER, serve
+from cluster.messages import BlockTransfer
+from deploy.bench.links_peer import EPOCH, RECEIVER, SOURCE, serve
 from deploy.bench.nccl_links import REFERENCES as NCCL_REFERENCES
 from deploy.bench.nccl_links import NcclContest
 
@@ -99,7 +99,7 @@ class Contest:
 
     def _make_links(self, transport: Transport, checksum: bool, stack: ExitStack) -> OutgoingLinks:
         config = LinkConfig(transport=transport, checksum=checksum)
-        links = OutgoingLinks(Holder("source", 1), self._region, config, self, secret=self._secret)
+        links = OutgoingLinks(SOURCE, self._region, config, self, secret=self._secret)
         stack.callback(links.close)
         return links
 

@@ -13,7 +13,7 @@ from cluster.links.slot_table import SlotTable
 from cluster.messages import Epoch, Holder
 from cluster.secret import ClusterSecret
 
-RECEIVER = Holder("receiver", 1)
+SOURCE, RECEIVER = Holder("source", 1), Holder("receiver", 1)
 EPOCH = Epoch(1, 1)
 
 
@@ -64,7 +64,7 @@ def _obey(
     name, argument = command
     if name == "open":
         slots.close(argument[0])
-        slots.open(argument[0], EPOCH, argument[1], 0)
+        slots.open(argument[0], SOURCE, EPOCH, argument[1], 0)
         control.send_bytes(b"ready")
     elif name == "close":
         slots.close(argument)

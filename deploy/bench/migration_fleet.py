@@ -229,7 +229,7 @@ class Fleet:
     async def raw_link_s(self, source: str, target: str, num_blocks: int) -> float:
         """One transfer of so many blocks over a link of its own between the same two processes."""
         receiver = self.instances[target]
-        await receiver.ask("open", num_blocks)
+        await receiver.ask("open", source, num_blocks)
         return float(await self.instances[source].ask("send", receiver.raw_address, target, num_blocks))
 
     # ConnectionEvents

@@ -117,7 +117,7 @@ class RawLink:
         memory.buffer[:] = os.urandom(memory.num_bytes)
         self._region = KvRegion(memory.buffer, record_bytes, memory.path)
         self._slots = SlotTable(lambda reservation: None)
-        self._holder = Holder(f"raw {config.name}", 1)
+        self._holder = _raw(config.name)
         self._outcomes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._links = OutgoingLinks(self._holder, self._region, config.links, self, secret=config.secret)
         self._listener = LinkListener(
@@ -125,9 +125,9 @@ class RawLink:
         )
         self.address = self._listener.address
 
-    def open(self, num_blocks: int) -> None:
+    def open(self, source: str, num_blocks: int) -> None:
         self._slots.close(1)
-        self._slots.open(1, _RAW_EPOCH, random.sample(range(len(self._region.records)), num_blocks), 0)
+        self._slots.open(1, _raw(source), _RAW_EPOCH, random.sample(range(len(self._region.records)), num_blocks), 0)
 
     def send(self, address: str, name: str, num_blocks: int) -> float:
         """Seconds; raises RuntimeError."""
@@ -141,7 +141,7 @@ class RawLink:
             checksums=self._region.checksums(block_ids),
         )
         start_s = time.perf_counter()
-        self._links.send(address, Holder(f"raw {name}", 1), transfer)
+        self._links.send(address, _raw(name), transfer)
         if reason := self._outcomes.get():
             raise RuntimeError(f"raw link: {reason}")
         return time.perf_counter() - start_s
@@ -165,6 +165,11 @@ class RawLink:
         raise RuntimeError("nonsense")
 
 
+def _raw(name: str) -> Holder:
+    """The end of a raw link at that instance."""
+    return Holder(f"raw {name}", 1)
+
+
 async def serve(job: Job) -> None:
     if job.core is not None:
         os.sched_setaffinity(0, {job.core})
@@ -177,8 +182,8 @@ async def serve(job: Job) -> None:
         match json.loads(line):
             case ["log"]:
                 _answer(instance.log.take())
-            case ["open", num_blocks]:
-                raw.open(num_blocks)
+            case ["open", source, num_blocks]:
+                raw.open(source, num_blocks)
                 _answer(None)
             case ["send", address, name, num_blocks]:
                 _answer(await asyncio.to_thread(raw.send, address, name, num_blocks))

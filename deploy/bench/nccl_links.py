@@ -13,8 +13,8 @@ from cluster.links.config import LinkConfig
 from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_device import NcclUnavailable
 from cluster.links.outgoing_links import OutgoingLinks
-from cluster.messages import BlockTransfer, Holder
-from deploy.bench.links_peer import EPOCH, RECEIVER
+from cluster.messages import BlockTransfer
+from deploy.bench.links_peer import EPOCH, RECEIVER, SOURCE
 from deploy.bench.nccl_links_peer import PATIENCE_S, RAW_SOURCE, make_region, patience, serve
 
 REFERENCES = {"raw nccl": "raw nccl", "nccl link": "raw nccl", "nccl link, no checksums": "raw nccl"}
@@ -46,7 +46,7 @@ class NcclContest:
         self._links = {}
         for checksum in (True, False):
             config = LinkConfig(transport="nccl", checksum=checksum, transfer_timeout_s=PATIENCE_S)
-            self._links[checksum] = OutgoingLinks(Holder("source", 1), self._region, config, self, secret=secret)
+            self._links[checksum] = OutgoingLinks(SOURCE, self._region, config, self, secret=secret)
             stack.callback(self._links[checksum].close)
 
     @property

@@ -10,7 +10,7 @@ from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_device import DeviceBuffer
 from cluster.links.slot_table import SlotTable
 from cluster.secret import ClusterSecret
-from deploy.bench.links_peer import EPOCH, RECEIVER, Quiet
+from deploy.bench.links_peer import EPOCH, RECEIVER, SOURCE, Quiet
 
 PATIENCE_S = 120.0
 RAW_SOURCE, RAW_RECEIVER = 0, 1
@@ -48,7 +48,7 @@ def serve(control: Connection, secret: ClusterSecret, device_id: int, num_bytes:
         name, argument = command
         if name == "open":
             slots.close(1)
-            slots.open(1, EPOCH, argument, 0)
+            slots.open(1, SOURCE, EPOCH, argument, 0)
         control.send_bytes(b"ready")
         if name == "raw nccl":
             channel.receive(region, argument, [len(argument)], patience().remaining_s, checksum=False)

@@ -133,7 +133,7 @@ class Change:
     def deliver(self, lane: Lane, position: int = 0, event: str = "") -> None:
         parcel = self.draft.take(lane, position)
         if lane.kind == "block":
-            failure = self.node(lane.receiver, event or "block", parcel.message)
+            failure = self.node(lane.receiver, event or "block", (lane.sender, parcel.from_life), parcel.message)
             self.node(lane.sender, "ended", parcel.message, failure)
         else:
             event = event or ("from_source" if lane.kind.endswith("control") else "from_receiver")

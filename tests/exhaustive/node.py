@@ -114,9 +114,11 @@ class Node:
     def from_receiver(self, receiver: Holder, message: Any) -> None:
         self.core.on_receiver_message(receiver, message, 0.0)
 
-    def block(self, transfer: BlockTransfer, records: tuple[tuple[int, ...], ...]) -> list[tuple[Any, ...]]:
+    def block(
+        self, source: Holder, transfer: BlockTransfer, records: tuple[tuple[int, ...], ...]
+    ) -> list[tuple[Any, ...]]:
         count = len(transfer.block_ids)
-        posted = self.slots.post(transfer.reservation, transfer.epoch, transfer.first_block, count)
+        posted = self.slots.post(transfer.reservation, source, transfer.epoch, transfer.first_block, count)
         if isinstance(posted, Refusal):
             return [("ended", posted.value)]
         for block_id, record in zip(posted, records, strict=True):
@@ -125,10 +127,10 @@ class Node:
         self.core.on_arrived(transfer.reservation, transfer.first_block, count, (0,) * count)
         return [("ended", None)]
 
-    def bad_block(self, transfer: BlockTransfer) -> list[tuple[Any, ...]]:
+    def bad_block(self, source: Holder, transfer: BlockTransfer) -> list[tuple[Any, ...]]:
         """It arrived, and its checksum does not fit."""
         count = len(transfer.block_ids)
-        posted = self.slots.post(transfer.reservation, transfer.epoch, transfer.first_block, count)
+        posted = self.slots.post(transfer.reservation, source, transfer.epoch, transfer.first_block, count)
         if not isinstance(posted, Refusal):
             self.slots.abandon(transfer.reservation, transfer.first_block, count)
             self.core.on_bad(transfer.reservation, "checksum")

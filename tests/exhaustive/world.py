@@ -123,9 +123,9 @@ class World:
             case "from_front":
                 return (what, f"{FRONT}/{args[0]}", self.messages.values[args[1]])
             case "block":
-                return (what, *self.messages.values[args[0]])
+                return (what, cast.holder(*args[0]), *self.messages.values[args[1]])
             case "bad_block":
-                return (what, self.messages.values[args[0]][0])
+                return (what, cast.holder(*args[0]), self.messages.values[args[1]][0])
             case "ended":
                 return (what, self.messages.values[args[0]][0], args[1])
             case "from_source" | "from_source_while_full" | "from_receiver":

@@ -20,6 +20,7 @@ from tests.unit.links.factories import EPOCH, SECRET, Events
 # Before NCCL reads them: two ranks on one GPU (2.30 and later), in kernels small enough to run side by side.
 ENVIRONMENT = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "2"}
 NUM_BLOCKS = 512
+SOURCE = Holder("prefill-0", 1)  # of everything that comes to a node in a process of its own
 
 
 class GpuNode:
@@ -87,7 +88,7 @@ def serve(control: Connection, name: str, device_id: int, record_bytes: int, opt
     control.send(node.listener.address)
     while (command := control.recv())[0] != "end":
         if command[0] == "open":
-            control.send(node.slots.open(command[1], EPOCH, command[2], 0))
+            control.send(node.slots.open(command[1], SOURCE, EPOCH, command[2], 0))
         elif command[0] == "content":
             control.send(node.content(command[1]))
         elif command[0] == "event":

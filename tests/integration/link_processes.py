@@ -124,8 +124,8 @@ class Peer:
         )
         self._links.send(address, receiver, transfer)
 
-    def reserve(self, reservation: int, block_ids: tuple[int, ...]) -> None:
-        self._slots.open(reservation, EPOCH, block_ids, 0)
+    def reserve(self, source: str, reservation: int, block_ids: tuple[int, ...]) -> None:
+        self._slots.open(reservation, Holder(source, 1), EPOCH, block_ids, 0)
 
     def release(self, reservation: int) -> bool:
         return self._slots.close(reservation)

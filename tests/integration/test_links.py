@@ -35,7 +35,7 @@ def make_process() -> Iterator[Callable[..., LinkProcess]]:
 def make_receiver(make_process):
     def make(name: str, **options) -> LinkProcess:
         receiver = make_process(name, **options)
-        receiver.call("reserve", 1, TARGET_BLOCKS)
+        receiver.call("reserve", "prefill-0", 1, TARGET_BLOCKS)
         return receiver
 
     return make
@@ -65,7 +65,7 @@ def test_many_transfers_both_ways_at_once(make_process, transport):
     targets = {}
     for one, other, reservation, _ in plan:
         targets[one, other, reservation] = tuple(next(free[other]) for _ in range(share))
-        nodes[other].call("reserve", reservation, targets[one, other, reservation])
+        nodes[other].call("reserve", one, reservation, targets[one, other, reservation])
     for one, other, reservation, part in plan:
         nodes[one].send(nodes[other], range(NUM_BLOCKS // 2)[part], reservation)
     for name in names:
@@ -116,7 +116,7 @@ def test_a_frozen_receiver_is_a_failed_send_and_other_links_go_on(
     source = make_process("prefill-0", transport=transport, setup_timeout_s=0.5, transfer_timeout_s=0.5)
     frozen, healthy = make_receiver("decode-0"), make_receiver("decode-1")
     if stopped_during == "transfer":
-        frozen.call("reserve", 2, (0,))
+        frozen.call("reserve", "prefill-0", 2, (0,))
         source.send(frozen, (0,), reservation=2)
         assert source.event() == ("sent", 2)
     frozen.signal(signal.SIGSTOP)
@@ -134,7 +134,7 @@ def test_a_frozen_receiver_is_a_failed_send_and_other_links_go_on(
 def test_a_receiver_that_thaws_finds_the_transfer_dead_and_serves_the_next_one(make_process, make_receiver, transport):
     source = make_process("prefill-0", transport=transport, setup_timeout_s=0.5, transfer_timeout_s=0.5)
     receiver = make_receiver("decode-0")
-    receiver.call("reserve", 2, (0,))
+    receiver.call("reserve", "prefill-0", 2, (0,))
     source.send(receiver, (0,), reservation=2)
     assert source.event() == ("sent", 2)
     assert receiver.event() == ("arrived", 2, 0, 1)
@@ -144,7 +144,7 @@ def test_a_receiver_that_thaws_finds_the_transfer_dead_and_serves_the_next_one(m
     receiver.signal(signal.SIGCONT)
     # What the frozen receiver still finds of the dead link: over tcp a Post without an answer, over shm valid blocks.
     assert receiver.event()[0] == ("bad" if transport == "tcp" else "arrived")
-    receiver.call("reserve", 3, tuple(range(1, 65)))
+    receiver.call("reserve", "prefill-0", 3, tuple(range(1, 65)))
     source.send(receiver, SOURCE_BLOCKS, reservation=3)
     assert source.event() == ("sent", 3)
     assert receiver.call("holds", "prefill-0", SOURCE_BLOCKS, tuple(range(1, 65)))
@@ -160,7 +160,7 @@ def test_a_source_that_dies_or_freezes_in_the_middle_leaves_no_block_posted(make
     source.signal(how)
     assert receiver.event()[:2] == ("bad", 1)
     assert receiver.call("release", 1)
-    receiver.call("reserve", 2, TARGET_BLOCKS)
+    receiver.call("reserve", "prefill-1", 2, TARGET_BLOCKS)
     other.send(receiver, SOURCE_BLOCKS, reservation=2)
     assert other.event() == ("sent", 2)
     assert receiver.call("holds", "prefill-1", SOURCE_BLOCKS, TARGET_BLOCKS)

@@ -33,7 +33,7 @@ class Waiting(Node):
         self.core.on_source_message(SOURCE, Reserve(request_id="r", epoch=E1, num_tokens=9, lease_s=5.0), 0.0)
         (reserved,) = said(self, Reserved)
         self._reservation = reserved.reservation
-        self.slots.post(self._reservation, E1, 0, 1)
+        self.slots.post(self._reservation, SOURCE, E1, 0, 1)
 
     def quiet_down(self) -> None:
         self.slots.abandon(self._reservation, 0, 1)

@@ -39,5 +39,5 @@ def transport(request: pytest.FixtureRequest) -> str:
 def pair(make_node: Callable[..., Node], transport: str) -> tuple[Node, Node]:
     """A source, and a receiver that has reserved five blocks."""
     source, receiver = make_node("prefill-0", transport=transport), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     return source, receiver

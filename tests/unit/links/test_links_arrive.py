@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 def test_blocks_arrive_as_they_were(make_node, transport, checksum):
     source = make_node("prefill-0", transport=transport, checksum=checksum)
     receiver = make_node("decode-0", checksum=checksum)
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     transfer = source.transfer(SOURCE_BLOCKS)
     source.send(receiver, transfer)
     assert source.events.next("on_sent") == (transfer,)
@@ -55,9 +55,11 @@ def test_parts_of_a_sequence_arrive_one_by_one_over_one_link(pair):
 
 def test_both_directions_at_once(make_node, transport):
     one, other = make_node("a", transport=transport, num_blocks=64), make_node("b", transport=transport, num_blocks=64)
-    for node in (one, other):
+    for node, peer in ((one, other), (other, one)):
         for reservation in range(16):
-            node.slots.open(reservation, EPOCH, (32 + 2 * reservation, 33 + 2 * reservation), first_block=0)
+            node.slots.open(
+                reservation, peer.holder, EPOCH, (32 + 2 * reservation, 33 + 2 * reservation), first_block=0
+            )
     for reservation in range(16):
         for source, receiver in ((one, other), (other, one)):
             source.send(receiver, source.transfer((2 * reservation, 2 * reservation + 1), reservation))

@@ -48,7 +48,7 @@ def test_a_stalled_receiver_fails_this_link_with_its_queue_and_no_other(make_nod
             gate()
 
     for node in (stalled, healthy):
-        node.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+        node.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     with failpoints.armed("links.receive.record", stall_one):
         first, second = source.transfer(SOURCE_BLOCKS), source.transfer(SOURCE_BLOCKS)
         source.send(stalled, first)
@@ -83,7 +83,7 @@ def test_a_full_queue_refuses(pair, monkeypatch):
 
 def test_a_link_whose_idle_peer_hung_up_is_made_again(make_node, transport):
     source, receiver = make_node("prefill-0", transport=transport), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     source.send(receiver, source.transfer(SOURCE_BLOCKS[:2]))
     source.events.next("on_sent")
     (link,) = source.links._links.values()
@@ -99,7 +99,7 @@ def test_a_later_life_of_the_receiver_gets_a_link_of_its_own(make_node, transpor
     source = make_node("prefill-0", transport=transport)
     for incarnation in (1, 2):
         receiver = make_node("decode-0", incarnation=incarnation)
-        receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+        receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
         source.send(receiver, source.transfer(SOURCE_BLOCKS))
         source.events.next("on_sent")
     assert [(status.target, status.num_transfers) for status in source.links.status()] == [("decode-0", 2)]
@@ -154,7 +154,7 @@ def test_closing_leaves_no_thread_no_descriptor_and_no_mapping(make_node, transp
     source = make_node("prefill-0", transport=transport, transfer_timeout_s=0.3)
     receivers = [make_node(f"decode-{index}") for index in range(3)]
     for receiver in receivers:
-        receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+        receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     source.send(receivers[0], source.transfer(SOURCE_BLOCKS))
     source.events.next("on_sent")
     with failpoints.armed("links.receive.record", failpoints.cut):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 )
 def test_a_link_to_somebody_else_or_to_an_earlier_life_is_refused(make_node, holder, said):
     source, receiver = make_node("prefill-0"), make_node("decode-0", incarnation=2)
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     source.links.send(receiver.listener.address, holder, source.transfer(SOURCE_BLOCKS))
     assert said in source.events.next("on_send_failed")[1]
     assert receiver.events.is_silent

@@ -25,6 +25,33 @@ def test_an_offer_for_something_else_is_refused(pair, change, reason):
     assert receiver.content(TARGET_BLOCKS) == before
 
 
+@pytest.mark.parametrize(
+    "offer",
+    [{}, {"epoch": Epoch(1, 2)}, {"first_block": 1}, {"block_ids": SOURCE_BLOCKS[:2]}],
+)
+def test_an_offer_for_what_another_has_reserved_is_counted_and_ends_nothing(pair, make_node, offer):
+    source, receiver = pair
+    other = make_node("prefill-1")
+    before = receiver.content(TARGET_BLOCKS)
+    other.send(receiver, other.transfer(**{"block_ids": SOURCE_BLOCKS, **offer}))
+    assert "for another source" in other.events.next("on_send_failed")[1]
+    assert receiver.events.next("on_malformed") == ()
+    assert receiver.events.is_silent
+    assert receiver.content(TARGET_BLOCKS) == before
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    source.events.next("on_sent")
+    receiver.events.next("on_arrived")
+
+
+def test_what_is_wrong_with_an_offer_of_another_source_ends_nothing_either(pair, make_node):
+    _, receiver = pair
+    other = make_node("prefill-1", checksum=False)
+    other.send(receiver, other.transfer(SOURCE_BLOCKS))
+    assert "for another source" in other.events.next("on_send_failed")[1]
+    assert receiver.events.next("on_malformed") == ()
+    assert receiver.events.is_silent
+
+
 def test_a_block_arrives_only_once(pair):
     source, receiver = pair
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
@@ -58,14 +85,14 @@ def test_a_block_that_was_written_again_since_it_was_sealed_does_not_arrive(pair
 
 def test_a_receiver_that_checks_takes_nothing_unchecked(make_node, transport):
     source, receiver = make_node("prefill-0", transport=transport, checksum=False), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     assert "0 checksums for 5 blocks" in source.events.next("on_send_failed")[1]
 
 
 def test_a_copy_that_outlasts_the_sources_promise_does_not_arrive(make_node):
     source, receiver = make_node("prefill-0", checksum=False), make_node("decode-0", checksum=False)
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
 
     def promise_nothing(offer):
         offer.valid_until_ns = 1
@@ -78,7 +105,7 @@ def test_a_copy_that_outlasts_the_sources_promise_does_not_arrive(make_node):
 
 def test_blocks_outside_of_the_sources_memory_are_refused(make_node):
     source, receiver = make_node("prefill-0", transport="shm"), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
 
     def point_outside(offer):
         offer.block_ids[0] = 16
@@ -91,7 +118,7 @@ def test_blocks_outside_of_the_sources_memory_are_refused(make_node):
 @pytest.mark.parametrize("where", ["links.source.batch", "links.receive.record"])
 def test_a_transfer_that_is_cut_off_does_not_arrive_and_the_link_is_made_again(make_node, where):
     source, receiver = make_node("prefill-0", transport="tcp"), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     with failpoints.armed(where, failpoints.cut):
         source.send(receiver, source.transfer(SOURCE_BLOCKS))
         source.events.next("on_send_failed")

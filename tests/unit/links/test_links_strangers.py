@@ -51,7 +51,7 @@ def say(sock, deadline, **frame) -> None:
 
 def test_a_source_with_another_secret_is_sent_away_and_proves_nothing(make_node):
     source, receiver = make_node("prefill-0", secret=ANOTHER), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     before = receiver.content(TARGET_BLOCKS)
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     assert "decode-0 is not to be trusted" in source.events.next("on_send_failed")[1]
@@ -63,7 +63,7 @@ def test_a_source_with_another_secret_is_sent_away_and_proves_nothing(make_node)
 @pytest.mark.parametrize("proof", [b"", b"\0" * 32, b"x"])
 def test_a_stranger_who_knows_all_but_the_secret_gets_no_link(make_node, proof):
     source, receiver = make_node("prefill-0"), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     with connected(receiver) as (sock, deadline):
         say(sock, deadline, hello=make_hello(source, receiver))
         assert sock.expect(deadline).challenge.proof
@@ -77,7 +77,7 @@ def test_a_stranger_who_knows_all_but_the_secret_gets_no_link(make_node, proof):
 
 def test_an_offer_instead_of_a_proof_moves_nothing(make_node):
     source, receiver = make_node("prefill-0"), make_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     before = receiver.content(TARGET_BLOCKS)
     with connected(receiver) as (sock, deadline):
         say(sock, deadline, hello=make_hello(source, receiver))

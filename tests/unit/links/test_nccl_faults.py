@@ -12,6 +12,7 @@ from cluster.links.errors import LinkError
 from cluster.links.nccl_channel import ChannelState
 from cluster.links.nccl_channels import NcclChannels
 from cluster.links.nccl_transfer import NcclSender
+from cluster.messages import Holder
 from cluster.pb.links_pb2 import Post
 
 from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS
@@ -35,7 +36,8 @@ def make_gpu_node(world: World) -> Iterator[Callable[..., GpuNode]]:
 
     def make(name: str, *, max_communicators: int = 4, **options) -> GpuNode:
         nodes.append(GpuNode(world, name, LinkConfig(**options), max_communicators=max_communicators))
-        nodes[-1].slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+        source = Holder(name.replace("decode", "prefill"), 1)
+        nodes[-1].slots.open(1, source, EPOCH, TARGET_BLOCKS, first_block=0)
         return nodes[-1]
 
     yield make
@@ -120,7 +122,7 @@ def test_an_error_between_two_transfers_means_a_new_communicator(world, make_gpu
     assert_works(source, receiver)
     world.lose(receiver.cupy)
     world.heal()
-    receiver.slots.open(2, EPOCH, (0,), first_block=0)
+    receiver.slots.open(2, source.holder, EPOCH, (0,), first_block=0)
     source.send(receiver, source.transfer((5,), reservation=2))
     source.events.next("on_sent")
     assert receiver.content((0,)) == source.content((5,))

@@ -43,7 +43,7 @@ def make_gpu_node(world: World) -> Iterator[MakeGpuNode]:
 @pytest.fixture
 def gpu_pair(make_gpu_node: MakeGpuNode) -> tuple[GpuNode, GpuNode]:
     source, receiver = make_gpu_node("prefill-0"), make_gpu_node("decode-0")
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     return source, receiver
 
 
@@ -52,7 +52,7 @@ def gpu_pair(make_gpu_node: MakeGpuNode) -> tuple[GpuNode, GpuNode]:
 def test_blocks_arrive_as_they_were_and_nothing_else_is_written(make_gpu_node, checksum, transport):
     source = make_gpu_node("prefill-0", transport=transport, checksum=checksum)
     receiver = make_gpu_node("decode-0", checksum=checksum)
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     others = tuple(block_id for block_id in range(16) if block_id not in TARGET_BLOCKS)
     before = receiver.content(others)
     transfer = source.transfer(SOURCE_BLOCKS)
@@ -89,7 +89,7 @@ def test_many_messages_take_turns_in_two_halves_of_staging(world, make_gpu_node,
     block_ids = (*range(0, 60, 2), *range(100, 107), *range(1, 60, 2))
     target_ids = (*range(120, 90, -1), *range(40, 47), *range(30))
     for reservation in range(1, 4):
-        receiver.slots.open(reservation, EPOCH, target_ids, first_block=0)
+        receiver.slots.open(reservation, source.holder, EPOCH, target_ids, first_block=0)
         source.send(receiver, source.transfer(block_ids, reservation=reservation))
         source.events.next("on_sent")
         assert receiver.content(target_ids) == source.content(block_ids)
@@ -111,7 +111,7 @@ def test_each_direction_has_a_communicator_of_its_own(world, make_gpu_node):
     world.connects_at_first_use = True
     one, other = make_gpu_node("a"), make_gpu_node("b")
     for node, peer in ((one, other), (other, one)):
-        peer.slots.open(1, EPOCH, (8, 10, 9), first_block=0)
+        peer.slots.open(1, node.holder, EPOCH, (8, 10, 9), first_block=0)
         node.send(peer, node.transfer((0, 2, 4)))
     for node, peer in ((one, other), (other, one)):
         told = sorted(node.events._queue.get(timeout=20)[0] for _ in range(2))
@@ -127,7 +127,7 @@ def test_the_least_recently_used_communicator_makes_room_and_is_made_again(world
     nodes = [make_gpu_node(name) for name in names]
     for turn, index in enumerate((0, 1, 0, 2, 1)):
         source, receiver = (hub, nodes[index]) if bounded == "source" else (nodes[index], hub)
-        receiver.slots.open(turn, EPOCH, (turn,), first_block=0)
+        receiver.slots.open(turn, source.holder, EPOCH, (turn,), first_block=0)
         source.send(receiver, source.transfer((8,), reservation=turn))
         source.events.next("on_sent")
         assert receiver.content((turn,)) == source.content((8,))
@@ -150,7 +150,7 @@ def test_closing_both_ends_leaves_no_communicator(world, gpu_pair):
 def test_there_is_no_link_between_host_and_gpu_memory(make_node, make_gpu_node, gpu_end):
     gpu, host = make_gpu_node("gpu"), make_node("host")
     source, receiver = (gpu, host) if gpu_end == "source" else (host, gpu)
-    receiver.slots.open(1, EPOCH, TARGET_BLOCKS, first_block=0)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     reason = source.events.next("on_send_failed")[1]
     kinds = ("GPU", "host") if gpu_end == "source" else ("host", "GPU")

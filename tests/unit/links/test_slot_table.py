@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from cluster.links.slot_table import Refusal, SlotTable
-from cluster.messages import Epoch
+from cluster.messages import Epoch, Holder
 
 pytestmark = pytest.mark.unit
 
 EPOCH = Epoch(1, 1)
+SOURCE = Holder("prefill-0", 3)
 
 
 @pytest.fixture
@@ -20,48 +21,51 @@ def quiet() -> list[int]:
 def slots(quiet: list[int]) -> SlotTable:
     """Reservation 1: blocks [4, 8) of the sequence land in 10, 11, 12, 13."""
     slots = SlotTable(quiet.append)
-    slots.open(1, EPOCH, (10, 11, 12, 13), first_block=4)
+    slots.open(1, SOURCE, EPOCH, (10, 11, 12, 13), first_block=4)
     return slots
 
 
 def test_a_post_names_where_the_blocks_land(slots):
-    assert slots.post(1, EPOCH, 5, 2) == (11, 12)
+    assert slots.post(1, SOURCE, EPOCH, 5, 2) == (11, 12)
 
 
 @pytest.mark.parametrize(
-    ("reservation", "epoch", "first_block", "count", "refusal"),
+    ("reservation", "source", "epoch", "first_block", "count", "refusal"),
     [
-        (2, EPOCH, 4, 1, Refusal.UNKNOWN_RESERVATION),
-        (1, Epoch(1, 2), 4, 1, Refusal.WRONG_EPOCH),
-        (1, Epoch(1, 0), 4, 1, Refusal.WRONG_EPOCH),
-        (1, EPOCH, 3, 1, Refusal.OUT_OF_RANGE),
-        (1, EPOCH, 7, 2, Refusal.OUT_OF_RANGE),
-        (1, EPOCH, 4, 0, Refusal.OUT_OF_RANGE),
+        (2, SOURCE, EPOCH, 4, 1, Refusal.UNKNOWN_RESERVATION),
+        (1, Holder("prefill-1", 3), EPOCH, 4, 1, Refusal.WRONG_SOURCE),
+        (1, Holder("prefill-0", 2), EPOCH, 4, 1, Refusal.WRONG_SOURCE),
+        (1, Holder("prefill-1", 3), Epoch(1, 2), 4, 1, Refusal.WRONG_SOURCE),
+        (1, SOURCE, Epoch(1, 2), 4, 1, Refusal.WRONG_EPOCH),
+        (1, SOURCE, Epoch(1, 0), 4, 1, Refusal.WRONG_EPOCH),
+        (1, SOURCE, EPOCH, 3, 1, Refusal.OUT_OF_RANGE),
+        (1, SOURCE, EPOCH, 7, 2, Refusal.OUT_OF_RANGE),
+        (1, SOURCE, EPOCH, 4, 0, Refusal.OUT_OF_RANGE),
     ],
 )
-def test_what_was_not_reserved_is_refused(slots, reservation, epoch, first_block, count, refusal):
-    assert slots.post(reservation, epoch, first_block, count) is refusal
+def test_what_was_not_reserved_is_refused(slots, reservation, source, epoch, first_block, count, refusal):
+    assert slots.post(reservation, source, epoch, first_block, count) is refusal
 
 
 def test_a_block_is_posted_once_and_arrives_once(slots):
-    slots.post(1, EPOCH, 4, 2)
-    assert slots.post(1, EPOCH, 5, 2) is Refusal.NOT_EMPTY
+    slots.post(1, SOURCE, EPOCH, 4, 2)
+    assert slots.post(1, SOURCE, EPOCH, 5, 2) is Refusal.NOT_EMPTY
     assert slots.complete(1, 4, 2)
-    assert slots.post(1, EPOCH, 4, 1) is Refusal.NOT_EMPTY
-    assert slots.post(1, EPOCH, 6, 2) == (12, 13)
+    assert slots.post(1, SOURCE, EPOCH, 4, 1) is Refusal.NOT_EMPTY
+    assert slots.post(1, SOURCE, EPOCH, 6, 2) == (12, 13)
 
 
 def test_blocks_of_a_failed_operation_can_be_posted_again(slots):
-    slots.post(1, EPOCH, 4, 2)
+    slots.post(1, SOURCE, EPOCH, 4, 2)
     assert slots.abandon(1, 4, 2)
-    assert slots.post(1, EPOCH, 4, 4) == (10, 11, 12, 13)
+    assert slots.post(1, SOURCE, EPOCH, 4, 4) == (10, 11, 12, 13)
 
 
 def test_a_quiet_reservation_closes_at_once(slots, quiet):
-    slots.post(1, EPOCH, 4, 4)
+    slots.post(1, SOURCE, EPOCH, 4, 4)
     slots.complete(1, 4, 4)
     assert slots.close(1)
-    assert slots.post(1, EPOCH, 4, 1) is Refusal.UNKNOWN_RESERVATION
+    assert slots.post(1, SOURCE, EPOCH, 4, 1) is Refusal.UNKNOWN_RESERVATION
     assert slots.close(1)
     assert slots.num_reservations == 0
     assert quiet == []
@@ -69,10 +73,10 @@ def test_a_quiet_reservation_closes_at_once(slots, quiet):
 
 @pytest.mark.parametrize("end", [SlotTable.complete, SlotTable.abandon])
 def test_a_closed_reservation_is_quarantined_until_its_last_operation_is_over(slots, quiet, end):
-    slots.post(1, EPOCH, 4, 1)
-    slots.post(1, EPOCH, 6, 2)
+    slots.post(1, SOURCE, EPOCH, 4, 1)
+    slots.post(1, SOURCE, EPOCH, 6, 2)
     assert not slots.close(1)
-    assert slots.post(1, EPOCH, 5, 1) is Refusal.UNKNOWN_RESERVATION
+    assert slots.post(1, SOURCE, EPOCH, 5, 1) is Refusal.UNKNOWN_RESERVATION
     assert not slots.complete(1, 6, 2)
     assert quiet == []
     assert not end(slots, 1, 4, 1)
@@ -82,7 +86,7 @@ def test_a_closed_reservation_is_quarantined_until_its_last_operation_is_over(sl
 
 def test_a_reservation_is_not_opened_twice(slots):
     with pytest.raises(ValueError, match="reservation 1 is open"):
-        slots.open(1, EPOCH, (14,), 0)
+        slots.open(1, SOURCE, EPOCH, (14,), 0)
 
 
 class SlotTableMachine(RuleBasedStateMachine):
@@ -103,13 +107,13 @@ class SlotTableMachine(RuleBasedStateMachine):
     def open(self, count, first_block):
         self.minted += 1
         self.slots.open(
-            self.minted, Epoch(1, self.minted), range(self.minted * 10, self.minted * 10 + count), first_block
+            self.minted, SOURCE, Epoch(1, self.minted), range(self.minted * 10, self.minted * 10 + count), first_block
         )
         return self.minted
 
     @rule(target=posted, reservation=open_reservations, first_block=st.integers(0, 9), count=st.integers(1, 4))
     def post(self, reservation, first_block, count):
-        block_ids = self.slots.post(reservation, Epoch(1, reservation), first_block, count)
+        block_ids = self.slots.post(reservation, SOURCE, Epoch(1, reservation), first_block, count)
         if isinstance(block_ids, Refusal):
             return multiple()
         assert reservation not in self.pending_close
