@@ -19,6 +19,8 @@ from cluster.wire.snapshots import snapshot_from_pb
 from cluster.wire.values import holder_to_pb
 
 _RETRY_S = 0.2
+# What was said before the end still leaves; an instance that does not take it in this time hears of the end only.
+_DRAIN_TIMEOUT_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,12 @@ class InstanceConnection:
             self._outgoing.put_nowait(front_message_to_pb(message, now_s))
 
     async def close(self) -> None:
+        """What was sent before arrives, where somebody listens; nothing that comes from now on is an event."""
         self._is_closed.set()
+        if self._outgoing is not None:
+            self._outgoing.put_nowait(None)
+            self._outgoing = None
+            await asyncio.wait((self._task,), timeout=_DRAIN_TIMEOUT_S)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -77,6 +84,8 @@ class InstanceConnection:
         async with grpc.aio.insecure_channel(self.info.address, options=CHANNEL_OPTIONS) as channel:
             while not self._is_closed.is_set():
                 reason = await self._serve(instance_pb2_grpc.InstanceStub(channel))  # type: ignore[no-untyped-call]
+                if self._is_closed.is_set():
+                    return
                 if reason != self._last_reason:
                     self._last_reason = reason
                     log.warning("instance %s cannot be spoken to: %s", self.info.name, reason)
@@ -106,7 +115,8 @@ class InstanceConnection:
                 proof.set_result(instance_pb2.FrontMessage(proof=await answer_challenge(messages, caller)))
                 async for message in messages:
                     silence.reschedule(clock() + self._suspect_after_s)
-                    self._take(message, outgoing)
+                    if not self._is_closed.is_set():
+                        self._take(message, outgoing)
             return "it ended the stream"
         except TimeoutError:
             return f"silent for {self._suspect_after_s} s"

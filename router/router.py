@@ -78,6 +78,7 @@ class Router:
         self.operations = Operations(self._ledger, self._scheduler, self, self.rescheduler)
         self._observers: list[RouterObserver] = [self.timeline, self.rescheduler, self.operations]
         self.readiness_changed = asyncio.Event()
+        self._is_closing = False
 
     def observe(self, observer: RouterObserver) -> None:
         self._observers.append(observer)
@@ -86,6 +87,8 @@ class Router:
 
     async def set_instances(self, infos: Iterable[InstanceInfo]) -> None:
         """These are all there are: connects to the new ones, lets go of those that are not among them."""
+        if self._is_closing:
+            return
         wanted = {Holder(info.name, info.incarnation): info for info in infos}
         gone = [self._connections.pop(holder) for holder in list(self._connections) if holder not in wanted]
         for connection in gone:
@@ -120,11 +123,13 @@ class Router:
         return self._has_adopted.is_set() and self._scheduler.missing_role() is None
 
     async def close(self) -> None:
+        self._is_closing = True
+        self._outage.close()
         for entry in list(self._ledger):
             self._carry_out(self._ledger.fail(entry.request_id, Failure.NO_INSTANCE, "the router is stopping"))
-        for connection in self._connections.values():
-            await connection.close()
+        closing = [connection.close() for connection in self._connections.values()]
         self._connections.clear()
+        await asyncio.gather(*closing)
         self._streams.close()
 
     # What an earlier life left
@@ -256,6 +261,8 @@ class Router:
     # Backend
 
     def submit(self, request: AdmittedRequest) -> StreamReader:
+        if self._is_closing:
+            raise NoInstance("the router is stopping")
         missing = self._scheduler.missing_role()
         if missing and self._has_adopted.is_set() and not self._expected:
             raise NoInstance(f"no {missing} instance is there now")
@@ -353,7 +360,7 @@ class Router:
     # Carrying out
 
     def _dispatch(self) -> None:
-        if not self._has_adopted.is_set():
+        if self._is_closing or not self._has_adopted.is_set():
             return
         for assignment in self._scheduler.assign():
             self._carry_out(

@@ -294,6 +294,21 @@ async def test_what_several_instances_had_that_are_taken_out_goes_to_none_of_the
     assert heir.dispatch.state.request_id == "r"
 
 
+async def test_a_router_that_stops_dispatches_nothing_more_and_stops_what_runs() -> None:
+    case, (wire,) = await make_case("m0")
+    streams = [case.router.submit(make_request(f"r{index}")) for index in range(20)]
+    dispatched = [message.state.request_id for message in wire.said if isinstance(message, Dispatch)]
+    assert len(dispatched) < len(streams)
+    await case.router.close()
+    assert [message.request_id for message in wire.said if isinstance(message, Stop)] == dispatched
+    assert [message.state.request_id for message in wire.said if isinstance(message, Dispatch)] == dispatched
+    for stream in streams:
+        with pytest.raises(NoInstance, match="stopping"):
+            await read(stream)
+    with pytest.raises(NoInstance, match="stopping"):
+        case.router.submit(make_request())
+
+
 # Resuming
 
 
