@@ -147,9 +147,12 @@ class Activated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantRefused:
+    """`unreachable`: it was not the receiver's will; the way there is broken."""
+
     request_id: str
     epoch: Epoch
     reason: str
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,9 @@ class Rescheduler(RouterObserver):
         if entry is None or entry.owner is None:
             return
         source = entry.owner
+        member = self._scheduler.member(source)
+        if member is not None and target.place.holder in member.unreachable:
+            return
         try:
             self._hand_over(request_id, target.place, reason)
         except CannotMove as error:

@@ -21,6 +21,7 @@ class Member:
 
     `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
     `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
+    `unreachable`: instances to which the way is broken.
     """
 
     place: Place
@@ -36,6 +37,7 @@ class Member:
     unseen: OrderedDict[int, int] = field(default_factory=OrderedDict)
     num_tokens: dict[str, int] = field(default_factory=dict)
     num_tokens_in_all: int = 0
+    unreachable: set[Holder] = field(default_factory=set)
 
     def observe(self, snapshot: InstanceSnapshot) -> None:
         self.snapshot, self.role = snapshot, snapshot.role
@@ -66,6 +68,7 @@ class Member:
             num_queued_tokens=self.num_waiting_tokens + sum(self.unseen.values()),
             num_requests=len(self.num_tokens),
             num_committed_blocks=self.num_tokens_in_all // self.block_size + len(self.num_tokens),
+            unreachable=frozenset(self.unreachable),
         )
 
 

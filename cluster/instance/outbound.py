@@ -223,20 +223,20 @@ class Outbound:
                         self._send_pieces(now_s)
                     else:
                         self._transfer(hosted, reservation, first_block, num_blocks)
-                case RunOn(reason):
-                    self._run_on(hosted, handover.grant, reason)
+                case RunOn(reason, unreachable):
+                    self._run_on(hosted, handover.grant, reason, unreachable)
                 case Doubt(reason):
                     self._tell_ledger(hosted, handover.grant, reason)
                 case Release():
                     self._release(hosted)
 
-    def _run_on(self, hosted: Hosted, grant: Grant, reason: str) -> None:
+    def _run_on(self, hosted: Hosted, grant: Grant, reason: str, unreachable: bool) -> None:
         hosted.outranks = max(hosted.outranks, grant.epoch)
         self._scheduler.thaw(hosted.request_id)
-        self._tell_ledger(hosted, grant, reason)
+        self._tell_ledger(hosted, grant, reason, unreachable)
 
-    def _tell_ledger(self, hosted: Hosted, grant: Grant, reason: str) -> None:
-        refused = GrantRefused(request_id=hosted.request_id, epoch=grant.epoch, reason=reason)
+    def _tell_ledger(self, hosted: Hosted, grant: Grant, reason: str, unreachable: bool = False) -> None:
+        refused = GrantRefused(request_id=hosted.request_id, epoch=grant.epoch, reason=reason, unreachable=unreachable)
         self._emit(ToFront(hosted.front, refused))
 
     def _put_pieces(self, handover: HandoverSource, reservation: int, first_block: int, num_blocks: int) -> None:

@@ -249,7 +249,7 @@ class ClusterStatus(_message.Message):
     def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., num_waiting_requests: _Optional[int] = ..., num_running_requests: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[LinkStatus, _Mapping]]] = ..., term: _Optional[int] = ..., handovers: _Optional[_Iterable[_Union[HandoverStatus, _Mapping]]] = ...) -> None: ...
 
 class InstanceStatus(_message.Message):
-    __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed")
+    __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +267,7 @@ class InstanceStatus(_message.Message):
     NUM_BAD_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     NUM_UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
     NUM_MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    NUM_CHECKSUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
     instance: str
     incarnation: int
     role: str
@@ -284,7 +285,8 @@ class InstanceStatus(_message.Message):
     num_bad_blocks: int
     num_unauthenticated: int
     num_malformed: int
-    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ...) -> None: ...
+    num_checksum_failures: int
+    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ...) -> None: ...
 
 class HandoverStatus(_message.Message):
     __slots__ = ("request_id", "source", "target", "state", "stage", "num_blocks_sent", "num_blocks", "num_bytes")

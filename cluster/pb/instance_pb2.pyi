@@ -244,14 +244,16 @@ class Activated(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
 
 class GrantRefused(_message.Message):
-    __slots__ = ("request_id", "epoch", "reason")
+    __slots__ = ("request_id", "epoch", "reason", "unreachable")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     epoch: Epoch
     reason: str
-    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    unreachable: bool
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ..., unreachable: _Optional[bool] = ...) -> None: ...
 
 class DispatchRefused(_message.Message):
     __slots__ = ("request_id", "epoch", "reason")
@@ -292,7 +294,7 @@ class Holdings(_message.Message):
     def __init__(self, held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed")
+    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -311,6 +313,7 @@ class Snapshot(_message.Message):
     NUM_BAD_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     NUM_UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
     NUM_MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    NUM_CHECKSUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
     instance: Holder
     role: str
     status: str
@@ -329,7 +332,8 @@ class Snapshot(_message.Message):
     num_bad_blocks: int
     num_unauthenticated: int
     num_malformed: int
-    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ...) -> None: ...
+    num_checksum_failures: int
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ...) -> None: ...
 
 class InstanceMessage(_message.Message):
     __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings", "challenge")

@@ -157,7 +157,7 @@ def instance_message_to_pb(message: InstanceMessage, now_s: float) -> instance_p
         case Activated():
             return instance_pb2.InstanceMessage(activated=instance_pb2.Activated(**about))
         case GrantRefused():
-            refused = instance_pb2.GrantRefused(**about, reason=message.reason)
+            refused = instance_pb2.GrantRefused(**about, reason=message.reason, unreachable=message.unreachable)
             return instance_pb2.InstanceMessage(grant_refused=refused)
         case PassedOn():
             return instance_pb2.InstanceMessage(passed_on=instance_pb2.PassedOn(**about))
@@ -183,7 +183,11 @@ def instance_message_from_pb(message: instance_pb2.InstanceMessage, now_s: float
         case "passed_on":
             return PassedOn(**about_from_pb(message.passed_on))
         case "grant_refused":
-            return GrantRefused(**about_from_pb(message.grant_refused), reason=message.grant_refused.reason)
+            return GrantRefused(
+                **about_from_pb(message.grant_refused),
+                reason=message.grant_refused.reason,
+                unreachable=message.grant_refused.unreachable,
+            )
         case "dispatch_refused":
             return DispatchRefused(**about_from_pb(message.dispatch_refused), reason=message.dispatch_refused.reason)
         case _:

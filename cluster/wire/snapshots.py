@@ -28,6 +28,7 @@ def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
         num_bad_blocks=snapshot.num_bad_blocks,
         num_unauthenticated=snapshot.num_unauthenticated,
         num_malformed=snapshot.num_malformed,
+        num_checksum_failures=snapshot.num_checksum_failures,
     )
 
 
@@ -51,6 +52,7 @@ def snapshot_from_pb(snapshot: instance_pb2.Snapshot) -> InstanceSnapshot:
         num_bad_blocks=snapshot.num_bad_blocks,
         num_unauthenticated=snapshot.num_unauthenticated,
         num_malformed=snapshot.num_malformed,
+        num_checksum_failures=snapshot.num_checksum_failures,
     )
 
 

@@ -47,13 +47,14 @@ class Entry:
     def is_owned_by(self, holder: Holder, epoch: Epoch) -> bool:
         return (self.owner, self.epoch) == (holder, epoch)
 
-    def note(self, step: Step, *, peer: Holder | None = None, reason: str = "") -> Note:
+    def note(self, step: Step, *, peer: Holder | None = None, reason: str = "", unreachable: bool = False) -> Note:
         return Note(
             request_id=self.request_id,
             step=step,
             holder=self.owner,
             peer=peer,
             reason=reason,
+            unreachable=unreachable,
             num_output_tokens=self.num_output_tokens,
         )
 

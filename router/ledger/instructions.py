@@ -83,6 +83,7 @@ class Note:
     holder: Holder | None
     peer: Holder | None = None
     reason: str = ""
+    unreachable: bool = False
     num_output_tokens: int = 0
 
 

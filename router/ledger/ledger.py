@@ -179,9 +179,9 @@ class Ledger:
         entry = self._entries.get(message.request_id)
         if entry is None or entry.grant is None or entry.grant.epoch != message.epoch:
             return []
-        return self._close_grant(entry, message.reason)
+        return self._close_grant(entry, message.reason, message.unreachable)
 
-    def _close_grant(self, entry: Entry, reason: str) -> list[Instruction]:
+    def _close_grant(self, entry: Entry, reason: str, unreachable: bool = False) -> list[Instruction]:
         """A write here is what fences the receiver off; the messages only tidy up."""
         assert entry.grant is not None
         assert entry.owner is not None
@@ -191,7 +191,7 @@ class Ledger:
         return [
             Tell(entry.owner, CloseGrant(request_id=entry.request_id, epoch=epoch)),
             Tell(receiver, Stop(request_id=entry.request_id, epoch=epoch)),
-            entry.note(Step.KEPT, peer=receiver, reason=reason),
+            entry.note(Step.KEPT, peer=receiver, reason=reason, unreachable=unreachable),
         ]
 
     def on_passed_on(self, holder: Holder, message: PassedOn) -> list[Instruction]:

@@ -22,7 +22,7 @@ class InstanceView:
     """An instance's last snapshot, plus what was dispatched to it since.
 
     `num_queued_tokens`: to be prefilled before a new request is. `num_committed_blocks`: needed now by the
-    requests that run there or are on their way there.
+    requests that run there or are on their way there. `unreachable`: no KV gets from here to there now.
     """
 
     holder: Holder
@@ -34,6 +34,7 @@ class InstanceView:
     num_queued_tokens: int = 0
     num_requests: int = 0
     num_committed_blocks: int = 0
+    unreachable: frozenset[Holder] = frozenset()
 
     @property
     def can_prefill(self) -> bool:

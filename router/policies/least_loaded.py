@@ -10,13 +10,17 @@ _MAX_BATCHES_AHEAD = 4
 
 class LeastLoaded:
     def select(self, request: RequestView, instances: Sequence[InstanceView]) -> Decision | None:
-        prefill = min(filter(_takes_prompts, instances), key=_prefill_load, default=None)
-        decode = min((it for it in instances if _has_room(it, request)), key=_decode_load, default=None)
-        if prefill is None or decode is None:
+        prefills = sorted(filter(_takes_prompts, instances), key=_prefill_load)
+        decodes = sorted((it for it in instances if _has_room(it, request)), key=_decode_load)
+        if not prefills or not decodes:
             return None
-        if prefill.can_decode and _has_room(prefill, request):
-            return Decision(prefill.holder, prefill.holder)
-        return Decision(prefill.holder, decode.holder)
+        for prefill in prefills:
+            if prefill in decodes:
+                return Decision(prefill.holder, prefill.holder)
+            for decode in decodes:
+                if decode.holder not in prefill.unreachable:
+                    return Decision(prefill.holder, decode.holder)
+        return Decision(prefills[0].holder, decodes[0].holder)  # it will decode where it is prefilled
 
 
 def _takes_prompts(instance: InstanceView) -> bool:

@@ -111,6 +111,7 @@ def test_a_front_is_understood(message: FrontMessage) -> None:
         StepUpdate(updates=(UPDATE, replace(UPDATE, finish_reason=None)), num_waiting_tokens=5, num_dispatches_seen=6),
         Activated(**ABOUT),
         GrantRefused(**ABOUT, reason="full"),
+        GrantRefused(**ABOUT, reason="cut off", unreachable=True),
         DispatchRefused(**ABOUT, reason="too long"),
         PassedOn(**ABOUT),
         Holdings(held=()),
@@ -174,6 +175,9 @@ def test_a_snapshot_is_understood() -> None:
         num_dispatches_seen=7,
         num_fenced=8,
         num_bad_blocks=9,
+        num_unauthenticated=10,
+        num_malformed=11,
+        num_checksum_failures=12,
         handovers=(
             HandoverSnapshot(
                 request_id="r",

@@ -52,9 +52,13 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class RunOn:
-    """The handover is off and the request goes on here; the ledger is told to close the grant."""
+    """The handover is off and the request goes on here; the ledger is told to close the grant.
+
+    `unreachable`: not the receiver's will, but a way there that is broken.
+    """
 
     reason: str
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,7 @@ class HandoverSource(Machine[SourceState]):
     def on_transfer_failed(self, reason: str) -> list[SourceInstruction]:
         """Before the baton is passed the handover is off; afterwards the receiver is asked to refuse it."""
         if self.state is SourceState.TRANSFERRING:
-            return self._run_on(f"transfer failed: {reason}", cancel=True)
+            return self._run_on(f"transfer failed: {reason}", cancel=True, unreachable=True)
         return [Send(self._cancel())] if self.state is SourceState.PASSED else []
 
     def on_refused(self, message: Refused) -> list[SourceInstruction]:
@@ -235,7 +239,7 @@ class HandoverSource(Machine[SourceState]):
 
     def on_peer_lost(self) -> list[SourceInstruction]:
         """Without the baton passed we simply keep it; with it passed, the Pass is repeated until it is answered."""
-        return self._run_on("receiver lost", cancel=False) if self.holds_baton else []
+        return self._run_on("receiver lost", cancel=False, unreachable=True) if self.holds_baton else []
 
     def on_preempted(self) -> list[SourceInstruction]:
         """Its blocks are gone before they were all sent: room elsewhere must not wait for them to be computed again."""
@@ -267,6 +271,7 @@ class HandoverSource(Machine[SourceState]):
     def _cancel(self) -> Cancel:
         return Cancel(request_id=self.request_id, epoch=self.grant.epoch)
 
-    def _run_on(self, reason: str, *, cancel: bool) -> list[SourceInstruction]:
+    def _run_on(self, reason: str, *, cancel: bool, unreachable: bool = False) -> list[SourceInstruction]:
         self.transition(SourceState.RAN_ON)
-        return [Send(self._cancel()), RunOn(reason)] if cancel else [RunOn(reason)]
+        run_on = RunOn(reason, unreachable)
+        return [Send(self._cancel()), run_on] if cancel else [run_on]

@@ -1,11 +1,15 @@
 """The queue, the picture of the instances, and the least-loaded policy on it."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from cluster.messages import Holder
 from cluster.role import InstanceRole, InstanceStatus
 from cluster.snapshot import InstanceSnapshot
-from router.ledger import Place
+from router.broken_links import BrokenLinks
+from router.ledger import Note, Place, Step
 from router.policies import Decision, InstanceView, LeastLoaded, RequestView
 from router.scheduler import Member, Scheduler
 
@@ -181,3 +185,27 @@ def test_a_request_that_is_to_be_at_an_instance_weighs_there_once() -> None:
     assert decode.num_tokens == {"a": 101}
     scheduler.forget("a")
     assert decode.view().num_requests == 0
+
+
+def test_a_pair_with_a_broken_link_is_not_chosen_while_there_is_another() -> None:
+    near, far = make_view("d0", InstanceRole.DECODE), make_view("d1", InstanceRole.DECODE)
+    cut_off = replace(make_view("p0", InstanceRole.PREFILL), unreachable=frozenset({near.holder}))
+    assert LeastLoaded().select(make_request(), [cut_off, near, far]) == Decision(holder("p0"), holder("d1"))
+    other = make_view("p1", InstanceRole.PREFILL, num_queued_tokens=5)
+    assert LeastLoaded().select(make_request(), [cut_off, near, other]) == Decision(holder("p1"), holder("d0"))
+    assert LeastLoaded().select(make_request(), [cut_off, near]) == Decision(holder("p0"), holder("d0"))
+
+
+async def test_a_link_is_avoided_after_a_failure_and_tried_again_later() -> None:
+    source = make_member("p0", InstanceRole.PREFILL)
+    scheduler = make_scheduler(source, make_member("d0", InstanceRole.DECODE))
+    links = BrokenLinks(scheduler, retry_after_s=0.0)
+    kept = Note(request_id="r", step=Step.KEPT, holder=holder("p0"), peer=holder("d0"), reason="full")
+    links.on_note(kept)
+    assert not source.unreachable
+    links.on_note(replace(kept, reason="transfer failed: cut", unreachable=True))
+    assert source.view().unreachable == {holder("d0")}
+    tried_again = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.0, tried_again.set)
+    await tried_again.wait()
+    assert not source.unreachable
