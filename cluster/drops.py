@@ -10,6 +10,7 @@ class Drops:
         self._lock = threading.Lock()
         self.num_unauthenticated = 0
         self.num_malformed = 0
+        self.num_checksum_failures = 0
 
     def on_unauthenticated(self) -> None:
         """A stream or link ended without a proof that the caller knows the cluster's secret."""
@@ -20,3 +21,8 @@ class Drops:
         """A message made no sense, or spoke for somebody else."""
         with self._lock:
             self.num_malformed += 1
+
+    def on_damaged(self) -> None:
+        """Blocks came whose checksum did not fit."""
+        with self._lock:
+            self.num_checksum_failures += 1

@@ -45,6 +45,7 @@ class InstanceSnapshot:
     `num_sequences` is everything the instance holds anything of, finished but unacknowledged requests included.
     `num_dispatches_seen` counts the dispatches of the front that this snapshot goes to: later ones are not in here.
     `num_fenced` counts messages of older epochs and lives, `num_bad_blocks` blocks that came damaged or for nobody.
+    `num_checksum_failures` counts the transfers of which a block came damaged, whoever waited for it.
     `num_unauthenticated` counts callers without the cluster's secret, `num_malformed` messages that make no sense.
     """
 
@@ -64,5 +65,6 @@ class InstanceSnapshot:
     num_bad_blocks: int = 0
     num_unauthenticated: int = 0
     num_malformed: int = 0
+    num_checksum_failures: int = 0
     links: tuple[LinkSnapshot, ...] = ()
     handovers: tuple[HandoverSnapshot, ...] = ()

@@ -52,4 +52,5 @@ def _instance_status(connection: InstanceConnection, member: Member | None) -> b
         out.num_leaked_blocks = snapshot.num_leaked_blocks
         out.num_fenced, out.num_bad_blocks = snapshot.num_fenced, snapshot.num_bad_blocks
         out.num_unauthenticated, out.num_malformed = snapshot.num_unauthenticated, snapshot.num_malformed
+        out.num_checksum_failures = snapshot.num_checksum_failures
     return out

@@ -15,7 +15,13 @@ INSTANCE_GAUGES = (
     "num_reserved_blocks",
     "num_leaked_blocks",
 )
-INSTANCE_COUNTERS = ("num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed")
+INSTANCE_COUNTERS = (
+    "num_fenced",
+    "num_bad_blocks",
+    "num_checksum_failures",
+    "num_unauthenticated",
+    "num_malformed",
+)
 LINK_GAUGES = (("alpha_s", "baton:link_alpha_seconds"), ("beta_bytes_per_s", "baton:link_beta_bytes_per_second"))
 LINK_COUNTERS = ("num_transfers", "num_bytes", "num_failures")
 

@@ -80,6 +80,7 @@ class Fronts:
                     num_dispatches_seen=num_dispatches[front],
                     num_unauthenticated=self._drops.num_unauthenticated,
                     num_malformed=self._drops.num_malformed,
+                    num_checksum_failures=self._drops.num_checksum_failures,
                 )
                 stream.outgoing.put_nowait(instance_pb2.InstanceMessage(snapshot=snapshot_to_pb(seen)))
 

@@ -16,6 +16,7 @@ class LinkEvents:
     def __init__(self, drops: Drops) -> None:
         self.on_unauthenticated = drops.on_unauthenticated
         self.on_malformed = drops.on_malformed
+        self.on_damaged = drops.on_damaged
 
     def connect(self, core: InstanceCore, steps: StepLoop) -> None:
         self._core = core

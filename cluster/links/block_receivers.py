@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cluster import failpoints
 from cluster.links.deadline import Deadline
+from cluster.links.errors import BlockDamaged
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.kv_region import KvRegion, checksum
 from cluster.links.shared_region import map_peer_region
@@ -20,7 +21,7 @@ class BlockReceiver(Protocol):
         """Why this offer cannot be meant for this transport, or nothing."""
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
-        """Why what came must not be used, or nothing. Raises LinkError when it did not come in full.
+        """Why what came must not be used, or nothing. Raises BlockDamaged; LinkError when it did not come in full.
 
         MemoryInUse, which is one, says that more of it may come.
         """
@@ -54,7 +55,9 @@ class TcpBlockReceiver:
                 if checksums and checksum(record) != checksums[index]:
                     damage = f"wrong checksum of block {offer.first_block + index}"
                 index += 1
-        return damage
+        if damage:
+            raise BlockDamaged(damage)
+        return ""
 
 
 class ShmBlockReceiver:
@@ -80,7 +83,7 @@ class ShmBlockReceiver:
             record[:] = self._source_records[source_id]
             failpoints.hit("links.receive.record", record)
             if checksums and checksum(record) != checksums[index]:
-                return f"wrong checksum of block {offer.first_block + index}"
+                raise BlockDamaged(f"wrong checksum of block {offer.first_block + index}")
         # Without checksums: was the source bound to keep these blocks as they are until the copy was complete?
         if not checksums and (time.monotonic_ns() >= offer.valid_until_ns or not self._socket.is_open()):
             return "the source gave up before the copy was complete"

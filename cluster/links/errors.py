@@ -15,6 +15,10 @@ class TransferRefused(Exception):
     """The receiver did not take, or did not accept, this one transfer; the link goes on."""
 
 
+class BlockDamaged(Exception):
+    """All came in full, and the checksum of a block does not fit: nothing of it arrived; the link goes on."""
+
+
 class MemoryInUse(LinkError):
     """The link is over, but what it has posted may still touch the blocks: law 9 keeps them until it is dead.
 

@@ -22,6 +22,9 @@ class ReceiverEvents(Protocol):
     def on_bad(self, reservation: int, reason: str) -> None:
         """An offer was refused, or what came was damaged, late or cut off: nothing of it has arrived."""
 
+    def on_damaged(self) -> None:
+        """The checksum of a block that came did not fit; `on_bad` follows if anybody still waits for it."""
+
     def on_unauthenticated(self) -> None:
         """Somebody who wanted a link was sent away: no proof that it belongs to the cluster."""
 

@@ -11,7 +11,7 @@ from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBl
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
 from cluster.links.device_region import DeviceRegion, Region
-from cluster.links.errors import LinkError, MalformedFrame, MemoryInUse
+from cluster.links.errors import BlockDamaged, LinkError, MalformedFrame, MemoryInUse
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
@@ -153,6 +153,9 @@ class IncomingLink:
         else:
             try:
                 reason = self._flaw(offer, receiver) or receiver.receive(offer, block_ids, deadline)
+            except BlockDamaged as error:
+                self._events.on_damaged()
+                reason = str(error)
             except MemoryInUse as error:  # law 9: they stay posted as long as anything may come
                 error.when_dead(partial(self._abandon, offer, f"cut off: {error}"))
                 raise

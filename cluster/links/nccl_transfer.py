@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from cluster.links.deadline import Deadline
 from cluster.links.device_region import DeviceRegion
-from cluster.links.errors import LinkError
+from cluster.links.errors import BlockDamaged, LinkError
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.nccl_channel import DEATH_GRACE_S, NcclChannel
 from cluster.links.nccl_channels import NoCommunicator
@@ -121,8 +121,9 @@ class NcclBlockReceiver:
         finally:
             self._region.channels.release(channel)
         wrong = (index for index, (a, b) in enumerate(zip(checksums, offer.checksums, strict=True)) if a != b)
-        index = next(wrong, None)
-        return "" if index is None else f"wrong checksum of block {offer.first_block + index}"
+        if (index := next(wrong, None)) is not None:
+            raise BlockDamaged(f"wrong checksum of block {offer.first_block + index}")
+        return ""
 
     def close(self) -> None:
         _close(self._channel)

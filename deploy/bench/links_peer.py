@@ -26,6 +26,9 @@ class Quiet:
     def on_bad(self, reservation: int, reason: str) -> None:
         raise RuntimeError(reason)
 
+    def on_damaged(self) -> None:
+        raise RuntimeError("a damaged block")
+
     def on_unauthenticated(self) -> None:
         raise RuntimeError("a stranger")
 

@@ -158,6 +158,9 @@ class RawLink:
     def on_bad(self, reservation: int, reason: str) -> None:
         """The source hears of it."""
 
+    def on_damaged(self) -> None:
+        raise RuntimeError("a damaged block")
+
     def on_unauthenticated(self) -> None:
         raise RuntimeError("a stranger")
 

@@ -107,6 +107,9 @@ class Peer:
     def on_bad(self, reservation: int, reason: str) -> None:
         self._tell("bad", reservation, reason)
 
+    def on_damaged(self) -> None:
+        self._tell("damaged")
+
     def on_unauthenticated(self) -> None:
         self._tell("unauthenticated")
 

@@ -83,6 +83,7 @@ def test_a_damaged_block_is_reported_on_both_sides_and_arrives_on_neither(make_p
     kind, reservation, reason = source.event()
     assert (kind, reservation) == ("failed", 1)
     assert "wrong checksum of block" in reason
+    assert receiver.event() == ("damaged",)
     assert receiver.event() == ("bad", 1, reason)
     assert receiver.call("release", 1)
 

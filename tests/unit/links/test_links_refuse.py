@@ -65,6 +65,7 @@ def test_a_block_damaged_on_its_way_is_not_reported_as_arrived_and_the_link_goes
     with failpoints.armed("links.receive.record", failpoints.flip):
         source.send(receiver, source.transfer(SOURCE_BLOCKS))
         assert "wrong checksum of block" in source.events.next("on_send_failed")[1]
+    assert receiver.events.next("on_damaged") == ()
     assert receiver.events.next("on_bad")[0] == 1
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     source.events.next("on_sent")
@@ -79,6 +80,7 @@ def test_a_block_that_was_written_again_since_it_was_sealed_does_not_arrive(pair
     source.region.records[SOURCE_BLOCKS[2]] ^= 1
     source.send(receiver, transfer)
     assert source.events.next("on_send_failed")[1] == "wrong checksum of block 2"
+    receiver.events.next("on_damaged")
     receiver.events.next("on_bad")
     assert receiver.events.is_silent
 

@@ -218,6 +218,7 @@ def test_a_damaged_block_is_refused_and_the_communicator_kept(world, make_gpu_no
     source.records[SOURCE_BLOCKS[2]][7] ^= 1
     source.send(receiver, transfer)
     assert source.events.next("on_send_failed")[1] == "wrong checksum of block 2"
+    receiver.events.next("on_damaged")
     assert receiver.events.next("on_bad") == (1, "wrong checksum of block 2")
     assert_works(source, receiver)
     assert world.num_communicators == 2

@@ -130,10 +130,12 @@ def test_what_is_scraped_has_these_names() -> None:
 
 
 def test_what_instances_drop_is_counted_for_each() -> None:
-    status = baton_pb2.ClusterStatus(instances=[baton_pb2.InstanceStatus(instance="d", num_fenced=3, num_bad_blocks=1)])
+    dropping = baton_pb2.InstanceStatus(instance="d", num_fenced=3, num_bad_blocks=1, num_checksum_failures=2)
+    status = baton_pb2.ClusterStatus(instances=[dropping])
     text = Metrics("tiny", lambda: status).render().decode()
     assert 'baton:instance_num_fenced_total{instance="d"} 3.0' in text
     assert 'baton:instance_num_bad_blocks_total{instance="d"} 1.0' in text
+    assert 'baton:instance_num_checksum_failures_total{instance="d"} 2.0' in text
 
 
 def test_a_timeline_counts_from_its_first_step_and_outlives_the_request() -> None:

@@ -223,11 +223,12 @@ async def test_status_shows_who_is_drained_and_what_is_under_way(router: Router,
         num_blocks=4,
         num_bytes=5,
     )
-    a.report(num_sequences=1, handovers=(handover,), num_fenced=7, num_bad_blocks=2)
+    a.report(num_sequences=1, handovers=(handover,), num_fenced=7, num_bad_blocks=2, num_checksum_failures=1)
     await anext(router.operations.drain("a"))
     status = router.status()
     shown = {it.instance: it for it in status.instances}
     assert (shown["a"].status, shown["a"].num_fenced, shown["a"].num_bad_blocks) == ("DRAINING", 7, 2)
+    assert shown["a"].num_checksum_failures == 1
     [under_way] = status.handovers
     assert (under_way.request_id, under_way.state, under_way.stage, under_way.num_bytes) == ("r", "TRANSFERRING", 2, 5)
 
