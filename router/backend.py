@@ -1,6 +1,6 @@
 """The seam between the fronts and what runs the tokens: admitted requests go in, streams of tokens come out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,8 +58,11 @@ class Backend(Protocol):
     def submit(self, request: AdmittedRequest) -> TokenStream:
         """Raises QueueFull, DuplicateRequest or NoInstance at once."""
 
-    async def attach(self, request_id: str) -> AttachedRequest:
-        """One more reader of a request that runs or has just ended. Raises UnknownRequest and NoInstance."""
+    async def attach(self, request_id: str, is_meant: Callable[[AdmittedRequest], bool]) -> AttachedRequest:
+        """One more reader of a request that runs or has just ended. Raises UnknownRequest and NoInstance.
+
+        An id may be used again: CannotResume, when a request runs under it that is not meant.
+        """
 
     def abort(self, request_id: str) -> bool:
         """False: no such request runs."""

@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from cluster.text.tokenizer import Tokenizer
 from router.backend import AdmittedRequest, Backend
@@ -17,6 +17,7 @@ from router.metrics import Metrics
 from router.model_info import ModelInfo
 from router.output_text import GenerationDelta, OutputText
 from router.resume import ResumePoint
+from router.sameness import asks_the_same
 from router.validation import (
     GenerateRequest,
     Limits,
@@ -63,13 +64,24 @@ class TextGenerator:
             finally:
                 await stream.aclose()
 
-    async def attach(self, point: ResumePoint, stop: tuple[str, ...] = ()) -> Continuation:
-        """Goes on after what a client has; `stop` as in its request. Raises BatonErrors; close what it returns."""
+    async def attach(
+        self, point: ResumePoint, stop: tuple[str, ...] = (), request: GenerateRequest | None = None
+    ) -> Continuation:
+        """Goes on after what a client has; `stop` as in its request. Raises BatonErrors; close what it returns.
+
+        With `request`, only if it is the one that has this id now: ids may be used again.
+        """
         check_stop_strings(stop, self.limits)
-        attached = await self.backend.attach(point.request_id)
+        attached = await self.backend.attach(point.request_id, await self._recognising(request))
         continuation = Continuation(attached, OutputText(self.text, attached.request, stop), point, self.metrics)
         await continuation.find_place()
         return continuation
+
+    async def _recognising(self, request: GenerateRequest | None) -> Callable[[AdmittedRequest], bool]:
+        if request is None:
+            return lambda _: True
+        meant, has_seed = await self._admit(request), request.sampling.seed is not None
+        return lambda found: asks_the_same(meant, found, has_seed=has_seed)
 
     async def tokenize(self, request: GenerateRequest) -> tuple[int, ...]:
         """The prompt's token ids. Raises InvalidRequest, DeadlineExceeded."""

@@ -77,9 +77,10 @@ class _Servicer:
         async with errors_as_status(context):
             if isinstance(request, InvalidRequest):
                 raise request
-            point = grpc_messages.to_resume_point(request)
+            point, stop = grpc_messages.to_resume_point(request), tuple(request.stop)
+            sent = grpc_messages.to_request(request.request, None) if request.HasField("request") else None
             async with (
-                aclosing(await self._generator.attach(point, tuple(request.stop))) as continuation,
+                aclosing(await self._generator.attach(point, stop, sent)) as continuation,
                 aclosing(continuation.deltas()) as deltas,
             ):
                 async for delta in deltas:

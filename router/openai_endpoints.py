@@ -84,15 +84,16 @@ class _Endpoint(ABC, Generic[BodyT]):
                 await JSONResponse(answer.body(choices, usage), headers=headers)(scope, receive, send)
 
     async def _go_on(self, body: BodyT, last_event_id: str, send: Send) -> None:
-        """The stream broke after this event; of the body, only what concerns the answer's form counts."""
-        _check_resumable(body, len(self._requests(body)))
+        """The stream broke after this event; the body is sent again as it was."""
+        requests = self._requests(body)
+        _check_resumable(body, len(requests))
         try:
             point = ResumePoint.from_event_id(last_event_id)
         except ValueError:
             raise InvalidRequest(LAST_EVENT_ID, "is not the id of an event from here") from None
         answer = self.answer_type(point.request_id, self._generator.model_info.model, self._generator.text.decode)
         async with (
-            aclosing(await self._generator.attach(point, tuple(body.stop))) as continuation,
+            aclosing(await self._generator.attach(point, tuple(body.stop), requests[0])) as continuation,
             aclosing(interleave([continuation.deltas()])) as deltas,
         ):
             answer.skip(0, continuation.known_token_ids)

@@ -111,6 +111,7 @@ class ResumableRequest:
             next_index=point.next_index,
             tokens_hash=point.tokens_hash,
             stop=self._request.sampling_params.stop,
+            request=self._request,
         )
         return self._open(self._stub.Attach(request, timeout=self._time_left_s()))
 

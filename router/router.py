@@ -7,7 +7,7 @@ All of it runs in one event loop; the ledger and the scheduler decide, this carr
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cluster.instance.config import InstanceInfo
 from cluster.messages import (
@@ -27,10 +27,12 @@ from cluster.snapshot import InstanceSnapshot
 from router import handover_steps
 from router.adoption import Adoption
 from router.backend import AdmittedRequest, AttachedRequest, TokenDelta
+from router.broken_links import BrokenLinks
 from router.config import RouterConfig
 from router.connection import InstanceConnection
 from router.errors import (
     BatonError,
+    CannotResume,
     DeadlineExceeded,
     DuplicateRequest,
     GenerationFailed,
@@ -76,7 +78,12 @@ class Router:
         self.timeline = Timeline(self._ledger)
         self.rescheduler = Rescheduler(config.rescheduling, self._ledger, self._scheduler, self.hand_over)
         self.operations = Operations(self._ledger, self._scheduler, self, self.rescheduler)
-        self._observers: list[RouterObserver] = [self.timeline, self.rescheduler, self.operations]
+        self._observers: list[RouterObserver] = [
+            self.timeline,
+            self.rescheduler,
+            self.operations,
+            BrokenLinks(self._scheduler),
+        ]
         self.readiness_changed = asyncio.Event()
         self._is_closing = False
 
@@ -278,11 +285,15 @@ class Router:
         self._dispatch()
         return reader
 
-    async def attach(self, request_id: str) -> AttachedRequest:
+    async def attach(self, request_id: str, is_meant: Callable[[AdmittedRequest], bool]) -> AttachedRequest:
         await self._until_adopted()
         stream = self._streams.find(request_id)
         if stream is None:
             raise UnknownRequest(request_id)
+        if not is_meant(stream.request):
+            if stream.is_over:
+                raise UnknownRequest(request_id)
+            raise CannotResume(f"another request runs under the id {request_id!r}")
         stream.is_resumable = True
         self._streams.cancel(request_id, Timer.GRACE)
         return AttachedRequest(stream.request, stream.read())

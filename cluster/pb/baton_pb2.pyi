@@ -67,16 +67,18 @@ class GenerateRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., sampling_params: _Optional[_Union[SamplingParams, _Mapping]] = ..., priority: _Optional[int] = ..., timeout_s: _Optional[float] = ..., resumable: _Optional[bool] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("request_id", "next_index", "tokens_hash", "stop")
+    __slots__ = ("request_id", "next_index", "tokens_hash", "stop", "request")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKENS_HASH_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     next_index: int
     tokens_hash: bytes
     stop: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., next_index: _Optional[int] = ..., tokens_hash: _Optional[bytes] = ..., stop: _Optional[_Iterable[str]] = ...) -> None: ...
+    request: GenerateRequest
+    def __init__(self, request_id: _Optional[str] = ..., next_index: _Optional[int] = ..., tokens_hash: _Optional[bytes] = ..., stop: _Optional[_Iterable[str]] = ..., request: _Optional[_Union[GenerateRequest, _Mapping]] = ...) -> None: ...
 
 class MigrateRequest(_message.Message):
     __slots__ = ("request_id", "instance")

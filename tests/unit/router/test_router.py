@@ -23,7 +23,7 @@ from cluster.messages import (
 from cluster.role import InstanceRole
 from router.backend import AdmittedRequest, TokenDelta, TokenStream
 from router.config import RouterConfig
-from router.errors import DuplicateRequest, InstanceLost, NoInstance, RequestAborted, UnknownRequest
+from router.errors import CannotResume, DuplicateRequest, InstanceLost, NoInstance, RequestAborted, UnknownRequest
 from router.ledger import Note, Step
 from router.observer import RouterObserver
 from router.router import Router
@@ -142,6 +142,10 @@ def held(request_id: str, epoch: Epoch, *token_ids: int, **fields: Any) -> Held:
         arrival_time_s=0.0,
     )
     return Held(state=state, epoch=epoch, outranks=Epoch(0, 0), **fields)
+
+
+def always(_: AdmittedRequest) -> bool:
+    return True
 
 
 async def read(stream: TokenStream) -> tuple[list[int], FinishReason | None]:
@@ -319,7 +323,7 @@ async def test_a_resumable_request_outlives_its_client_and_is_read_from_the_begi
     await next_of(first)
     await first.aclose()
     case.say(wire, 1, 11)
-    attached = await case.router.attach("r")
+    attached = await case.router.attach("r", always)
     case.say(wire, 2, 12, finish=FinishReason.STOP)
     assert attached.request.prompt_token_ids == (1, 2, 3)
     assert await read(attached.stream) == ([10, 11, 12], FinishReason.STOP)
@@ -329,7 +333,7 @@ async def test_a_client_that_does_not_come_back_in_time_is_given_up() -> None:
     case, (wire,) = await make_case(grace_s=0.01)
     await case.router.submit(make_request(resumable=True)).aclose()
     await wire.is_told_to_stop.wait()
-    attached = await case.router.attach("r")
+    attached = await case.router.attach("r", always)
     with pytest.raises(RequestAborted):
         await read(attached.stream)
 
@@ -337,7 +341,7 @@ async def test_a_client_that_does_not_come_back_in_time_is_given_up() -> None:
 async def test_two_may_read_and_the_request_goes_on_while_one_does() -> None:
     case, (wire,) = await make_case()
     first = case.router.submit(make_request())
-    second = (await case.router.attach("r")).stream
+    second = (await case.router.attach("r", always)).stream
     case.say(wire, 0, 10)
     assert (await next_of(first)).token_ids == (await next_of(second)).token_ids == (10,)
     await first.aclose()
@@ -350,9 +354,9 @@ async def test_the_end_is_kept_for_a_client_that_comes_late_but_not_for_one_that
     for request_id in ("resumable", "plain"):
         case.router.submit(make_request(request_id, resumable=request_id == "resumable"))
         case.say(wire, 0, 10, finish=FinishReason.LENGTH)
-    assert await read((await case.router.attach("resumable")).stream) == ([10], FinishReason.LENGTH)
+    assert await read((await case.router.attach("resumable", always)).stream) == ([10], FinishReason.LENGTH)
     with pytest.raises(UnknownRequest):
-        await case.router.attach("plain")
+        await case.router.attach("plain", always)
 
 
 async def test_what_has_ended_is_forgotten_after_its_time() -> None:
@@ -361,7 +365,7 @@ async def test_what_has_ended_is_forgotten_after_its_time() -> None:
     case.say(wire, 0, 10, finish=FinishReason.LENGTH)
     await after(case, 0.01)
     with pytest.raises(UnknownRequest):
-        await case.router.attach("r")
+        await case.router.attach("r", always)
 
 
 async def test_a_client_that_has_all_it_wants_ends_the_request_for_all() -> None:
@@ -371,8 +375,19 @@ async def test_a_client_that_has_all_it_wants_ends_the_request_for_all() -> None
     await next_of(reader)
     reader.finish()
     assert isinstance(wire.said[-1], Stop)
-    late = (await case.router.attach("r")).stream
+    late = (await case.router.attach("r", always)).stream
     assert await read(late) == ([10], None)  # as far as it was wanted
+
+
+async def test_the_tokens_of_another_request_that_had_this_id_are_nobodys() -> None:
+    case, (wire,) = await make_case()
+    case.router.submit(make_request(resumable=True))
+    with pytest.raises(CannotResume, match="another request"):
+        await case.router.attach("r", lambda request: request.prompt_token_ids == (4,))
+    case.say(wire, 0, 10, finish=FinishReason.LENGTH)
+    with pytest.raises(UnknownRequest):
+        await case.router.attach("r", lambda request: request.prompt_token_ids == (4,))
+    await case.router.attach("r", lambda request: request.prompt_token_ids == (1, 2, 3))
 
 
 # Adoption
@@ -394,7 +409,7 @@ async def test_nothing_is_dispatched_before_every_instance_has_said_what_it_hold
 async def test_what_an_earlier_life_left_goes_on_for_the_client_that_attaches() -> None:
     case = Case()
     wire = case.meet("m0")
-    attaching = asyncio.create_task(case.router.attach("r"))
+    attaching = asyncio.create_task(case.router.attach("r", always))
     await case.begin(wire)
     case.router.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10, 11),))
     attached = await attaching
@@ -414,7 +429,7 @@ async def test_what_is_said_while_others_are_waited_for_is_not_lost() -> None:
     case.say_of(first, "r", Epoch(7, 1), 1, 11, finish=FinishReason.STOP)
     assert first.said == []
     case.router.on_holdings(second.holder, ())
-    assert await read((await case.router.attach("r")).stream) == ([10, 11], FinishReason.STOP)
+    assert await read((await case.router.attach("r", always)).stream) == ([10, 11], FinishReason.STOP)
 
 
 async def test_an_abort_that_comes_before_the_adoption_is_over_is_honoured() -> None:
@@ -446,7 +461,7 @@ async def test_an_instance_that_stays_silent_is_not_waited_for_and_is_stopped_wh
     await case.begin(first, second)
     case.router.on_holdings(first.holder, ())
     with pytest.raises(UnknownRequest):
-        await case.router.attach("r")
+        await case.router.attach("r", always)
     case.router.on_holdings(second.holder, (held("r", Epoch(7, 1), 10),))
     assert second.said == [Stop(request_id="r", epoch=Epoch(7, 1))]
 
@@ -475,7 +490,7 @@ async def test_a_router_that_is_never_told_of_instances_refuses_in_time() -> Non
     case = Case(no_instance_timeout_s=0.01)
     stream = case.router.submit(make_request())
     with pytest.raises(NoInstance):
-        await case.router.attach("r")
+        await case.router.attach("r", always)
     with pytest.raises(NoInstance):
         await read(stream)
 

@@ -64,10 +64,10 @@ class FakeBackend:
         script = self.script(request) if callable(self.script) else self.script
         return FakeStream(self, request.request_id, script)
 
-    async def attach(self, request_id: str) -> AttachedRequest:
-        """Plays the script of the last request of that id from the beginning."""
+    async def attach(self, request_id: str, is_meant: Callable[[AdmittedRequest], bool]) -> AttachedRequest:
+        """Plays the script of the last request of that id, if it is meant, from the beginning."""
         for request in reversed(self.submitted):
-            if request.request_id == request_id:
+            if request.request_id == request_id and is_meant(request):
                 script = self.script(request) if callable(self.script) else self.script
                 return AttachedRequest(request, FakeStream(self, request_id, script))
         raise UnknownRequest(request_id)

@@ -3,11 +3,14 @@
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
+from struct import pack, unpack
 from typing import Any
 
 import grpc
 import pytest
 
+from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import FinishReason
 from cluster.pb import baton_pb2
 from router.backend import TokenDelta
@@ -208,6 +211,43 @@ async def test_a_request_without_tokens_yet_is_sent_again_whole() -> None:
         await server.stop()
         await server.start(FakeBackend(say(TEXT)))
         assert (await completing).text == TEXT
+
+
+@pytest.mark.parametrize("num_known", [0, 5])
+@pytest.mark.parametrize("earlier", [{"prompt_token_ids": (5, 6)}, {"sampling_params": SamplingParams(max_tokens=3)}])
+async def test_the_answer_to_an_earlier_request_with_the_same_id_is_never_given(
+    earlier: dict[str, Any], num_known: int
+) -> None:
+    """The router that came back has adopted it from an instance, and does not know of the later one."""
+    async with (
+        Server(FakeBackend([*say(TEXT, finish=None)[:num_known], HOLD])) as server,
+        BatonClient(server.address) as client,
+    ):
+        completing = asyncio.create_task(client.complete("hi", request_id="r"))
+        await server.backend.has_started["r"].wait()
+        other = replace(server.backend.last, **earlier)
+        await server.stop()
+        again = FakeBackend(lambda request: say(TEXT[:3] + "other") if request == other else say(TEXT))
+        again.submitted.append(other)
+        await server.start(again)
+        assert (await completing).text == TEXT
+        assert len(again.submitted) == 2
+
+
+async def test_a_request_is_recognised_by_what_an_instance_gives_back_of_it() -> None:
+    """Single precision; and where the client gave no seed, any seed's tokens are its."""
+    backend = FakeBackend(say(TEXT))
+    generator = make_generator(backend)
+    request = GenerateRequest(prompt="hi", request_id="r", sampling=RequestedSampling(temperature=0.7, top_p=0.9))
+    [delta async for delta in generator.generate(request)]
+    params = backend.last.sampling_params
+    temperature, top_p = unpack("<2f", pack("<2f", params.temperature, params.top_p))
+    params = replace(params, temperature=temperature, top_p=top_p)
+    backend.submitted[:] = [replace(backend.last, sampling_params=params)]
+    await (await generator.attach(ResumePoint.after("r", ()), (), request)).aclose()
+    other = replace(request, sampling=replace(request.sampling, seed=params.seed + 1))
+    with pytest.raises(UnknownRequest):
+        await generator.attach(ResumePoint.after("r", ()), (), other)
 
 
 async def test_other_tokens_under_the_same_id_end_the_stream_with_an_error() -> None:
