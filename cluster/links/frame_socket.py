@@ -48,9 +48,10 @@ class FrameSocket:
         host, _, port = address.rpartition(":")
         try:
             family, kind, protocol, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        except (OSError, UnicodeError) as error:  # no such host, or no name of any
+            sock = socket.socket(family, kind, protocol)
+        except (OSError, UnicodeError) as error:  # no such host, no name of any, or no descriptor left
             raise LinkError(f"{address}: {error}") from error
-        return cls(socket.socket(family, kind, protocol)), sockaddr
+        return cls(sock), sockaddr
 
     def connect(self, sockaddr: Any, deadline: Deadline) -> None:
         self._limit(socket.SO_SNDTIMEO, deadline)

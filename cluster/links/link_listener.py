@@ -80,12 +80,21 @@ class LinkListener:
                     log.error("accepting a link: %s", error)
                     self._closed.wait(ACCEPT_RETRY_S)  # out of descriptors, say: that does not pass at once
                 continue
-            link = IncomingLink(
-                sock, self._end, self._region, self._slots, self._config, self._events, self._secret, self._forget
-            )
-            with self._lock:
-                self._links.add(link)
+            self._start(sock)
+
+    def _start(self, sock: socket.socket) -> None:
+        link = IncomingLink(
+            sock, self._end, self._region, self._slots, self._config, self._events, self._secret, self._forget
+        )
+        with self._lock:
+            self._links.add(link)
+        try:
             link.start()
+        except RuntimeError as error:
+            log.error("starting a link: %s", error)
+            self._forget(link)
+            sock.close()
+            self._closed.wait(ACCEPT_RETRY_S)  # out of threads: that does not pass at once either
 
     def _forget(self, link: IncomingLink) -> None:
         with self._lock:

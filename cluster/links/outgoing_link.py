@@ -23,6 +23,8 @@ MAX_QUEUED_TRANSFERS = 1024
 class OutgoingLink:
     """Lives from its first transfer until it fails, is closed, or the peer hangs up; it is not used again after that.
 
+    Raises OSError or RuntimeError when this process has no descriptor or no thread left for it.
+
     `put` comes from the engine, all else happens in the link's own thread. Every transfer that was put ends in exactly
     one event; when the link fails, all that are queued fail with it.
     """
@@ -52,7 +54,11 @@ class OutgoingLink:
         self._closing: str | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"link to {key.receiver.holder.instance}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            os.close(self._wake_fd)
+            raise
 
     def put(self, transfer: BlockTransfer) -> bool:
         """False: this link has ended. Raises TransferRefused when too much is queued."""

@@ -76,6 +76,8 @@ class OutgoingLinks:
                 )
         except TransferRefused as refusal:
             return str(refusal)
+        except (OSError, RuntimeError) as error:  # this is called from the step loop, which a link must not end
+            return f"no link can be made: {error}"
         return ""
 
     def _stats_of(self, receiver: LinkEnd) -> LinkStats:

@@ -1,3 +1,4 @@
+import errno
 import gc
 import os
 import socket
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from cluster import failpoints
-from cluster.links import outgoing_link
+from cluster.links import link_listener, outgoing_link
+from cluster.links.incoming_link import IncomingLink
 from cluster.messages import Holder
 
 from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS, Gate
@@ -28,6 +30,52 @@ def test_a_name_that_does_not_resolve_is_a_failed_send(make_node):
     source = make_node("prefill-0")
     source.links.send("no-such-host.invalid:1", Holder("decode-0", 1), source.transfer(SOURCE_BLOCKS))
     assert "no-such-host.invalid" in source.events.next("on_send_failed")[1]
+
+
+def out_of(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+NO_DESCRIPTOR = OSError(errno.EMFILE, "Too many open files")
+NO_THREAD = RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [(os, "eventfd", NO_DESCRIPTOR), (threading.Thread, "start", NO_THREAD), (socket, "socket", NO_DESCRIPTOR)],
+)
+def test_a_process_without_descriptors_or_threads_left_fails_the_send_and_goes_on(
+    pair, monkeypatch, owner, name, error
+):
+    source, receiver = pair
+    source.send(receiver, source.transfer(SOURCE_BLOCKS, reservation=2))  # no thread starts elsewhere meanwhile
+    source.events.next("on_send_failed")
+    receiver.events.next("on_bad")
+    num_descriptors = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, out_of(error))
+        source.links.send("127.0.0.1:1", Holder("decode-1", 1), source.transfer(SOURCE_BLOCKS))
+        assert str(error) in source.events.next("on_send_failed")[1]
+    for link in list(source.links._links.values())[1:]:
+        link.join()
+    assert len(os.listdir("/proc/self/fd")) == num_descriptors
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    source.events.next("on_sent")
+
+
+def test_a_receiver_without_threads_left_turns_a_link_away_and_takes_the_next(pair, monkeypatch):
+    source, receiver = pair
+    monkeypatch.setattr(link_listener, "ACCEPT_RETRY_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(IncomingLink, "start", out_of(NO_THREAD))
+        source.send(receiver, source.transfer(SOURCE_BLOCKS))
+        source.events.next("on_send_failed")
+    assert receiver.listener.num_links == 0
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    source.events.next("on_sent")
 
 
 def test_a_peer_that_accepts_and_says_nothing_is_a_failed_send(make_node):
