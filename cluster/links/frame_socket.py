@@ -68,29 +68,24 @@ class FrameSocket:
 
     def send_views(self, views: Sequence[memoryview | bytes], deadline: Deadline) -> None:
         """All of them, in order, from where they are."""
-        self._limit(socket.SO_SNDTIMEO, deadline)
-        try:
-            sent = self._socket.sendmsg(views)
-            for view in views:  # seldom anything: a signal came in between
-                if sent < len(view):
-                    self._socket.sendall(memoryview(view)[sent:])
-                sent = max(0, sent - len(view))
-        except BlockingIOError as error:
-            raise deadline.missed() from error
-        except OSError as error:
-            raise LinkError(f"sending: {error}") from error
+        unsent = [memoryview(view) for view in views]
+        while unsent:
+            self._limit(socket.SO_SNDTIMEO, deadline)
+            try:
+                _skip(unsent, self._socket.sendmsg(unsent))
+            except BlockingIOError:
+                continue  # as in _receive
+            except OSError as error:
+                raise LinkError(f"sending: {error}") from error
 
     def receive_views(self, views: Sequence[memoryview], deadline: Deadline) -> None:
         """Fills all of them, in order."""
-        views = list(views)
-        while views:
-            count = self._receive(views, socket.MSG_WAITALL, deadline)
+        unfilled = list(views)
+        while unfilled:
+            count = self._receive(unfilled, socket.MSG_WAITALL, deadline)
             if not count:
                 raise LinkError("the stream ends within a transfer")
-            while views and count >= views[0].nbytes:
-                count -= views.pop(0).nbytes
-            if count:
-                views[0] = views[0][count:]
+            _skip(unfilled, count)
 
     def receive(self, deadline: Deadline | None) -> LinkFrame | None:
         """None: the peer closed between two frames. Without a deadline it waits while the peer's host lives."""
@@ -168,6 +163,14 @@ class FrameSocket:
             raise MalformedFrame(f"a frame of {size} bytes: not a link")
         if size > len(self._buffer):
             self._buffer.extend(bytes(size - len(self._buffer)))
+
+
+def _skip(views: list[memoryview], count: int) -> None:
+    """Leaves what comes after so many bytes."""
+    while views and count >= views[0].nbytes:
+        count -= views.pop(0).nbytes
+    if count:
+        views[0] = views[0][count:]
 
 
 def size_buffers(sock: socket.socket) -> None:
