@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event, Timer
+from typing import Any
 
 import grpc
 
 from cluster.pb import baton_pb2, baton_pb2_grpc
 from deploy.errors import DeployError
 from deploy.records import find_record
+from router.timeouts import CALL_TIMEOUT_S, SILENCE_S
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_HTTP_ADDRESS = "127.0.0.1:8000"
-_STATUS_TIMEOUT_S = 5.0
 
 
 def find_address(name: str | None, address: str | None) -> str:
@@ -36,8 +38,34 @@ def connect(address: str) -> Iterator[baton_pb2_grpc.BatonStub]:
 
 def fetch_status(address: str) -> baton_pb2.ClusterStatus:
     with connect(address) as stub:
-        status: baton_pb2.ClusterStatus = stub.Status(baton_pb2.StatusRequest(), timeout=_STATUS_TIMEOUT_S)
+        status: baton_pb2.ClusterStatus = stub.Status(baton_pb2.StatusRequest(), timeout=CALL_TIMEOUT_S)
         return status
+
+
+def until_silent(call: Any) -> Iterator[Any]:
+    """All that a stream says; DeployError when it says nothing for `SILENCE_S`."""
+    is_silent = Event()
+
+    def give_up() -> None:
+        is_silent.set()
+        call.cancel()
+
+    try:
+        while True:
+            watch = Timer(SILENCE_S, give_up)
+            watch.daemon = True
+            watch.start()
+            try:
+                message = next(call, None)
+            finally:
+                watch.cancel()
+            if message is None:
+                return
+            yield message
+    except grpc.RpcError:
+        if is_silent.is_set():
+            raise DeployError(f"the deployment has said nothing for {SILENCE_S:.0f} s") from None
+        raise
 
 
 def _explain(error: grpc.RpcError, address: str) -> str:

@@ -15,11 +15,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from grpc.aio import AioRpcError, Metadata
 
 from cluster.engine.sequence import FinishReason, TokenLogprobs
 from cluster.pb import baton_pb2, baton_pb2_grpc
 from cluster.wire.values import finish_reason_from_pb, logprobs_from_pb
 from router.resuming import ResumableRequest
+from router.timeouts import CALL_TIMEOUT_S, MIGRATE_CALL_TIMEOUT_S, SILENCE_S
 
 _ABORT_TIMEOUT_S = 1.0
 # A router that comes back is found soon: gRPC's own pauses grow to two minutes.
@@ -149,7 +151,7 @@ class BatonClient:
         task.add_done_callback(self._aborts.discard)
 
     async def _abort_quietly(self, request_id: str) -> None:
-        with suppress(grpc.aio.AioRpcError):
+        with suppress(AioRpcError):
             await self._stub.Abort(baton_pb2.AbortRequest(request_id=request_id), timeout=_ABORT_TIMEOUT_S)
 
     async def complete(self, prompt: str | Sequence[int], **options: Any) -> Completion:
@@ -170,7 +172,8 @@ class BatonClient:
 
     async def abort(self, request_id: str) -> bool:
         """False: no such request runs."""
-        response: baton_pb2.AbortResponse = await self._stub.Abort(baton_pb2.AbortRequest(request_id=request_id))
+        request = baton_pb2.AbortRequest(request_id=request_id)
+        response: baton_pb2.AbortResponse = await self._stub.Abort(request, timeout=CALL_TIMEOUT_S)
         return response.found
 
     async def model_info(self, timeout_s: float | None = None) -> baton_pb2.ModelInfo:
@@ -180,22 +183,27 @@ class BatonClient:
     async def migrate(self, request_id: str, instance: str) -> baton_pb2.MigrateResponse:
         """When the request runs there. FAILED_PRECONDITION: it stays where it is, and the details say why."""
         request = baton_pb2.MigrateRequest(request_id=request_id, instance=instance)
-        response: baton_pb2.MigrateResponse = await self._stub.Migrate(request)
+        response: baton_pb2.MigrateResponse = await self._stub.Migrate(request, timeout=MIGRATE_CALL_TIMEOUT_S)
         return response
 
     async def drain(self, instance: str, *, undo: bool = False) -> AsyncGenerator[baton_pb2.DrainProgress]:
         """Until nothing is there any more; it goes on when nobody listens."""
-        async for progress in self._stub.Drain(baton_pb2.DrainRequest(instance=instance, undo=undo)):
-            yield progress
+        request = baton_pb2.DrainRequest(instance=instance, undo=undo)
+        async with aclosing(_until_silent(self._stub.Drain(request))) as steps:
+            async for progress in steps:
+                yield progress
 
     async def flip(self, instance: str, role: str) -> AsyncGenerator[baton_pb2.DrainProgress]:
         """Until the instance takes requests in its new role."""
-        async for progress in self._stub.Flip(baton_pb2.FlipRequest(instance=instance, role=role)):
-            yield progress
+        request = baton_pb2.FlipRequest(instance=instance, role=role)
+        async with aclosing(_until_silent(self._stub.Flip(request))) as steps:
+            async for progress in steps:
+                yield progress
 
     async def trace(self, request_id: str) -> baton_pb2.RequestTrace:
         """Where the request has been."""
-        trace: baton_pb2.RequestTrace = await self._stub.Trace(baton_pb2.TraceRequest(request_id=request_id))
+        request = baton_pb2.TraceRequest(request_id=request_id)
+        trace: baton_pb2.RequestTrace = await self._stub.Trace(request, timeout=CALL_TIMEOUT_S)
         return trace
 
     async def status(self, timeout_s: float | None = None) -> baton_pb2.ClusterStatus:
@@ -203,7 +211,24 @@ class BatonClient:
         return status
 
 
-def fetch_status(address: str, timeout_s: float = 5.0) -> baton_pb2.ClusterStatus:
+async def _until_silent(call: Any) -> AsyncGenerator[baton_pb2.DrainProgress]:
+    """All that it says; DEADLINE_EXCEEDED when it says nothing for `SILENCE_S`."""
+    messages = aiter(call)
+    try:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                progress = await anext(messages, None)
+            if progress is None:
+                return
+            yield progress
+    except TimeoutError:
+        code, details = grpc.StatusCode.DEADLINE_EXCEEDED, f"the router has said nothing for {SILENCE_S:.0f} s"
+        raise AioRpcError(code, Metadata(), Metadata(), details, None) from None
+    finally:
+        call.cancel()  # nothing, when it is over
+
+
+def fetch_status(address: str, timeout_s: float = CALL_TIMEOUT_S) -> baton_pb2.ClusterStatus:
     """The cluster's status, for callers without an event loop."""
 
     async def fetch() -> baton_pb2.ClusterStatus:

@@ -1,6 +1,6 @@
 """What operators do to a cluster that serves: move a request, drain an instance, give it another role.
 
-A refusal says why and changes nothing. Progress is told as it comes; nothing here polls.
+A refusal says why and changes nothing. Progress is told as it comes, and again while there is none; nothing here polls.
 """
 
 import asyncio
@@ -18,10 +18,7 @@ from router.policies import InstanceLoad
 from router.policies.virtual_usage import has_room
 from router.rescheduler import Rescheduler
 from router.scheduler import Member, Scheduler
-
-# A handover that has not ended by then is reported as being under way; an instance takes a role within a snapshot.
-MIGRATE_TIMEOUT_S = 60.0
-SET_ROLE_TIMEOUT_S = 15.0
+from router.timeouts import MIGRATE_TIMEOUT_S, PROGRESS_INTERVAL_S, SET_ROLE_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +80,10 @@ class Operations(RouterObserver):
         return _migrated(await self._outcome(request_id))
 
     async def drain(self, instance: str) -> AsyncGenerator[DrainProgress]:
-        """Ends when nothing is there any more. The instance stays drained until that is undone, whoever listens."""
+        """Ends when nothing is there any more. The instance stays drained until that is undone, whoever listens.
+
+        What has not changed for `PROGRESS_INTERVAL_S` is said again: silence means that nobody is there.
+        """
         self._check_can_be_spared(self._member(instance))
         if instance not in self._scheduler.draining:
             self._num_drained[instance] = 0
@@ -95,10 +95,18 @@ class Operations(RouterObserver):
             if (progress := self._progress(instance)) != told:
                 told = progress
                 yield progress
-            else:
-                await self._changed.wait()
+            elif not await self._changes():
+                yield progress
             if instance not in self._scheduler.draining and not told.done:
                 raise OperationRefused(f"{instance} takes requests again: the drain was undone")
+
+    async def _changes(self) -> bool:
+        """False: not in the time in which something is to be said."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), PROGRESS_INTERVAL_S)
+        except TimeoutError:
+            return False
+        return True
 
     def undo_drain(self, instance: str) -> DrainProgress:
         if instance not in self._scheduler.draining:

@@ -27,9 +27,11 @@ def migrate(
     """Move a running request to another instance, while its tokens flow."""
     from cluster.pb import baton_pb2
     from deploy.client import connect, find_address
+    from router.timeouts import MIGRATE_CALL_TIMEOUT_S
 
+    wanted = baton_pb2.MigrateRequest(request_id=request, instance=to)
     with connect(find_address(None, address)) as stub:
-        moved = stub.Migrate(baton_pb2.MigrateRequest(request_id=request, instance=to))
+        moved = stub.Migrate(wanted, timeout=MIGRATE_CALL_TIMEOUT_S)
     print(f"{request} has moved from {moved.source} to {moved.target}")
 
 
@@ -68,11 +70,14 @@ def _follow(
     instance: str, steps: "Iterable[baton_pb2.DrainProgress]", *, is_shown: bool = True
 ) -> "baton_pb2.DrainProgress":
     """The last one; DeployError when the deployment ends before the operation does."""
+    from deploy.client import until_silent
     from deploy.errors import DeployError
 
-    last = None
-    for last in steps:
-        if is_shown and not last.done:
+    last: baton_pb2.DrainProgress | None = None
+    shown = None
+    for last in until_silent(steps):
+        if is_shown and not last.done and last != shown:
+            shown = last
             print(f"{instance}: {last.num_requests} there, {last.num_moved} moved", flush=True)
     if last is None or not last.done:
         raise DeployError(f"the deployment ended before {instance} was done")
@@ -83,9 +88,10 @@ def trace(request: _Request, address: Address = None) -> None:
     """Show where a request has been: every instance that held it, and why it went on elsewhere."""
     from cluster.pb import baton_pb2
     from deploy.client import connect, find_address
+    from router.timeouts import CALL_TIMEOUT_S
 
     with connect(find_address(None, address)) as stub:
-        found = stub.Trace(baton_pb2.TraceRequest(request_id=request), timeout=5.0)
+        found = stub.Trace(baton_pb2.TraceRequest(request_id=request), timeout=CALL_TIMEOUT_S)
     print(f"{request} {describe_holders(found)}")
     for event in found.events:
         print(f"{event.at_s:9.3f} s  {event.num_output_tokens:5} tokens  {describe_event(event)}")

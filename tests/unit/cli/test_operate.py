@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import grpc
 import pytest
 
+import deploy.client
 from cluster.pb import baton_pb2, baton_pb2_grpc
 from deploy.cli import main
+from router import timeouts as router_timeouts
 
 pytestmark = pytest.mark.unit
 
@@ -20,6 +23,7 @@ class FakeRouter(baton_pb2_grpc.BatonServicer):
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.is_silent = False
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.steps = [Progress(num_requests=2), Progress(num_requests=1, num_moved=1), Progress(num_moved=2, done=True)]
         self.trace = baton_pb2.RequestTrace()
@@ -32,13 +36,22 @@ class FakeRouter(baton_pb2_grpc.BatonServicer):
         return answer
 
     def Migrate(self, request: Any, context: Any) -> Any:
+        self.keep_silent(context)
         return self._answer(request, context, baton_pb2.MigrateResponse(source="decode-0", target=request.instance))
 
     def Drain(self, request: Any, context: Any) -> Any:
         yield from self._answer(request, context, self.steps[-1:] if request.undo else self.steps)
+        self.keep_silent(context)
 
     def Flip(self, request: Any, context: Any) -> Any:
         yield from self._answer(request, context, self.steps)
+        self.keep_silent(context)
+
+    def keep_silent(self, context: grpc.ServicerContext) -> None:
+        if self.is_silent:
+            is_over = Event()
+            context.add_callback(is_over.set)
+            is_over.wait()
 
     def Trace(self, request: Any, context: Any) -> Any:
         return self._answer(request, context, self.trace)
@@ -120,6 +133,26 @@ def test_a_stream_that_ends_too_early_is_no_success(run, router):
     router.steps = router.steps[:1]
     code, _, err = run("drain", "decode-1")
     assert (code, err) == (1, "baton: the deployment ended before decode-1 was done\n")
+
+
+def test_progress_that_is_said_again_is_shown_once(run, router):
+    router.steps = [router.steps[0]] * 3 + router.steps[1:]
+    assert len(run("drain", "decode-1")[1].splitlines()) == 3
+
+
+@pytest.mark.parametrize("command", [("drain", "decode-1"), ("flip", "decode-1", "--role", "prefill")])
+def test_a_router_that_says_nothing_any_more_is_an_error(run, router, monkeypatch, command):
+    monkeypatch.setattr(deploy.client, "SILENCE_S", 0.1)
+    router.steps, router.is_silent = router.steps[:1], True
+    code, _, err = run(*command)
+    assert (code, err) == (1, "baton: the deployment has said nothing for 0 s\n")
+
+
+def test_a_migration_that_is_never_answered_is_an_error(run, router, monkeypatch):
+    monkeypatch.setattr(router_timeouts, "MIGRATE_CALL_TIMEOUT_S", 0.1)
+    router.is_silent = True
+    code, _, err = run("migrate", "r1", "--to", "decode-1")
+    assert (code, err.split(":")[1]) == (1, " DEADLINE_EXCEEDED")
 
 
 def test_a_trace_names_every_instance_that_held_the_request(run, router):

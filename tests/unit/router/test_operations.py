@@ -11,6 +11,7 @@ from cluster.handshake import draw_secret
 from cluster.messages import Dispatch, HandOver, SetRole
 from cluster.role import InstanceRole
 from cluster.snapshot import HandoverSnapshot
+from router import operations
 from router.config import RouterConfig
 from router.errors import InvalidRequest, OperationRefused
 from router.operations import DrainProgress, Migrated
@@ -129,6 +130,17 @@ async def test_a_draining_instance_takes_nothing_and_gives_what_it_has(router: R
     router.operations.undo_drain("a")
     submit(router, "last")
     assert a.last(Dispatch).state.request_id == "last"
+
+
+async def test_a_drain_without_progress_says_so_again(
+    router: Router, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "PROGRESS_INTERVAL_S", 0.001)
+    pair[0].report(num_sequences=1)
+    drain = router.operations.drain("a")
+    seen = [await asyncio.wait_for(anext(drain), 20.0) for _ in range(3)]
+    assert seen == [DrainProgress(num_requests=1, num_moved=0)] * 3
+    await drain.aclose()
 
 
 async def test_what_stays_is_tried_again_with_the_next_round(router: Router, pair: Pair) -> None:

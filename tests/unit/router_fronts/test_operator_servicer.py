@@ -1,11 +1,15 @@
 """The operators' calls over a real socket, to a router without instances."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 import grpc
 import pytest
 
+import router.client
 from cluster.handshake import draw_secret
+from cluster.pb import baton_pb2, baton_pb2_grpc
 from router.client import BatonClient
 from router.config import RouterConfig
 from router.grpc_front import GrpcFront
@@ -19,12 +23,44 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 async def client() -> AsyncIterator[BatonClient]:
     names = {"name": "r", "deployment": "test", "model_name": "tiny", "model_path": ""}
-    router = Router(RouterConfig(**names, secret=draw_secret(), term=1))
-    front = GrpcFront(make_generator(FakeBackend()), OperatorServicer(router.operations, router.timeline))
+    core = Router(RouterConfig(**names, secret=draw_secret(), term=1))
+    front = GrpcFront(make_generator(FakeBackend()), OperatorServicer(core.operations, core.timeline))
     port = await front.start(HOST, 0)
     async with BatonClient(f"{HOST}:{port}") as client:
         yield client
     await front.stop()
+
+
+class SilentRouter(baton_pb2_grpc.BatonServicer):
+    """Takes every call, and answers none."""
+
+    async def _say_nothing(self, request: Any, context: Any) -> Any:
+        await asyncio.Event().wait()
+
+    Migrate = Trace = Abort = _say_nothing
+
+    async def Drain(self, request: Any, context: Any) -> AsyncIterator[baton_pb2.DrainProgress]:
+        yield baton_pb2.DrainProgress(num_requests=1)
+        await asyncio.Event().wait()
+
+    Flip = Drain
+
+
+@pytest.mark.parametrize("operation", ["migrate", "trace", "abort", "drain", "flip"])
+async def test_a_router_that_falls_silent_is_an_error(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for timeout in ("CALL_TIMEOUT_S", "MIGRATE_CALL_TIMEOUT_S", "SILENCE_S"):
+        monkeypatch.setattr(router.client, timeout, 0.1)
+    server = grpc.aio.server()
+    baton_pb2_grpc.add_BatonServicer_to_server(SilentRouter(), server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port(f"{HOST}:0")
+    await server.start()
+    async with BatonClient(f"{HOST}:{port}") as client:
+        call = getattr(client, operation)(*("x", "y")[: 2 if operation in ("migrate", "flip") else 1])
+        if operation in ("drain", "flip"):
+            assert (await anext(call)).num_requests == 1
+            call = anext(call)
+        assert (await error_of(asyncio.wait_for(call, 20.0)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    await server.stop(None)
 
 
 async def error_of(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
