@@ -81,7 +81,6 @@ class Continuation:
     def _end(self, delta: GenerationDelta) -> GenerationDelta:
         assert delta.finish_reason is not None
         self._stream.finish()
-        self._metrics.count_finished(delta.finish_reason)
         return delta
 
     async def aclose(self) -> None:

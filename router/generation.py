@@ -56,7 +56,7 @@ class TextGenerator:
                     observed.tokens(len(delta.token_ids))
                     if delta.finish_reason is not None:
                         stream.finish()  # a stop string ends it before the instances know
-                        observed.finished(delta.finish_reason)
+                        observed.finished()
                     yield delta
                     if delta.finish_reason is not None:
                         return

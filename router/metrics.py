@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from cluster.engine.sequence import FinishReason
 from cluster.pb import baton_pb2
 from router.handover_metrics import HandoverMetrics
+from router.outcomes import OutcomeMetrics
 from router.status_collector import StatusCollector
 
 TTFT_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -35,30 +36,23 @@ class Metrics:
             "vllm:request_time_per_output_token_seconds", "(E2EL - TTFT) / (n - 1)", ITL_BUCKETS_S
         )
         self.e2e_s = self._histogram("vllm:e2e_request_latency_seconds", "Arrival to last token", E2E_BUCKETS_S)
-        self._success = Counter(
-            "vllm:request_success", "Requests that ended", ("model_name", "finished_reason"), registry=self._registry
-        )
-        self._failure = Counter(
-            "baton:request_failure", "Requests refused or lost", ("model_name", "error"), registry=self._registry
-        )
+        self.outcomes = OutcomeMetrics(self._registry, model)
         self.handovers = HandoverMetrics(self._registry, model)
 
     @contextmanager
     def request(self) -> Iterator["RequestObserver"]:
-        """Around a request's whole life, from its arrival; every one of them is counted when it leaves."""
+        """Around one stream of a request, from its arrival; counted here if it ends before the request is admitted."""
         observer = RequestObserver(self)
         try:
             yield observer
         except (GeneratorExit, CancelledError):
-            self.count_finished(observer.finish_reason or FinishReason.ABORT)
+            if not observer.is_admitted:
+                self.outcomes.count_finished(FinishReason.ABORT)
             raise
         except Exception as error:
-            self._failure.labels(self._model, type(error).__name__).inc()
+            if not observer.is_admitted:
+                self.outcomes.count_failed(error)
             raise
-        self.count_finished(observer.finish_reason or FinishReason.ABORT)
-
-    def count_finished(self, reason: FinishReason) -> None:
-        self._success.labels(self._model, reason.value).inc()
 
     def render(self) -> bytes:
         """In Prometheus' text format."""
@@ -79,9 +73,10 @@ class RequestObserver:
         self._arrival_s = time.monotonic()
         self._first_s = self._last_s = 0.0
         self._num_tokens = 0
-        self.finish_reason: FinishReason | None = None
+        self.is_admitted = False
 
     def admitted(self, num_prompt_tokens: int) -> None:
+        self.is_admitted = True
         self._metrics.prompt_tokens.inc(num_prompt_tokens)
 
     def tokens(self, num_tokens: int) -> None:
@@ -98,8 +93,7 @@ class RequestObserver:
         self._num_tokens += num_tokens
         self._metrics.generation_tokens.inc(num_tokens)
 
-    def finished(self, reason: FinishReason) -> None:
-        self.finish_reason = reason
+    def finished(self) -> None:
         self._metrics.e2e_s.observe(self._last_s - self._arrival_s)
         if self._num_tokens > 1:
             self._metrics.tpot_s.observe((self._last_s - self._first_s) / (self._num_tokens - 1))

@@ -1,6 +1,8 @@
 """What can be followed of the router: traces, metrics, operators and the rescheduler do."""
 
+from cluster.engine.sequence import FinishReason
 from cluster.messages import Holder
+from router.errors import BatonError
 from router.ledger import Note
 from router.scheduler import Member
 
@@ -13,6 +15,9 @@ class RouterObserver:
 
     def on_tokens(self, request_id: str, num_tokens: int) -> None:
         """So many new tokens for the client."""
+
+    def on_ended(self, finish_reason: FinishReason | None, error: BatonError | None) -> None:
+        """A request's stream is over; neither: its client has all it wants."""
 
     def on_joined(self, member: Member) -> None:
         """An instance may be dispatched to."""

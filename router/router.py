@@ -433,6 +433,8 @@ class Router:
         if stream := self._streams.end(request_id):
             stream.end(error)
             self._scheduler.forget(request_id)
+            for observer in self._observers:
+                observer.on_ended(stream.finish_reason, error)
             self._dispatch()
 
 

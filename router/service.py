@@ -30,6 +30,7 @@ class RouterService:
         limits = Limits(default_timeout_s=config.request_timeout_s)
         generator = TextGenerator(self.router, text, model_info, limits)
         self.router.observe(generator.metrics.handovers)
+        self.router.observe(generator.metrics.outcomes)
         operator = OperatorServicer(self.router.operations, self.router.timeline)
         self._fronts = (GrpcFront(generator, operator), HttpFront(generator))
 
