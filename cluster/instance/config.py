@@ -58,6 +58,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     tensor_parallel_size: int = 1
     num_threads: int | None = None
+    stuck_after_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,9 +71,14 @@ class Fronts:
     def report(
         self, snapshot: InstanceSnapshot, num_dispatches: dict[str, int], links: tuple[LinkSnapshot, ...]
     ) -> None:
-        """To every front, with the number of its own dispatches that are in it."""
+        """To every front, with the number of its own dispatches that are in it.
+
+        One that joined within a step, of which the core does not know before its end, hears that this instance lives.
+        """
         for front, stream in self._streams.items():
-            if front in num_dispatches:
+            if front not in num_dispatches:
+                stream.outgoing.put_nowait(instance_pb2.InstanceMessage(heartbeat=instance_pb2.Heartbeat()))
+            else:
                 seen = replace(
                     snapshot,
                     links=links,

@@ -336,7 +336,7 @@ class Snapshot(_message.Message):
     def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ...) -> None: ...
 
 class InstanceMessage(_message.Message):
-    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings", "challenge")
+    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings", "heartbeat", "challenge")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ACTIVATED_FIELD_NUMBER: _ClassVar[int]
@@ -345,6 +345,7 @@ class InstanceMessage(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     PASSED_ON_FIELD_NUMBER: _ClassVar[int]
     HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     hello: InstanceHello
     step: StepUpdate
@@ -354,8 +355,9 @@ class InstanceMessage(_message.Message):
     snapshot: Snapshot
     passed_on: PassedOn
     holdings: Holdings
+    heartbeat: Heartbeat
     challenge: Challenge
-    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("source", "receiver", "nonce")

@@ -44,6 +44,9 @@ class Engine(Part):
     num_threads: Count | None = _DEFAULTS.num_threads
     """CPU threads in an instance. Default: resources.cpus, and at least 1."""
 
+    stuck_after_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = _DEFAULTS.stuck_after_s
+    """An instance of which no step ends for so long is stuck: it ends itself. Longer than any step takes."""
+
 
 class Pool(Part):
     name: Name

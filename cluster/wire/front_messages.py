@@ -167,7 +167,7 @@ def instance_message_to_pb(message: InstanceMessage, now_s: float) -> instance_p
 
 
 def instance_message_from_pb(message: instance_pb2.InstanceMessage, now_s: float) -> InstanceMessage | None:
-    """None for hello and snapshot, which are not about a request."""
+    """None for hello, heartbeat and snapshot, which are not about a request."""
     match message.WhichOneof("message"):
         case "step":
             step = message.step

@@ -62,7 +62,7 @@ def load_fake(config: InstanceConfig, policy: RolePolicy, progress: Callable[[st
 
 
 @asynccontextmanager
-async def served(secret: ClusterSecret = SECRET) -> AsyncIterator[Instance]:
+async def served(secret: ClusterSecret = SECRET, **options: Any) -> AsyncIterator[Instance]:
     with tempfile.TemporaryDirectory() as checkpoint:
         (Path(checkpoint) / "config.json").write_text("{}")
         config = InstanceConfig(
@@ -72,6 +72,7 @@ async def served(secret: ClusterSecret = SECRET) -> AsyncIterator[Instance]:
             secret=secret,
             snapshot_interval_s=0.01,
             front_timeout_s=60.0,
+            **options,
         )
         loaded: list[LoadedEngine] = []
         instance = Instance(config, ROLE_POLICIES, load=lambda *asked: loaded.append(load_fake(*asked)) or loaded[0])
