@@ -79,7 +79,7 @@ class Operations(RouterObserver):
             raise OperationRefused(str(error)) from None
         return _migrated(await self._outcome(request_id))
 
-    async def drain(self, instance: str) -> AsyncGenerator[DrainProgress]:
+    async def drain(self, instance: str, reason: str = "drain") -> AsyncGenerator[DrainProgress]:
         """Ends when nothing is there any more. The instance stays drained until that is undone, whoever listens.
 
         What has not changed for `PROGRESS_INTERVAL_S` is said again: silence means that nobody is there.
@@ -87,7 +87,7 @@ class Operations(RouterObserver):
         self._check_can_be_spared(self._member(instance))
         if instance not in self._scheduler.draining:
             self._num_drained[instance] = 0
-            self._scheduler.draining.add(instance)
+            self._scheduler.draining[instance] = reason
         self._hands.on_members_changed()
         self._rescheduler.hurry()
         told = None
@@ -112,7 +112,7 @@ class Operations(RouterObserver):
         if instance not in self._scheduler.draining:
             raise OperationRefused(f"{instance} is not being drained")
         progress = self._progress(instance)
-        self._scheduler.draining.remove(instance)
+        del self._scheduler.draining[instance]
         self._hands.on_members_changed()
         self._announce()
         return replace(progress, done=True)
@@ -124,7 +124,7 @@ class Operations(RouterObserver):
             raise OperationRefused(f"{instance} is a {wanted.value} instance already")
         was_draining, progress = instance in self._scheduler.draining, None
         try:
-            async with aclosing(self.drain(instance)) as steps:
+            async with aclosing(self.drain(instance, "flip")) as steps:
                 async for progress in steps:
                     if not progress.done:
                         yield progress
@@ -209,7 +209,7 @@ class Operations(RouterObserver):
         outcome = self._migrations.get(note.request_id)
         if outcome is not None and not outcome.done() and note.step in _ENDS:
             outcome.set_result(note)
-        if note.step is Step.PASSED and note.reason == "drain" and note.peer is not None:
+        if note.step is Step.PASSED and note.reason in ("drain", "flip") and note.peer is not None:
             self._num_drained[note.peer.instance] = self._num_drained.get(note.peer.instance, 0) + 1
         self._announce()
 

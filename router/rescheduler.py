@@ -64,7 +64,7 @@ class Rescheduler(RouterObserver):
         if member is not None and target.place.holder in member.unreachable:
             return
         try:
-            self._hand_over(request_id, target.place, reason)
+            self._hand_over(request_id, target.place, self._scheduler.draining.get(source.instance, reason))
         except CannotMove as error:
             log.debug("%s", error)
         else:
@@ -74,7 +74,7 @@ class Rescheduler(RouterObserver):
 
     def on_note(self, note: Note) -> None:
         match note.step:
-            case Step.PASSED if note.reason == "drain":
+            case Step.PASSED if note.reason in ("drain", "flip"):
                 self.hurry()
             case Step.PASSED if note.reason == "migrate" and note.peer is not None:
                 self._last_moves[note.request_id] = LastMove(self._round, note.peer)

@@ -92,7 +92,8 @@ class Scheduler:
         self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
         self._held_by: dict[str, list[Member]] = {}
-        self.draining: set[str] = set()  # instances to which nothing is sent, by name: in their later lives too
+        # Instances to which nothing is sent, by name, and why (drain, flip): in their later lives too.
+        self.draining: dict[str, str] = {}
 
     @property
     def num_queued(self) -> int:

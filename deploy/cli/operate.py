@@ -115,7 +115,7 @@ def describe_event(event: "baton_pb2.TraceEvent") -> str:
         case "kept":
             return f"stays with {event.instance}{why}"
         case "recovering":
-            return f"{event.instance} was lost{why}"
+            return f"was lost and is computed again{why}"
         case "dispatched":
             return f"dispatched to {event.instance}"
         case "adopted":

@@ -201,7 +201,7 @@ class Ledger:
             return []
         if entry.epoch is None or entry.epoch >= message.epoch:
             return []  # of an earlier request with this id
-        return self._recover(entry, "it had just been passed to an instance that was lost")
+        return self._recover(entry, f"{holder.instance} had just passed it to an instance that was lost")
 
     def on_dispatch_refused(self, holder: Holder, message: DispatchRefused) -> list[Instruction]:
         entry = self._entries.get(message.request_id)

@@ -178,7 +178,7 @@ def test_a_trace_names_every_instance_that_held_the_request(run, router):
     assert (code, first) == (0, "r1 was held by prefill-0 → decode-0 → prefill-0")
     assert lines[2].endswith("0 tokens  prefill-0 has passed it to decode-0 (prefill)")
     assert lines[4].endswith("stays with decode-0 (no room)")
-    assert lines[5].endswith("decode-0 was lost (decode-0: it ended the stream)")
+    assert lines[5].endswith("was lost and is computed again (decode-0: it ended the stream)")
     assert lines[-1].endswith("finished (length)")
     assert len(lines) == len(steps)
 

@@ -55,7 +55,7 @@ def test_handovers_are_counted_by_reason_and_outcome(metrics: HandoverMetrics) -
     [
         ("decode-0: silent for 2.0 s", "silent"),
         ("decode-0: it was taken out", "taken out"),
-        ("it had just been passed to an instance that was lost", "lost while passing"),
+        ("d0 had just passed it to an instance that was lost", "lost while passing"),
         ("decode-0: UNAVAILABLE: Socket closed", "gone"),
     ],
 )

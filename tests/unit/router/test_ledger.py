@@ -258,6 +258,9 @@ def test_a_request_that_was_passed_to_a_dead_instance_runs_again_and_an_older_on
     older = PassedOn(request_id="r", epoch=Epoch(6, 1))
     assert case.ledger.on_passed_on(P, older) == []
     out = case.ledger.on_passed_on(P, PassedOn(request_id="r", epoch=case.grant_epoch))
+    assert [it.reason for it in out if isinstance(it, Note)] == [
+        "prefill-0 had just passed it to an instance that was lost"
+    ]
     assert done(out) == [Requeue(request_id="r", num_tokens=3)]
 
 

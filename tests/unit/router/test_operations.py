@@ -14,6 +14,7 @@ from cluster.snapshot import HandoverSnapshot
 from router import operations
 from router.config import RouterConfig
 from router.errors import InvalidRequest, OperationRefused
+from router.ledger import Step
 from router.operations import DrainProgress, Migrated
 from router.policies import ReschedulingConfig
 from router.router import Router
@@ -106,7 +107,7 @@ async def test_a_request_that_is_queued_or_moves_already_is_refused(router: Rout
     await assert_refused(router.operations.migrate("r", "b"), "is being handed over to b already", *pair)
     b.take(a.last(HandOver))
     await migration
-    router._scheduler.draining.add("b")
+    router._scheduler.draining["b"] = "drain"
     submit(router, "small")
     submit(router, "big", 2000)  # more than is left in an instance that is not idle: it waits
     await assert_refused(router.operations.migrate("big", "a"), "big waits to be dispatched", *pair)
@@ -185,7 +186,7 @@ async def test_the_last_instance_of_a_role_is_neither_drained_nor_flipped(router
     await assert_refused(anext(operations.flip("d", "decode")), "d is a decode instance already", *instances)
     FakeInstance(router, "d2", D, kv_layout="other")
     await assert_refused(anext(operations.drain("d")), "can read the KV blocks of d", *instances)
-    assert router._scheduler.draining == set()
+    assert router._scheduler.draining == {}
     with pytest.raises(InvalidRequest, match="should be prefill, decode or mixed"):
         await anext(operations.flip("d", "cook"))
     with pytest.raises(OperationRefused, match="d is not being drained"):
@@ -199,11 +200,11 @@ async def test_a_flipped_instance_has_its_role_in_later_lives_too(router: Router
     flip = asyncio.create_task(collect(router.operations.flip("a", "prefill")))
     await settle()
     assert a.last(SetRole) == SetRole(role=P)
-    assert router._scheduler.draining == {"a"}
+    assert router._scheduler.draining == {"a": "flip"}
     a.role = P
     a.report()
     assert (await flip)[-1].done
-    assert router._scheduler.draining == set()
+    assert router._scheduler.draining == {}
     router.on_lost(a.holder, "killed")
     again = FakeInstance(router, "a", D, life=2)
     assert again.last(SetRole) == SetRole(role=P)
@@ -218,8 +219,10 @@ async def test_a_flip_that_nobody_waits_for_any_more_is_undone(router: Router, p
     a.report(num_sequences=1)
     async with aclosing(router.operations.flip("a", "decode")) as flip:
         await anext(flip)
-        assert router._scheduler.draining == {"a"}
-    assert router._scheduler.draining == set()
+        await settle()
+        assert [event.note.reason for event in router.timeline.of("r") if event.note.step is Step.GRANTED] == ["flip"]
+        assert router._scheduler.draining == {"a": "flip"}
+    assert router._scheduler.draining == {}
     assert not [it for it in a.said if isinstance(it, SetRole)]
 
 

@@ -100,7 +100,7 @@ async def test_where_the_policy_is_none_nothing_moves_but_what_is_drained() -> N
     FakeInstance(router, "b")
     router.rescheduler.act()
     assert hand_overs(a) == []
-    router._scheduler.draining.add("a")
+    router._scheduler.draining["a"] = "drain"
     router.rescheduler.act()
     assert len(hand_overs(a)) == ReschedulingConfig().max_handovers_per_instance
 
