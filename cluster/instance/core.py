@@ -103,7 +103,7 @@ class InstanceCore:
             hosted.front = front
         held = [hosted.held(self._grant_epoch(hosted)) for hosted in mine]
         waiting = self._postponed.on_front_joined(front)
-        self._tell(front, Holdings(held=(*held, *waiting, *self._retained.of(name_of(front)))))
+        self._tell(front, Holdings(held=(*held, *waiting, *self._retained.of(front))))
         self._inbound.end_terms_before(self._fronts.term)
 
     def _grant_epoch(self, hosted: Hosted) -> Epoch | None:
