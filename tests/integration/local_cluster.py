@@ -102,13 +102,13 @@ class LocalCluster:
 
     def _listen_to_snapshots(self) -> None:
         router = self.service.router
-        take = router.on_snapshot
+        take = router.instances.on_snapshot
 
         def on_snapshot(snapshot: InstanceSnapshot) -> None:
             take(snapshot)
             self._news.set()
 
-        router.on_snapshot = on_snapshot  # type: ignore[method-assign]
+        router.instances.on_snapshot = on_snapshot  # type: ignore[method-assign]
 
     async def until(self, holds: Callable[[baton_pb2.ClusterStatus], bool], timeout_s: float = 10.0) -> None:
         """Looks again at each snapshot that arrives. Raises TimeoutError."""

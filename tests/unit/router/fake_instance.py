@@ -33,9 +33,9 @@ class FakeInstance:
         self.role = role
         self.said: list[FrontMessage] = []
         self._router = router
-        router._connections[self.holder] = self  # type: ignore[assignment]
-        router.on_joined(self.info)
-        router.on_holdings(self.holder, ())
+        router.instances.connections[self.holder] = self  # type: ignore[assignment]
+        router.instances.on_joined(self.info)
+        router.instances.on_holdings(self.holder, ())
 
     def send(self, message: FrontMessage) -> None:
         self.said.append(message)
@@ -51,7 +51,7 @@ class FakeInstance:
         update = TokenUpdate(
             request_id=request_id, epoch=epoch, start_index=start, token_ids=tokens, finish_reason=finish
         )
-        self._router.on_message(self.holder, StepUpdate(updates=(update,), num_dispatches_seen=1000))
+        self._router.instances.on_message(self.holder, StepUpdate(updates=(update,), num_dispatches_seen=1000))
 
     def begin(self, request_id: str) -> None:
         """The first tokens of what was dispatched here."""
@@ -64,10 +64,10 @@ class FakeInstance:
 
     def refuse(self, hand_over: HandOver, reason: str) -> None:
         refused = GrantRefused(request_id=hand_over.request_id, epoch=hand_over.grant.epoch, reason=reason)
-        self._router.on_message(self.holder, refused)
+        self._router.instances.on_message(self.holder, refused)
 
     def report(self, **fields: Any) -> None:
-        self._router.on_snapshot(
+        self._router.instances.on_snapshot(
             InstanceSnapshot(
                 instance=self.holder,
                 role=self.role,

@@ -96,7 +96,7 @@ async def test_bad_migrations_are_refused_with_the_reason_and_change_nothing(rou
     await assert_refused(migrate("r", "other"), "other has another model or KV layout than a", *pair)
     FakeInstance(router, "tiny", num_blocks=1)
     await assert_refused(migrate("r", "tiny"), "tiny is full", *pair)
-    router.on_lost(pair[1].holder, "killed")
+    router.instances.on_lost(pair[1].holder, "killed")
     await assert_refused(migrate("r", "b"), "b does not answer now", *pair)
 
 
@@ -205,7 +205,7 @@ async def test_a_flipped_instance_has_its_role_in_later_lives_too(router: Router
     a.report()
     assert (await flip)[-1].done
     assert router._scheduler.draining == {}
-    router.on_lost(a.holder, "killed")
+    router.instances.on_lost(a.holder, "killed")
     again = FakeInstance(router, "a", D, life=2)
     assert again.last(SetRole) == SetRole(role=P)
 

@@ -110,7 +110,7 @@ async def test_a_lost_target_leaves_the_request_where_it_is(router: Router) -> N
     b = FakeInstance(router, "b")
     router.rescheduler.act()
     [hand_over] = hand_overs(a)
-    router.on_lost(b.holder, "killed")
+    router.instances.on_lost(b.holder, "killed")
     await settle()
     assert request_of(router, "a", hand_over.request_id).can_move
     before = request_of(router, "a", hand_over.request_id).num_tokens

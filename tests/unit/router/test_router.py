@@ -71,13 +71,13 @@ class Case(RouterObserver):
     def meet(self, name: str, role: InstanceRole = M) -> Wire:
         """The router is connected to an instance, which has not said yet what it holds."""
         wire = Wire(make_info(name, role))
-        self.router._connections[wire.holder] = wire  # type: ignore[assignment]
-        self.router.on_joined(wire.info)
+        self.router.instances.connections[wire.holder] = wire  # type: ignore[assignment]
+        self.router.instances.on_joined(wire.info)
         return wire
 
     def join(self, name: str, role: InstanceRole = M, *held: Held) -> Wire:
         wire = self.meet(name, role)
-        self.router.on_holdings(wire.holder, held)
+        self.router.instances.on_holdings(wire.holder, held)
         return wire
 
     async def begin(self, *wires: Wire) -> None:
@@ -100,7 +100,7 @@ class Case(RouterObserver):
         update = TokenUpdate(
             request_id=request_id, epoch=epoch, start_index=start, token_ids=token_ids, finish_reason=finish
         )
-        self.router.on_message(wire.holder, StepUpdate(updates=(update,)))
+        self.router.instances.on_message(wire.holder, StepUpdate(updates=(update,)))
 
 
 async def make_case(*names: str, **config: Any) -> tuple[Case, list[Wire]]:
@@ -157,7 +157,7 @@ async def read(stream: TokenStream) -> tuple[list[int], FinishReason | None]:
 async def after(case: Case, delay_s: float) -> None:
     """When every timer of this delay that was started before has fired."""
     fired = asyncio.Event()
-    case.router._streams.start("another", Timer.GRACE, delay_s, lambda _: fired.set())
+    case.router.requests.streams.start("another", Timer.GRACE, delay_s, lambda _: fired.set())
     await fired.wait()
 
 
@@ -197,7 +197,7 @@ async def test_a_request_of_a_lost_instance_goes_on_elsewhere_with_its_stream_op
     case, (first, second) = await make_case("m0", "m1")
     stream = case.router.submit(make_request())
     case.say(first, 0, 10, 11)
-    case.router.on_lost(first.holder, "killed")
+    case.router.instances.on_lost(first.holder, "killed")
     assert second.dispatch.state.output_token_ids == (10, 11)
     case.say(second, 2, 12, finish=FinishReason.LENGTH)
     assert await read(stream) == ([10, 11, 12], FinishReason.LENGTH)
@@ -213,7 +213,7 @@ async def test_a_lost_instance_weighs_nothing_and_the_new_one_all_tokens() -> No
     case, (first, second) = await make_case("m0", "m1")
     case.router.submit(make_request())
     case.say(first, 0, 10, 11)
-    case.router.on_lost(first.holder, "killed")
+    case.router.instances.on_lost(first.holder, "killed")
     member = case.router._scheduler.member(second.holder)
     assert member is not None
     assert member.num_tokens == {"r": 5}
@@ -222,7 +222,7 @@ async def test_a_lost_instance_weighs_nothing_and_the_new_one_all_tokens() -> No
 async def test_without_an_instance_it_waits_and_is_refused_when_none_comes_back() -> None:
     case, (wire,) = await make_case("m0", no_instance_timeout_s=0.01)
     stream = case.router.submit(make_request())
-    case.router.on_lost(wire.holder, "killed")
+    case.router.instances.on_lost(wire.holder, "killed")
     with pytest.raises(NoInstance, match="has come back"):
         await read(stream)
 
@@ -230,25 +230,25 @@ async def test_without_an_instance_it_waits_and_is_refused_when_none_comes_back(
 async def test_the_wait_for_an_instance_ends_when_one_is_there_and_begins_anew_with_the_next_outage() -> None:
     case, (first,) = await make_case("m0", no_instance_timeout_s=1.0)
     case.router.submit(make_request())
-    case.router.on_lost(first.holder, "killed")
+    case.router.instances.on_lost(first.holder, "killed")
     first_refusal_s = _refusal_s(case)
     second = case.join("m1")
-    assert case.router._outage._timer is None
-    case.router.on_lost(second.holder, "killed")
+    assert case.router.instances.outage._timer is None
+    case.router.instances.on_lost(second.holder, "killed")
     assert _refusal_s(case) > first_refusal_s
 
 
 async def test_a_request_that_comes_in_an_outage_does_not_lengthen_it() -> None:
     case, (first,) = await make_case("m0", no_instance_timeout_s=1.0)
-    case.router.on_lost(first.holder, "killed")
+    case.router.instances.on_lost(first.holder, "killed")
     refusal_s = _refusal_s(case)
-    case.router._expect(first.holder)
+    case.router.instances.expect(first.holder)
     case.router.submit(make_request())
     assert _refusal_s(case) == refusal_s
 
 
 def _refusal_s(case: Case) -> float:
-    timer = case.router._outage._timer
+    timer = case.router.instances.outage._timer
     assert timer is not None
     return timer.when()
 
@@ -259,7 +259,7 @@ async def test_a_request_that_took_every_instance_with_it_fails_with_the_reason(
     for _ in range(4):
         (owner,) = [entry.owner for entry in case.router._ledger]
         assert owner is not None
-        case.router.on_lost(owner, "killed")
+        case.router.instances.on_lost(owner, "killed")
     with pytest.raises(InstanceLost, match="killed"):
         await read(stream)
 
@@ -279,7 +279,7 @@ async def test_instances_may_be_set_again_while_earlier_ones_are_still_closing()
     case, wires = await make_case("m0", "m1", "m2")
     may_close = asyncio.Event()
     for wire in wires[1:]:
-        case.router._connections[wire.holder] = SlowWire(wire.info, may_close)  # type: ignore[assignment]
+        case.router.instances.connections[wire.holder] = SlowWire(wire.info, may_close)  # type: ignore[assignment]
     setting = [asyncio.create_task(case.begin(wires[0])) for _ in range(2)]
     await asyncio.sleep(0)
     await case.begin(*wires[:1])
@@ -398,10 +398,10 @@ async def test_nothing_is_dispatched_before_every_instance_has_said_what_it_hold
     first, second = case.meet("m0"), case.meet("m1")
     await case.begin(first, second)
     case.router.submit(make_request())
-    case.router.on_holdings(first.holder, ())
+    case.router.instances.on_holdings(first.holder, ())
     assert first.said == []
     assert not case.router.is_ready
-    case.router.on_holdings(second.holder, ())
+    case.router.instances.on_holdings(second.holder, ())
     assert first.dispatch.state.request_id == "r"
     assert case.router.is_ready
 
@@ -411,7 +411,7 @@ async def test_what_an_earlier_life_left_goes_on_for_the_client_that_attaches() 
     wire = case.meet("m0")
     attaching = asyncio.create_task(case.router.attach("r", always))
     await case.begin(wire)
-    case.router.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10, 11),))
+    case.router.instances.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10, 11),))
     attached = await attaching
     assert attached.request.prompt_token_ids == (1, 2, 3)
     case.say_of(wire, "r", Epoch(7, 1), 2, 12, finish=FinishReason.STOP)
@@ -425,10 +425,10 @@ async def test_what_is_said_while_others_are_waited_for_is_not_lost() -> None:
     case = Case()
     first, second = case.meet("m0"), case.meet("m1")
     await case.begin(first, second)
-    case.router.on_holdings(first.holder, (held("r", Epoch(7, 1), 10),))
+    case.router.instances.on_holdings(first.holder, (held("r", Epoch(7, 1), 10),))
     case.say_of(first, "r", Epoch(7, 1), 1, 11, finish=FinishReason.STOP)
     assert first.said == []
-    case.router.on_holdings(second.holder, ())
+    case.router.instances.on_holdings(second.holder, ())
     assert await read((await case.router.attach("r", always)).stream) == ([10, 11], FinishReason.STOP)
 
 
@@ -439,7 +439,7 @@ async def test_an_abort_that_comes_before_the_adoption_is_over_is_honoured() -> 
     case.router.submit(make_request("sent-again"))
     for request_id in ("left", "sent-again", "unknown"):
         case.router.abort(request_id)
-    case.router.on_holdings(wire.holder, (held("left", Epoch(7, 1), 10),))
+    case.router.instances.on_holdings(wire.holder, (held("left", Epoch(7, 1), 10),))
     assert wire.said == [Stop(request_id="left", epoch=Epoch(7, 1))]
 
 
@@ -450,7 +450,7 @@ async def test_an_id_that_was_aborted_and_sent_again_before_the_adoption_is_over
     case.router.submit(make_request())
     case.router.abort("r")
     stream = case.router.submit(make_request())
-    case.router.on_holdings(wire.holder, ())
+    case.router.instances.on_holdings(wire.holder, ())
     case.say(wire, 0, 10, finish=FinishReason.LENGTH)
     assert await read(stream) == ([10], FinishReason.LENGTH)
 
@@ -459,10 +459,10 @@ async def test_an_instance_that_stays_silent_is_not_waited_for_and_is_stopped_wh
     case = Case(suspect_after_s=0.01)
     first, second = case.meet("m0"), case.meet("m1")
     await case.begin(first, second)
-    case.router.on_holdings(first.holder, ())
+    case.router.instances.on_holdings(first.holder, ())
     with pytest.raises(UnknownRequest):
         await case.router.attach("r", always)
-    case.router.on_holdings(second.holder, (held("r", Epoch(7, 1), 10),))
+    case.router.instances.on_holdings(second.holder, (held("r", Epoch(7, 1), 10),))
     assert second.said == [Stop(request_id="r", epoch=Epoch(7, 1))]
 
 
@@ -470,9 +470,9 @@ async def test_the_requests_of_one_that_is_lost_after_its_report_are_recovered_f
     case = Case()
     first, second = case.meet("m0"), case.meet("m1")
     await case.begin(first, second)
-    case.router.on_holdings(first.holder, (held("r", Epoch(7, 1), 10, 11),))
-    case.router.on_lost(first.holder, "killed")
-    case.router.on_holdings(second.holder, ())
+    case.router.instances.on_holdings(first.holder, (held("r", Epoch(7, 1), 10, 11),))
+    case.router.instances.on_lost(first.holder, "killed")
+    case.router.instances.on_holdings(second.holder, ())
     assert second.dispatch.state.output_token_ids == (10, 11)
     assert second.dispatch.epoch > Epoch(7, 1)
 
@@ -481,7 +481,7 @@ async def test_an_adopted_request_whose_client_does_not_come_is_given_up() -> No
     case = Case(grace_s=0.01)
     wire = case.meet("m0")
     await case.begin(wire)
-    case.router.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10),))
+    case.router.instances.on_holdings(wire.holder, (held("r", Epoch(7, 1), 10),))
     await wire.is_told_to_stop.wait()
     assert wire.said == [Stop(request_id="r", epoch=Epoch(7, 1))]
 
@@ -502,7 +502,7 @@ async def test_a_request_waits_for_an_instance_that_is_there_and_has_not_spoken_
         case.router.submit(make_request())
     await case.router.set_instances([make_info("m0", M)])
     case.router.submit(make_request())
-    case.router.on_joined(make_info("m0", M))
-    case.router.on_holdings(Holder("m0", 1), ())
+    case.router.instances.on_joined(make_info("m0", M))
+    case.router.instances.on_holdings(Holder("m0", 1), ())
     assert [note.step for note in case.notes] == [Step.DISPATCHED]
     await case.router.close()
