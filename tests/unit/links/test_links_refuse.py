@@ -105,6 +105,17 @@ def test_a_copy_that_outlasts_the_sources_promise_does_not_arrive(make_node):
     assert "gave up" in receiver.events.next("on_bad")[1]
 
 
+def test_a_copy_that_is_late_stops_between_two_records(make_node):
+    source = make_node("prefill-0", transport="shm")
+    receiver = make_node("decode-0", transfer_timeout_s=0.05)
+    receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
+    before = receiver.content(TARGET_BLOCKS[1:])
+    with failpoints.armed("links.receive.record", failpoints.stall(0.06)):
+        source.send(receiver, source.transfer(SOURCE_BLOCKS))
+        assert "no complete transfer within" in receiver.events.next("on_bad")[1]
+    assert receiver.content(TARGET_BLOCKS[1:]) == before
+
+
 def test_blocks_outside_of_the_sources_memory_are_refused(make_node):
     source, receiver = make_node("prefill-0", transport="shm"), make_node("decode-0")
     receiver.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
