@@ -1,4 +1,4 @@
-"""With ray_session.py, the only file that calls Ray: it starts, places and watches processes. No request waits for it.
+"""With the other ray_*.py, all that calls Ray: it starts, places and watches processes. No request waits for it.
 
 driver (RaySession) -> controller actor -> instance actors and the router actor. Each owns those to its right: when it
 goes, they go.
@@ -21,6 +21,7 @@ from decode_workers.actor import DecodeActor
 from deploy.controller import Controller, Member
 from deploy.errors import MemberFailed
 from deploy.events import Event
+from deploy.ray_nodes import this_node
 from deploy.roles import ROLE_POLICIES
 from deploy.target import InstanceTarget
 from prefill_workers.actor import PrefillActor
@@ -45,11 +46,11 @@ class _Watched:
 
 
 class _OnNode:
-    """An instance listens on the address by which other nodes reach its own."""
+    """An instance listens on the address by which other nodes reach its own, and knows what that is called."""
 
     def __init__(self, config: InstanceConfig, policies: RolePolicies, *, on_loopback: bool) -> None:
         host = "127.0.0.1" if on_loopback else get_node_ip_address()  # type: ignore[no-untyped-call]
-        super().__init__(replace(config, host=host), policies)  # type: ignore[call-arg]
+        super().__init__(replace(config, host=host, node=this_node()), policies)  # type: ignore[call-arg]
 
 
 class PrefillInstance(_OnNode, _Watched, PrefillActor):

@@ -65,7 +65,8 @@ class EngineConfig:
 class InstanceConfig:
     """`front_timeout_s`: a front that is silent for so long is gone; its requests are kept for `grace_s`.
 
-    `retention_s`: the tokens of a request that ended are kept for so long, for a front that comes back.
+    `retention_s`: the tokens of a request that ended are kept for so long, for a front that comes back. `node`: what
+    the host it runs on is called among those between which links are measured; empty: its own name.
     """
 
     name: str
@@ -73,6 +74,7 @@ class InstanceConfig:
     model_path: str
     secret: ClusterSecret
     host: str = "127.0.0.1"
+    node: str = ""
     engine: EngineConfig = field(default_factory=EngineConfig)
     links: LinkConfig = field(default_factory=LinkConfig)
     handover: HandoverConfig = field(default_factory=HandoverConfig)
@@ -86,7 +88,8 @@ class InstanceConfig:
 class InstanceInfo:
     """One life of an instance, and where to reach it. `saturation_tokens`: L_m, as measured when it started.
 
-    `kv_layout`: instances of which it is equal may give each other requests.
+    `kv_layout`: instances of which it is equal may give each other requests. `node`: the host that it runs on; between
+    two of them is a link.
     """
 
     name: str
@@ -101,3 +104,4 @@ class InstanceInfo:
     max_num_seqs: int
     saturation_tokens: int
     kv_layout: str = ""
+    node: str = ""

@@ -7,6 +7,7 @@ front --Serve--> Fronts --post--> StepLoop: core.step() --effects--> Fronts, Sou
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ class Instance:
             kv_layout=kv_layout(
                 self.config.model_path, self.config.engine.dtype, blocks.block_size, loaded.region.record_bytes
             ),
+            node=self.config.node or socket.gethostname(),
         )
 
     async def stop(self) -> None:
