@@ -12,7 +12,7 @@ from cluster.messages import Holder
 from cluster.role import InstanceRole
 from cluster.snapshot import InstanceSnapshot
 from router.ledger import Place
-from router.policies import Decision, DispatchPolicy, InstanceView, RequestView
+from router.policies import Decision, DispatchPolicy, Forecast, InstanceView, KnowsNothing, RequestView
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -83,11 +83,15 @@ class Assignment:
 
 
 class Scheduler:
-    """The queue is in order of priority, then of arrival, those that ran before first; nobody overtakes the first."""
+    """The queue is in order of priority, then of arrival, those that ran before first; nobody overtakes the first.
+
+    `forecast`: how long KV takes between instances, for the policy; whoever measures links sets it.
+    """
 
     def __init__(self, policy: DispatchPolicy, max_queued_requests: int) -> None:
         self._policy = policy
         self._max_queued_requests = max_queued_requests
+        self.forecast: Forecast = KnowsNothing()
         self._queue: dict[str, RequestView] = {}
         self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
@@ -161,7 +165,7 @@ class Scheduler:
         out = []
         for request in sorted(self._queue.values(), key=self._turn):
             views = [member.view() for member in self._members.values() if not self.is_draining(member)]
-            decision = self._policy.select(request, views)
+            decision = self._policy.select(request, views, self.forecast)
             if decision is None:
                 break
             del self._queue[request.request_id]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from router.policies.drain import DrainOnly
-from router.policies.interface import Decision, DispatchPolicy, InstanceView, RequestView
+from router.policies.interface import Decision, DispatchPolicy, Forecast, InstanceView, KnowsNothing, RequestView
 from router.policies.least_loaded import LeastLoaded
 from router.policies.load_balance import LoadBalance
 from router.policies.rescheduling import InstanceLoad, Move, RequestLoad, ReschedulingConfig, ReschedulingPolicy
@@ -20,8 +20,10 @@ __all__ = [
     "Decision",
     "DispatchPolicy",
     "DrainOnly",
+    "Forecast",
     "InstanceLoad",
     "InstanceView",
+    "KnowsNothing",
     "LeastLoaded",
     "LoadBalance",
     "Move",

@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cluster.messages import Holder
 from cluster.role import InstanceRole
+
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,36 @@ class Decision:
     decode: Holder
 
 
+class Forecast(Protocol):
+    """How long KV takes from instance to instance, with what is in flight now; asked anew for every decision.
+
+    0 within one instance, inf where no KV gets through. Of a pair of which nothing is known: the median of those that
+    are known, so that nothing speaks for it or against it; 0 as long as nothing is known at all.
+    """
+
+    def transfer_s(self, source: Holder, target: Holder, num_tokens: int) -> float:
+        """Of the KV of so many tokens, beginning now."""
+        ...
+
+    def transfers_s(self, sources: Sequence[Holder], targets: Sequence[Holder], num_tokens: Matrix) -> Matrix:
+        """The same for all pairs at once; `num_tokens`: [num_sources, num_targets]. Whoever can say it faster does."""
+        times_s = [
+            [self.transfer_s(source, target, int(count)) for target, count in zip(targets, row, strict=True)]
+            for source, row in zip(sources, num_tokens, strict=True)
+        ]
+        return np.array(times_s, float).reshape(num_tokens.shape)
+
+
+class KnowsNothing(Forecast):
+    """Before anything is measured."""
+
+    def transfer_s(self, source: Holder, target: Holder, num_tokens: int) -> float:
+        return 0.0
+
+    def transfers_s(self, sources: Sequence[Holder], targets: Sequence[Holder], num_tokens: Matrix) -> Matrix:
+        return np.zeros(num_tokens.shape)
+
+
 class DispatchPolicy(Protocol):
-    def select(self, request: RequestView, instances: Sequence[InstanceView]) -> Decision | None:
+    def select(self, request: RequestView, instances: Sequence[InstanceView], forecast: Forecast) -> Decision | None:
         """None: not now; the request waits in the queue."""

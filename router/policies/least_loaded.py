@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from router.policies.interface import Decision, InstanceView, RequestView
+from router.policies.interface import Decision, Forecast, InstanceView, RequestView
 
 # Prefill batches of work that may queue in an instance; the rest waits at the router, where it can still go elsewhere.
 _MAX_BATCHES_AHEAD = 4
 
 
 class LeastLoaded:
-    def select(self, request: RequestView, instances: Sequence[InstanceView]) -> Decision | None:
+    def select(self, request: RequestView, instances: Sequence[InstanceView], forecast: Forecast) -> Decision | None:
         prefills = sorted(filter(_takes_prompts, instances), key=_prefill_load)
         decodes = sorted((it for it in instances if _has_room(it, request)), key=_decode_load)
         if not prefills or not decodes:

@@ -10,7 +10,7 @@ from cluster.role import InstanceRole, InstanceStatus
 from cluster.snapshot import InstanceSnapshot
 from router.broken_links import BrokenLinks
 from router.ledger import Note, Place, Step
-from router.policies import Decision, InstanceView, LeastLoaded, RequestView
+from router.policies import Decision, InstanceView, KnowsNothing, LeastLoaded, RequestView
 from router.scheduler import Member, Scheduler
 
 pytestmark = pytest.mark.unit
@@ -63,27 +63,27 @@ def test_prefill_and_decode_are_chosen_together_each_by_its_own_load() -> None:
         make_view("d0", D, num_committed_blocks=10),
         make_view("d1", D, num_committed_blocks=60),
     ]
-    assert LeastLoaded().select(make_request(), views) == Decision(holder("p1"), holder("d0"))
+    assert LeastLoaded().select(make_request(), views, KnowsNothing()) == Decision(holder("p1"), holder("d0"))
 
 
 def test_a_mixed_instance_keeps_what_it_prefills() -> None:
     views = [make_view("m0", M, num_queued_tokens=5), make_view("m1", M, num_committed_blocks=50)]
-    assert LeastLoaded().select(make_request(), views) == Decision(holder("m1"), holder("m1"))
+    assert LeastLoaded().select(make_request(), views, KnowsNothing()) == Decision(holder("m1"), holder("m1"))
 
 
 def test_a_request_waits_while_no_decode_instance_has_room() -> None:
     full = make_view("d0", D, num_committed_blocks=99, num_requests=3)
-    assert LeastLoaded().select(make_request(), [make_view("p0", P), full]) is None
+    assert LeastLoaded().select(make_request(), [make_view("p0", P), full], KnowsNothing()) is None
 
 
 def test_an_idle_instance_takes_whatever_was_admitted() -> None:
     views = [make_view("p0", P), make_view("d0", D)]
-    assert LeastLoaded().select(make_request(num_prompt_tokens=5000), views) is not None
+    assert LeastLoaded().select(make_request(num_prompt_tokens=5000), views, KnowsNothing()) is not None
 
 
 def test_a_request_waits_at_the_router_rather_than_behind_many_batches() -> None:
     views = [make_view("p0", P, num_queued_tokens=4 * 256), make_view("d0", D)]
-    assert LeastLoaded().select(make_request(), views) is None
+    assert LeastLoaded().select(make_request(), views, KnowsNothing()) is None
 
 
 def test_two_requests_in_one_moment_do_not_choose_the_same_idle_instance() -> None:
@@ -139,7 +139,7 @@ def test_a_request_weighs_on_both_until_it_is_handed_over() -> None:
 @pytest.mark.parametrize("full", ["p0", "d0"])
 def test_a_request_waits_for_a_seat_on_either_side(full: str) -> None:
     views = [make_view(name, role, num_requests=8 if name == full else 0) for name, role in (("p0", P), ("d0", D))]
-    assert LeastLoaded().select(make_request(), views) is None
+    assert LeastLoaded().select(make_request(), views, KnowsNothing()) is None
 
 
 def test_a_request_that_stayed_where_it_was_weighs_there() -> None:
@@ -190,10 +190,14 @@ def test_a_request_that_is_to_be_at_an_instance_weighs_there_once() -> None:
 def test_a_pair_with_a_broken_link_is_not_chosen_while_there_is_another() -> None:
     near, far = make_view("d0", InstanceRole.DECODE), make_view("d1", InstanceRole.DECODE)
     cut_off = replace(make_view("p0", InstanceRole.PREFILL), unreachable=frozenset({near.holder}))
-    assert LeastLoaded().select(make_request(), [cut_off, near, far]) == Decision(holder("p0"), holder("d1"))
+    assert LeastLoaded().select(make_request(), [cut_off, near, far], KnowsNothing()) == Decision(
+        holder("p0"), holder("d1")
+    )
     other = make_view("p1", InstanceRole.PREFILL, num_queued_tokens=5)
-    assert LeastLoaded().select(make_request(), [cut_off, near, other]) == Decision(holder("p1"), holder("d0"))
-    assert LeastLoaded().select(make_request(), [cut_off, near]) == Decision(holder("p0"), holder("d0"))
+    assert LeastLoaded().select(make_request(), [cut_off, near, other], KnowsNothing()) == Decision(
+        holder("p1"), holder("d0")
+    )
+    assert LeastLoaded().select(make_request(), [cut_off, near], KnowsNothing()) == Decision(holder("p0"), holder("d0"))
 
 
 async def test_a_link_is_avoided_after_a_failure_and_tried_again_later() -> None:
