@@ -111,7 +111,17 @@ class WantTokens:
     next_index: int
 
 
-FrontMessage = Dispatch | HandOver | SetRole | Stop | CloseGrant | AckActivated | AckFinished | WantTokens
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Measure the link to the target, for no longer than the budget; `Probed` answers with the same number."""
+
+    number: int
+    target: Holder
+    link_address: str
+    budget_s: float
+
+
+FrontMessage = Dispatch | HandOver | SetRole | Stop | CloseGrant | AckActivated | AckFinished | WantTokens | Probe
 
 
 # Instance -> front
@@ -192,7 +202,37 @@ class Holdings:
     held: tuple[Held, ...]
 
 
-InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused | PassedOn | Holdings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSample:
+    """A transfer that was timed, from its offer to the receiver's word that it is there; `ended_s`: when that came."""
+
+    target: Holder
+    transport: str
+    num_bytes: int
+    seconds: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What a `Probe` found before it was over or failed; `error`: why there is no more of it, or nothing."""
+
+    number: int
+    target: Holder
+    transport: str = ""
+    samples: tuple[TransferSample, ...] = ()
+    num_connections: int = 1
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfers:
+    """KV that was moved since the last of these."""
+
+    samples: tuple[TransferSample, ...]
+
+
+InstanceMessage = StepUpdate | Activated | GrantRefused | DispatchRefused | PassedOn | Holdings | Probed | Transfers
 
 
 # Source -> receiver of a handover

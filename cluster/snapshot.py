@@ -10,7 +10,8 @@ from cluster.role import InstanceRole, InstanceStatus
 class LinkSnapshot:
     """A link in use, named and measured: a transfer of n bytes takes `alpha_s + n / beta_bytes_per_s` (0: none yet).
 
-    `note` says why the transport is not the better one, or what failed last.
+    `note` says why the transport is not the better one, or what failed last; `num_connections`: over how many large
+    transfers are split (0: it was never made).
     """
 
     source: str
@@ -22,6 +23,7 @@ class LinkSnapshot:
     alpha_s: float = 0.0
     beta_bytes_per_s: float = 0.0
     note: str = ""
+    num_connections: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from cluster.engine.engine import Engine
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput, StepResult
 from cluster.engine.sequence import Sequence, SequenceStatus
 from cluster.instance.config import CoreConfig
-from cluster.instance.effects import BlockChecksums, Effect, Slots, ToFront, ToSource
+from cluster.instance.effects import BlockChecksums, Effect, Slots, StartProbe, ToFront, ToSource
 from cluster.instance.fences import Fences
 from cluster.instance.hosted import Hosted, restore, sequence_from
 from cluster.instance.inbound import Inbound
@@ -36,6 +36,7 @@ from cluster.messages import (
     InstanceMessage,
     Pass,
     PassedOn,
+    Probe,
     ReceiverMessage,
     Refused,
     Renew,
@@ -127,6 +128,8 @@ class InstanceCore:
                 self._on_hand_over(front, message, now_s)
             case Stop():
                 self._on_stop(message, now_s)
+            case Probe():
+                self.effects.append(StartProbe(front, message))
             case _:
                 self._on_word(front, message, now_s)
 

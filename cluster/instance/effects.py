@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.messages import BlockTransfer, Epoch, Grant, Holder, InstanceMessage, ReceiverMessage, SourceMessage
+from cluster.messages import BlockTransfer, Epoch, Grant, Holder, InstanceMessage, Probe, ReceiverMessage, SourceMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,15 @@ class StartTransfer:
     transfer: BlockTransfer
 
 
-Effect = ToFront | ToReceiver | ToSource | StartTransfer
+@dataclass(frozen=True, slots=True)
+class StartProbe:
+    """Measure a link for a front, which is told what was found."""
+
+    front: str
+    probe: Probe
+
+
+Effect = ToFront | ToReceiver | ToSource | StartTransfer | StartProbe
 
 
 class BlockChecksums(Protocol):

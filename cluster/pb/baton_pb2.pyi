@@ -311,7 +311,7 @@ class HandoverStatus(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., stage: _Optional[int] = ..., num_blocks_sent: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class LinkStatus(_message.Message):
-    __slots__ = ("source", "target", "transport", "num_transfers", "num_bytes", "beta_bytes_per_s", "alpha_s", "num_failures", "note")
+    __slots__ = ("source", "target", "transport", "num_transfers", "num_bytes", "beta_bytes_per_s", "alpha_s", "num_failures", "note", "num_connections")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +321,7 @@ class LinkStatus(_message.Message):
     ALPHA_S_FIELD_NUMBER: _ClassVar[int]
     NUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     source: str
     target: str
     transport: str
@@ -330,4 +331,5 @@ class LinkStatus(_message.Message):
     alpha_s: float
     num_failures: int
     note: str
-    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., transport: _Optional[str] = ..., num_transfers: _Optional[int] = ..., num_bytes: _Optional[int] = ..., beta_bytes_per_s: _Optional[float] = ..., alpha_s: _Optional[float] = ..., num_failures: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
+    num_connections: int
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., transport: _Optional[str] = ..., num_transfers: _Optional[int] = ..., num_bytes: _Optional[int] = ..., beta_bytes_per_s: _Optional[float] = ..., alpha_s: _Optional[float] = ..., num_failures: _Optional[int] = ..., note: _Optional[str] = ..., num_connections: _Optional[int] = ...) -> None: ...

@@ -173,12 +173,24 @@ class WantTokens(_message.Message):
     next_index: int
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., next_index: _Optional[int] = ...) -> None: ...
 
+class Probe(_message.Message):
+    __slots__ = ("number", "target", "link_address", "budget_s")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    LINK_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    target: Holder
+    link_address: str
+    budget_s: float
+    def __init__(self, number: _Optional[int] = ..., target: _Optional[_Union[Holder, _Mapping]] = ..., link_address: _Optional[str] = ..., budget_s: _Optional[float] = ...) -> None: ...
+
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class FrontMessage(_message.Message):
-    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat", "hand_over", "set_role", "proof")
+    __slots__ = ("hello", "dispatch", "stop", "close_grant", "ack_activated", "ack_finished", "want_tokens", "heartbeat", "hand_over", "set_role", "probe", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     DISPATCH_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +201,7 @@ class FrontMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     HAND_OVER_FIELD_NUMBER: _ClassVar[int]
     SET_ROLE_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: FrontHello
     dispatch: Dispatch
@@ -200,8 +213,9 @@ class FrontMessage(_message.Message):
     heartbeat: Heartbeat
     hand_over: HandOver
     set_role: SetRole
+    probe: Probe
     proof: Proof
-    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[FrontHello, _Mapping]] = ..., dispatch: _Optional[_Union[Dispatch, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., close_grant: _Optional[_Union[CloseGrant, _Mapping]] = ..., ack_activated: _Optional[_Union[AckActivated, _Mapping]] = ..., ack_finished: _Optional[_Union[AckFinished, _Mapping]] = ..., want_tokens: _Optional[_Union[WantTokens, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ...) -> None: ...
 
 class InstanceHello(_message.Message):
     __slots__ = ()
@@ -335,8 +349,44 @@ class Snapshot(_message.Message):
     num_checksum_failures: int
     def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ...) -> None: ...
 
+class TransferSample(_message.Message):
+    __slots__ = ("target", "transport", "num_bytes", "seconds", "ended_ago_s")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AGO_S_FIELD_NUMBER: _ClassVar[int]
+    target: Holder
+    transport: str
+    num_bytes: int
+    seconds: float
+    ended_ago_s: float
+    def __init__(self, target: _Optional[_Union[Holder, _Mapping]] = ..., transport: _Optional[str] = ..., num_bytes: _Optional[int] = ..., seconds: _Optional[float] = ..., ended_ago_s: _Optional[float] = ...) -> None: ...
+
+class Probed(_message.Message):
+    __slots__ = ("number", "target", "transport", "samples", "num_connections", "error")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    target: Holder
+    transport: str
+    samples: _containers.RepeatedCompositeFieldContainer[TransferSample]
+    num_connections: int
+    error: str
+    def __init__(self, number: _Optional[int] = ..., target: _Optional[_Union[Holder, _Mapping]] = ..., transport: _Optional[str] = ..., samples: _Optional[_Iterable[_Union[TransferSample, _Mapping]]] = ..., num_connections: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Transfers(_message.Message):
+    __slots__ = ("samples",)
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    samples: _containers.RepeatedCompositeFieldContainer[TransferSample]
+    def __init__(self, samples: _Optional[_Iterable[_Union[TransferSample, _Mapping]]] = ...) -> None: ...
+
 class InstanceMessage(_message.Message):
-    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings", "heartbeat", "challenge")
+    __slots__ = ("hello", "step", "activated", "grant_refused", "dispatch_refused", "snapshot", "passed_on", "holdings", "heartbeat", "probed", "transfers", "challenge")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ACTIVATED_FIELD_NUMBER: _ClassVar[int]
@@ -346,6 +396,8 @@ class InstanceMessage(_message.Message):
     PASSED_ON_FIELD_NUMBER: _ClassVar[int]
     HOLDINGS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    PROBED_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     hello: InstanceHello
     step: StepUpdate
@@ -356,8 +408,10 @@ class InstanceMessage(_message.Message):
     passed_on: PassedOn
     holdings: Holdings
     heartbeat: Heartbeat
+    probed: Probed
+    transfers: Transfers
     challenge: Challenge
-    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[InstanceHello, _Mapping]] = ..., step: _Optional[_Union[StepUpdate, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., grant_refused: _Optional[_Union[GrantRefused, _Mapping]] = ..., dispatch_refused: _Optional[_Union[DispatchRefused, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., passed_on: _Optional[_Union[PassedOn, _Mapping]] = ..., holdings: _Optional[_Union[Holdings, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., probed: _Optional[_Union[Probed, _Mapping]] = ..., transfers: _Optional[_Union[Transfers, _Mapping]] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("source", "receiver", "nonce")

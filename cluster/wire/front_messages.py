@@ -14,14 +14,25 @@ from cluster.messages import (
     Holdings,
     InstanceMessage,
     PassedOn,
+    Probe,
+    Probed,
     SetRole,
     StepUpdate,
     Stop,
     TokenUpdate,
+    Transfers,
     WantTokens,
 )
 from cluster.pb import instance_pb2
 from cluster.role import InstanceRole
+from cluster.wire.link_messages import (
+    probe_from_pb,
+    probe_to_pb,
+    probed_from_pb,
+    probed_to_pb,
+    transfers_from_pb,
+    transfers_to_pb,
+)
 from cluster.wire.values import (
     about_from_pb,
     about_to_pb,
@@ -49,6 +60,8 @@ def front_message_to_pb(message: FrontMessage, now_s: float) -> instance_pb2.Fro
         return instance_pb2.FrontMessage(dispatch=dispatch)
     if isinstance(message, SetRole):
         return instance_pb2.FrontMessage(set_role=instance_pb2.SetRole(role=message.role.value))
+    if isinstance(message, Probe):
+        return instance_pb2.FrontMessage(probe=probe_to_pb(message))
     about = about_to_pb(message)
     match message:
         case HandOver():
@@ -83,6 +96,8 @@ def front_message_from_pb(message: instance_pb2.FrontMessage, now_s: float) -> F
             return HandOver(**about_from_pb(message.hand_over), grant=grant_from_pb(message.hand_over.grant))
         case "set_role":
             return SetRole(role=InstanceRole(message.set_role.role))
+        case "probe":
+            return probe_from_pb(message.probe)
         case "stop":
             return Stop(**about_from_pb(message.stop))
         case "close_grant":
@@ -152,6 +167,10 @@ def instance_message_to_pb(message: InstanceMessage, now_s: float) -> instance_p
     if isinstance(message, Holdings):
         holdings = instance_pb2.Holdings(held=[_held_to_pb(held, now_s) for held in message.held])
         return instance_pb2.InstanceMessage(holdings=holdings)
+    if isinstance(message, Probed):
+        return instance_pb2.InstanceMessage(probed=probed_to_pb(message, now_s))
+    if isinstance(message, Transfers):
+        return instance_pb2.InstanceMessage(transfers=transfers_to_pb(message, now_s))
     about = about_to_pb(message)
     match message:
         case Activated():
@@ -178,6 +197,10 @@ def instance_message_from_pb(message: instance_pb2.InstanceMessage, now_s: float
             )
         case "holdings":
             return Holdings(held=tuple(_held_from_pb(held, now_s) for held in message.holdings.held))
+        case "probed":
+            return probed_from_pb(message.probed, now_s)
+        case "transfers":
+            return transfers_from_pb(message.transfers, now_s)
         case "activated":
             return Activated(**about_from_pb(message.activated))
         case "passed_on":

@@ -84,6 +84,7 @@ def link_to_pb(link: LinkSnapshot) -> baton_pb2.LinkStatus:
         alpha_s=link.alpha_s,
         beta_bytes_per_s=link.beta_bytes_per_s,
         note=link.note,
+        num_connections=link.num_connections,
     )
 
 
@@ -98,4 +99,5 @@ def _link_from_pb(link: baton_pb2.LinkStatus) -> LinkSnapshot:
         alpha_s=link.alpha_s,
         beta_bytes_per_s=link.beta_bytes_per_s,
         note=link.note,
+        num_connections=link.num_connections,
     )

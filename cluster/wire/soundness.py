@@ -14,6 +14,7 @@ from cluster.messages import (
     HandOver,
     Pass,
     PassTaken,
+    Probe,
     ReceiverMessage,
     Refused,
     Renew,
@@ -30,6 +31,8 @@ from cluster.wire.peer_messages import receiver_message_from_pb, source_message_
 
 # Longer than any that makes sense; a lease or deadline of 1e300 s is a mistake.
 _MAX_DURATION_S = 1e9
+# A probe keeps a link busy; more than this is no measurement.
+_MAX_PROBE_S = 60.0
 
 
 class Malformed(ValueError):
@@ -47,6 +50,9 @@ def read_front_message(
         raise Malformed(f"a {message.WhichOneof('message')} within the stream")
     match said:
         case SetRole():
+            return said
+        case Probe():
+            _check_probe(said)
             return said
         case Dispatch():
             _check_state(said.state, now_s, vocab_size)
@@ -98,7 +104,7 @@ def read_receiver_message(message: instance_pb2.ReceiverMessage) -> ReceiverMess
 
 
 def _request_id(said: FrontMessage) -> str:
-    assert not isinstance(said, SetRole)
+    assert not isinstance(said, SetRole | Probe)
     return said.state.request_id if isinstance(said, Dispatch) else said.request_id
 
 
@@ -133,8 +139,18 @@ def _check_sampling(state: SequenceState, vocab_size: int) -> None:
 def _check_grant(grant: Grant) -> None:
     _require(bool(grant.receiver.instance), "a grant for nobody")
     for address in (grant.address, grant.link_address):
-        host, _, port = address.rpartition(":")
-        _require(bool(host) and host.isprintable() and port.isdecimal(), "a grant without an address")
+        _require(_is_address(address), "a grant without an address")
+
+
+def _check_probe(probe: Probe) -> None:
+    _require(bool(probe.target.instance), "a probe of the link to nobody")
+    _require(_is_address(probe.link_address), "a probe without an address")
+    _require(0.0 < probe.budget_s <= _MAX_PROBE_S, f"budget_s is {probe.budget_s}")
+
+
+def _is_address(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and host.isprintable() and port.isdecimal()
 
 
 def _check_counts(*counts: int) -> None:

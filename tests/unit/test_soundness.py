@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cluster.messages import Cancel, Dispatch, Reserve, Stop
+from cluster.messages import Cancel, Dispatch, Probe, Reserve, Stop
 from cluster.pb import instance_pb2 as pb
 from cluster.wire.soundness import read_front_message, read_receiver_message, read_source_message
 
@@ -25,6 +25,8 @@ STATE = {"request_id": "r", "front": FRONT, "prompt_token_ids": [1, 2, 3], "samp
 RESERVE = {**ABOUT, "num_tokens": 3, "lease_s": 5.0}
 PASS = {**ABOUT, "reservation": 1, "num_blocks": 1, "num_computed_tokens": 2, "state": STATE}
 
+PROBE = {"number": 1, "target": GRANT["receiver"], "link_address": "node.cluster:5001", "budget_s": 0.5}
+
 
 def read_front(**message: Any) -> Any:
     return read_front_message(pb.FrontMessage(**message), NOW_S, front=FRONT, vocab_size=50)
@@ -37,6 +39,7 @@ def read_source(**message: Any) -> Any:
 def test_what_is_sound_comes_through() -> None:
     assert isinstance(read_front(dispatch={"state": STATE, "epoch": EPOCH, "grant": GRANT}), Dispatch)
     assert isinstance(read_front(stop=ABOUT), Stop)
+    assert isinstance(read_front(probe=PROBE), Probe)
     assert isinstance(read_source(reserve=RESERVE), Reserve)
     assert isinstance(read_source(cancel=ABOUT), Cancel)
     assert read_source(**{"pass": PASS}).state.request_id == "r"
@@ -90,6 +93,11 @@ def test_a_request_that_no_engine_can_run_is_malformed(state: dict[str, Any]) ->
         {"hand_over": {**ABOUT, "grant": {**GRANT, "address": ""}}},
         {"hand_over": {**ABOUT, "grant": {**GRANT, "link_address": "decode-0"}}},
         {"hand_over": {**ABOUT, "grant": {**GRANT, "link_address": "a\0b:1"}}},
+        {"probe": {**PROBE, "target": {}}},
+        {"probe": {**PROBE, "link_address": "nowhere"}},
+        {"probe": {**PROBE, "budget_s": 0.0}},
+        {"probe": {**PROBE, "budget_s": float("nan")}},
+        {"probe": {**PROBE, "budget_s": 1e9}},
     ],
 )
 def test_what_no_front_can_mean_is_malformed(message: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What is said arrives as it was meant: every message, over the wire and back."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,8 @@ from cluster.messages import (
     Pass,
     PassedOn,
     PassTaken,
+    Probe,
+    Probed,
     ReceiverMessage,
     Refused,
     Renew,
@@ -37,6 +40,8 @@ from cluster.messages import (
     StepUpdate,
     Stop,
     TokenUpdate,
+    Transfers,
+    TransferSample,
     WantTokens,
 )
 from cluster.pb import instance_pb2
@@ -84,6 +89,7 @@ UPDATE = TokenUpdate(
     finish_reason=FinishReason.LENGTH,
     num_cached_tokens=1,
 )
+SAMPLE = TransferSample(target=Holder("decode-0", 2**60), transport="tcp", num_bytes=2**40, seconds=0.25, ended_s=99.5)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,7 @@ UPDATE = TokenUpdate(
         WantTokens(**ABOUT, next_index=3),
         HandOver(**ABOUT, grant=GRANT),
         SetRole(role=InstanceRole.MIXED),
+        Probe(number=7, target=GRANT.receiver, link_address="a:2", budget_s=0.5),
     ],
 )
 def test_a_front_is_understood(message: FrontMessage) -> None:
@@ -114,6 +121,9 @@ def test_a_front_is_understood(message: FrontMessage) -> None:
         GrantRefused(**ABOUT, reason="cut off", unreachable=True),
         DispatchRefused(**ABOUT, reason="too long"),
         PassedOn(**ABOUT),
+        Transfers(samples=(SAMPLE, replace(SAMPLE, ended_s=0.0))),
+        Probed(number=7, target=SAMPLE.target, transport="tcp", samples=(SAMPLE,), num_connections=4),
+        Probed(number=8, target=SAMPLE.target, error="unreachable"),
         Holdings(held=()),
         Holdings(
             held=(
@@ -126,6 +136,29 @@ def test_a_front_is_understood(message: FrontMessage) -> None:
 def test_an_instance_is_understood(message: InstanceMessage) -> None:
     sent = instance_message_to_pb(message, 100.0).SerializeToString()
     assert instance_message_from_pb(instance_pb2.InstanceMessage.FromString(sent), 100.0) == message
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"num_bytes": 0},
+        {"transport": ""},
+        {"target": {}},
+        {"seconds": 0.0},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"ended_ago_s": -1.0},
+        {"ended_ago_s": float("nan")},
+        {"ended_ago_s": 1e300},
+    ],
+)
+def test_a_sample_that_makes_no_sense_is_left_out(nonsense: dict[str, Any]) -> None:
+    sound = {"target": {"instance": "d", "incarnation": 1}, "transport": "tcp", "num_bytes": 1, "seconds": 0.5}
+    sent = instance_pb2.Transfers(samples=[{**sound, **nonsense}, sound])
+    heard = instance_message_from_pb(instance_pb2.InstanceMessage(transfers=sent), 100.0)
+    assert heard == Transfers(
+        samples=(TransferSample(target=Holder("d", 1), transport="tcp", num_bytes=1, seconds=0.5, ended_s=100.0),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +225,7 @@ def test_a_snapshot_is_understood() -> None:
         ),
         links=(
             LinkSnapshot(
-                source="a", target="b", transport="shm", num_transfers=1, num_bytes=2, alpha_s=0.5, note="fine"
+                source="a", target="b", transport="tcp", num_transfers=1, num_bytes=2, alpha_s=0.5, num_connections=4
             ),
         ),
     )
