@@ -20,11 +20,14 @@ LogLine = tuple[str, str, int, float, int]
 class Move:
     """`gap_s`: the longest between two tokens around the move; `step_s`: the median at the slower of both ends.
 
+    `still_gap_s`: the longest of about as many before it, less their median: what is there without any move.
+
     From `start_s`, the word to hand over, to `end_s` it moved.
     """
 
     gap_s: float
     step_s: float
+    still_gap_s: float
     start_s: float
     end_s: float
 
@@ -62,6 +65,7 @@ def _measured(request: Running, first: int, start_s: float, end_s: float) -> Mov
     return Move(
         gap_s=max(around),
         step_s=max(median(before), median(after)),
+        still_gap_s=max(before) - median(before),
         start_s=start_s,
         end_s=end_s,
     )

@@ -14,6 +14,12 @@ Row = dict[str, Any]
 LIVE_STEPS, BUSY_STEPS, BUSY_P99_STEPS = 0.5, 1.0, 1.75
 SLOPE_SHARE, LINK_SHARE, TRANSFER_SHARE, OTHERS_SHARE = 0.05, 0.8, 0.7, 0.97
 LARGE_TOKENS = 2048
+_SLOPES = {
+    "added_gap_ms": "live",
+    "still_gap_ms": "the same without a move",
+    "blocking_copy_ms": "blocking copy",
+    "recompute_ms": "recompute",
+}
 
 
 def make_row(samples: Samples, reference: Sequence[int], record_bytes: int) -> Row:
@@ -30,6 +36,7 @@ def make_row(samples: Samples, reference: Sequence[int], record_bytes: int) -> R
         "num_migrations": len(live),
         "added_gap_ms": 1e3 * median(live),
         "added_gap_p99_ms": 1e3 * p99(live),
+        "still_gap_ms": 1e3 * median(move.still_gap_s for move in samples.live),
         "decode_step_ms": 1e3 * step_s,
         "added_gap_steps": median(live) / step_s,
         "num_busy_migrations": len(busy),
@@ -106,13 +113,25 @@ def aims(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def print_report(rows: Sequence[Row], console: Console) -> None:
     console.print(_gaps(rows), _work(rows), _aims(rows))
-    for name, label in (("added_gap_ms", "live"), ("blocking_copy_ms", "blocking copy"), ("recompute_ms", "recompute")):
+    for name, label in _SLOPES.items():
         console.print(f"slope of {label}: {slope_ms_per_mib(rows, name):.3f} ms/MiB", highlight=False)
 
 
 def _gaps(rows: Sequence[Row]) -> Table:
     table = Table(title="Added gap, ms (in decode steps): the longest between two tokens around a move less the median")
-    for column in ("tokens", "MiB", "step", "live, idle", "p99", "live, busy", "p99", "blocking", "recompute", "same"):
+    for column in (
+        "tokens",
+        "MiB",
+        "step",
+        "no move",
+        "live, idle",
+        "p99",
+        "live, busy",
+        "p99",
+        "blocking",
+        "recompute",
+        "same",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         busy_ms, busy_p99_ms = row["busy_added_gap_ms"], row["busy_added_gap_p99_ms"]
@@ -120,6 +139,7 @@ def _gaps(rows: Sequence[Row]) -> Table:
             str(row["num_tokens"]),
             f"{row['bytes'] / 2**20:.1f}",
             f"{row['decode_step_ms']:.1f}",
+            f"{row['still_gap_ms']:.1f}",
             f"{row['added_gap_ms']:.1f} ({row['added_gap_steps']:.2f})",
             f"{row['added_gap_p99_ms']:.1f}",
             f"{busy_ms:.1f} ({row['busy_added_gap_steps']:.2f})",
