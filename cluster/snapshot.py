@@ -48,6 +48,7 @@ class InstanceSnapshot:
     `num_dispatches_seen` counts the dispatches of the front that this snapshot goes to: later ones are not in here.
     `num_fenced` counts messages of older epochs and lives, `num_bad_blocks` blocks that came damaged or for nobody.
     `num_checksum_failures` counts the transfers of which a block came damaged, whoever waited for it.
+    `prefill_tokens_per_s` and `decode_step_s` are how fast its steps were of late; 0 before the first.
     `num_unauthenticated` counts callers without the cluster's secret, `num_malformed` messages that make no sense.
     """
 
@@ -68,5 +69,7 @@ class InstanceSnapshot:
     num_unauthenticated: int = 0
     num_malformed: int = 0
     num_checksum_failures: int = 0
+    prefill_tokens_per_s: float = 0.0
+    decode_step_s: float = 0.0
     links: tuple[LinkSnapshot, ...] = ()
     handovers: tuple[HandoverSnapshot, ...] = ()

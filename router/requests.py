@@ -4,8 +4,9 @@ The ledger says what is to be done; here it is carried out.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from cluster.engine.block_hash import hash_blocks
 from cluster.messages import FrontMessage, Holder, SequenceState
 from router import handover_steps
 from router.backend import AdmittedRequest, TokenDelta
@@ -50,7 +51,7 @@ class Requests:
     def admit(self, request: AdmittedRequest) -> StreamReader:
         reader = self._open(request).read()
         self._ledger.admit(self._state_of(request))
-        self._scheduler.enqueue(_view(request, len(request.prompt_token_ids)))
+        self._scheduler.enqueue(self._view(request, request.prompt_token_ids))
         self.dispatch()
         return reader
 
@@ -62,7 +63,7 @@ class Requests:
     def dispatch(self) -> None:
         if not self.is_dispatching:
             return
-        for assignment in self._scheduler.assign():
+        while (assignment := self._scheduler.assign_next()) is not None:
             self.carry_out(
                 self._ledger.dispatch(assignment.request_id, assignment.prefill, assignment.decode, assignment.number)
             )
@@ -98,7 +99,18 @@ class Requests:
     def _requeue(self, requeue: Requeue) -> None:
         stream = self.streams.running(requeue.request_id)
         assert stream is not None, f"{requeue.request_id} has no stream"
-        self._scheduler.enqueue_again(_view(stream.request, requeue.num_tokens))
+        token_ids = [*stream.request.prompt_token_ids, *stream.token_ids]
+        self._scheduler.enqueue_again(self._view(stream.request, token_ids[: requeue.num_tokens]))
+
+    def _view(self, request: AdmittedRequest, token_ids: Sequence[int]) -> RequestView:
+        """As the scheduler sees it: with the names of the blocks that some instance may have already."""
+        block_size = self._scheduler.block_size
+        return RequestView(
+            request_id=request.request_id,
+            num_prompt_tokens=len(token_ids),
+            priority=request.priority,
+            block_hashes=tuple(hash_blocks(token_ids, block_size)) if block_size else (),
+        )
 
     def _deliver(self, deliver: Deliver) -> None:
         delta = TokenDelta(
@@ -120,6 +132,8 @@ class Requests:
         """The request is over: whoever waited for its place may go."""
         if stream := self.streams.end(request_id):
             stream.end(error)
+            if error is None:
+                self._scheduler.computed(request_id, [*stream.request.prompt_token_ids, *stream.token_ids[:-1]])
             self._scheduler.forget(request_id)
             for observer in self._observers:
                 observer.on_ended(stream.finish_reason, error)
@@ -176,10 +190,6 @@ class Requests:
 
     def _expire(self, request_id: str) -> None:
         self.fail(request_id, Failure.DEADLINE_EXCEEDED, "the deadline passed")
-
-
-def _view(request: AdmittedRequest, num_tokens: int) -> RequestView:
-    return RequestView(request_id=request.request_id, num_prompt_tokens=num_tokens, priority=request.priority)
 
 
 def _error(fail: Fail) -> BatonError:

@@ -5,12 +5,14 @@ millisecond do not choose the same idle instance.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
+from cluster.engine.block_hash import hash_blocks
 from cluster.messages import Holder
 from cluster.role import InstanceRole
 from cluster.snapshot import InstanceSnapshot
+from router.known_prefixes import KnownPrefixes
 from router.ledger import Place
 from router.policies import Decision, DispatchPolicy, Forecast, InstanceView, KnowsNothing, RequestView
 
@@ -21,7 +23,7 @@ class Member:
 
     `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
     `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
-    `unreachable`: instances to which the way is broken.
+    `unreachable`: instances to which the way is broken. `caches_prefixes`: blocks that nobody uses are kept there.
     """
 
     place: Place
@@ -31,6 +33,7 @@ class Member:
     max_num_seqs: int
     saturation_tokens: int
     kv_layout: str = ""
+    caches_prefixes: bool = True
     snapshot: InstanceSnapshot | None = None
     num_waiting_tokens: int = 0
     num_dispatches: int = 0
@@ -69,6 +72,8 @@ class Member:
             num_requests=len(self.num_tokens),
             num_committed_blocks=self.num_tokens_in_all // self.block_size + len(self.num_tokens),
             unreachable=frozenset(self.unreachable),
+            prefill_tokens_per_s=self.snapshot.prefill_tokens_per_s if self.snapshot else 0.0,
+            decode_step_s=self.snapshot.decode_step_s if self.snapshot else 0.0,
         )
 
 
@@ -96,6 +101,8 @@ class Scheduler:
         self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
         self._held_by: dict[str, list[Member]] = {}
+        self._known = KnownPrefixes()
+        self._block_hashes: dict[str, tuple[bytes, ...]] = {}  # of those that have left the queue
         # Instances to which nothing is sent, by name, and why (drain, flip): in their later lives too.
         self.draining: dict[str, str] = {}
 
@@ -110,6 +117,11 @@ class Scheduler:
     @property
     def is_full(self) -> bool:
         return len(self._queue) >= self._max_queued_requests
+
+    @property
+    def block_size(self) -> int | None:
+        """By which block hashes are to be made; None as long as no instance is there."""
+        return next((member.block_size for member in self._members.values()), None)
 
     @property
     def members(self) -> Iterator[Member]:
@@ -133,9 +145,11 @@ class Scheduler:
 
     def join(self, member: Member) -> None:
         self._members[member.place.holder] = member
+        self._known.join(member.place.holder, member.num_blocks if member.caches_prefixes else 0)
 
     def leave(self, holder: Holder) -> None:
         self._members.pop(holder, None)
+        self._known.leave(holder)
 
     def enqueue(self, request: RequestView) -> None:
         self._queue[request.request_id] = request
@@ -157,21 +171,31 @@ class Scheduler:
         """The request is over: it neither waits nor weighs on anybody."""
         self._queue.pop(request_id, None)
         self._recovered.discard(request_id)
+        self._block_hashes.pop(request_id, None)
         for member in self._held_by.pop(request_id, ()):
             member.drop(request_id)
 
     def assign(self) -> list[Assignment]:
         """Everything that can go now, in order."""
-        out = []
-        for request in sorted(self._queue.values(), key=self._turn):
-            views = [member.view() for member in self._members.values() if not self.is_draining(member)]
-            decision = self._policy.select(request, views, self.forecast)
-            if decision is None:
-                break
-            del self._queue[request.request_id]
-            self._recovered.discard(request.request_id)
-            out.append(self._commit(request, decision))
-        return out
+        return list(iter(self.assign_next, None))
+
+    def assign_next(self) -> Assignment | None:
+        """The next that can go now; what is in flight from then on should be known before one more is asked for."""
+        if not self._queue:
+            return None
+        request = min(self._queue.values(), key=self._turn)
+        members = [member for member in self._members.values() if not self.is_draining(member)]
+        request = replace(request, num_known_tokens=self._known_tokens(request, members))
+        decision = self._policy.select(request, [member.view() for member in members], self.forecast)
+        if decision is None:
+            return None
+        del self._queue[request.request_id]
+        self._recovered.discard(request.request_id)
+        return self._commit(request, decision)
+
+    def _known_tokens(self, request: RequestView, members: Iterable[Member]) -> dict[Holder, int]:
+        known = ((member, self._known.num_blocks(member.place.holder, request.block_hashes)) for member in members)
+        return {member.place.holder: count * member.block_size for member, count in known if count}
 
     def _turn(self, request: RequestView) -> tuple[int, bool]:
         return -request.priority, request.request_id not in self._recovered
@@ -179,10 +203,12 @@ class Scheduler:
     def _commit(self, request: RequestView, decision: Decision) -> Assignment:
         prefill, decode = self._members[decision.prefill], self._members[decision.decode]
         prefill.num_dispatches += 1
-        prefill.unseen[prefill.num_dispatches] = request.num_prompt_tokens
+        prefill.unseen[prefill.num_dispatches] = request.num_missing_tokens(decision.prefill)
+        self._block_hashes[request.request_id] = request.block_hashes
         self._held_by[request.request_id] = holders = [prefill] if decode is prefill else [prefill, decode]
         for member in holders:
             member.change(request.request_id, request.num_prompt_tokens)
+            self._known.add(member.place.holder, request.block_hashes)
         return Assignment(
             request_id=request.request_id,
             prefill=prefill.place,
@@ -200,3 +226,11 @@ class Scheduler:
         for member in [it for it in self._held_by.get(request_id, ()) if it.place.holder != holder]:
             member.drop(request_id)
             self._held_by[request_id].remove(member)
+        self._known.add(holder, self._block_hashes.get(request_id, ()))
+
+    def computed(self, request_id: str, token_ids: Sequence[int]) -> None:
+        """All that the request has computed where it is, output and all: the blocks stay there for others."""
+        if hashes := self._block_hashes.get(request_id):
+            for member in self._held_by.get(request_id, ()):
+                more = hash_blocks(token_ids[len(hashes) * member.block_size :], member.block_size, hashes)
+                self._known.add(member.place.holder, (*hashes, *more))

@@ -19,6 +19,7 @@ from cluster.instance.known_fronts import KnownFronts
 from cluster.instance.outbound import Outbound
 from cluster.instance.postponed import Postponed
 from cluster.instance.retained import Retained, name_of
+from cluster.instance.step_times import StepTimes
 from cluster.messages import (
     AckActivated,
     AckFinished,
@@ -83,6 +84,7 @@ class InstanceCore:
         self._fences = Fences()
         self._fronts = KnownFronts(config.grace_s)
         self._dispatches_seen: dict[str, int] = {}
+        self._step_times = StepTimes()
         self._num_fenced = 0
         self._num_bad_blocks = 0
 
@@ -344,6 +346,7 @@ class InstanceCore:
         self._begin_postponed()
         if not self._scheduler.has_work:
             return None
+        self._step_times.begin(now_s)
         output = self._scheduler.schedule()
         self._outbound.on_scheduled(output, now_s)
         return output
@@ -357,6 +360,7 @@ class InstanceCore:
         return self._engine.runner.run(output) if output.scheduled else []
 
     def finish(self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float) -> None:
+        self._step_times.end(output, now_s)
         self._after(self._scheduler.update(output, sampled), now_s)
 
     def _after(self, result: StepResult, now_s: float) -> None:
@@ -411,6 +415,8 @@ class InstanceCore:
             num_waiting_tokens=scheduler.num_waiting_tokens,
             num_fenced=self._num_fenced,
             num_bad_blocks=self._num_bad_blocks,
+            prefill_tokens_per_s=self._step_times.prefill_tokens_per_s,
+            decode_step_s=self._step_times.decode_step_s,
             handovers=self._outbound.snapshots(self.holder.instance),
         )
 

@@ -308,7 +308,7 @@ class Holdings(_message.Message):
     def __init__(self, held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures")
+    __slots__ = ("instance", "role", "status", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "num_waiting_tokens", "num_dispatches_seen", "links", "handovers", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures", "prefill_tokens_per_s", "decode_step_s")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +328,8 @@ class Snapshot(_message.Message):
     NUM_UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
     NUM_MALFORMED_FIELD_NUMBER: _ClassVar[int]
     NUM_CHECKSUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_STEP_S_FIELD_NUMBER: _ClassVar[int]
     instance: Holder
     role: str
     status: str
@@ -347,7 +349,9 @@ class Snapshot(_message.Message):
     num_unauthenticated: int
     num_malformed: int
     num_checksum_failures: int
-    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ...) -> None: ...
+    prefill_tokens_per_s: float
+    decode_step_s: float
+    def __init__(self, instance: _Optional[_Union[Holder, _Mapping]] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., num_waiting_tokens: _Optional[int] = ..., num_dispatches_seen: _Optional[int] = ..., links: _Optional[_Iterable[_Union[_baton_pb2.LinkStatus, _Mapping]]] = ..., handovers: _Optional[_Iterable[_Union[_baton_pb2.HandoverStatus, _Mapping]]] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ..., prefill_tokens_per_s: _Optional[float] = ..., decode_step_s: _Optional[float] = ...) -> None: ...
 
 class TransferSample(_message.Message):
     __slots__ = ("target", "transport", "num_bytes", "seconds", "ended_ago_s")

@@ -29,6 +29,8 @@ def snapshot_to_pb(snapshot: InstanceSnapshot) -> instance_pb2.Snapshot:
         num_unauthenticated=snapshot.num_unauthenticated,
         num_malformed=snapshot.num_malformed,
         num_checksum_failures=snapshot.num_checksum_failures,
+        prefill_tokens_per_s=snapshot.prefill_tokens_per_s,
+        decode_step_s=snapshot.decode_step_s,
     )
 
 
@@ -53,6 +55,8 @@ def snapshot_from_pb(snapshot: instance_pb2.Snapshot) -> InstanceSnapshot:
         num_unauthenticated=snapshot.num_unauthenticated,
         num_malformed=snapshot.num_malformed,
         num_checksum_failures=snapshot.num_checksum_failures,
+        prefill_tokens_per_s=snapshot.prefill_tokens_per_s,
+        decode_step_s=snapshot.decode_step_s,
     )
 
 

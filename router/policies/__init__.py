@@ -5,10 +5,11 @@ from collections.abc import Callable
 from router.policies.drain import DrainOnly
 from router.policies.interface import Decision, DispatchPolicy, Forecast, InstanceView, KnowsNothing, RequestView
 from router.policies.least_loaded import LeastLoaded
+from router.policies.least_time import LeastTime
 from router.policies.load_balance import LoadBalance
 from router.policies.rescheduling import InstanceLoad, Move, RequestLoad, ReschedulingConfig, ReschedulingPolicy
 
-DISPATCH_POLICIES: dict[str, type[DispatchPolicy]] = {"least_loaded": LeastLoaded}
+DISPATCH_POLICIES: dict[str, type[DispatchPolicy]] = {"least_time": LeastTime, "least_loaded": LeastLoaded}
 RESCHEDULING_POLICIES: dict[str, Callable[[ReschedulingConfig], ReschedulingPolicy]] = {
     "none": DrainOnly,
     "load_balance": LoadBalance,
@@ -25,6 +26,7 @@ __all__ = [
     "InstanceView",
     "KnowsNothing",
     "LeastLoaded",
+    "LeastTime",
     "LoadBalance",
     "Move",
     "RequestLoad",

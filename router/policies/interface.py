@@ -1,7 +1,7 @@
 """What a dispatch policy sees and says. Policies are pure: no clock, no logging, no mutation."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -15,11 +15,21 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestView:
-    """`num_prompt_tokens`: to be computed; for one that ran before, its output so far is among them."""
+    """`num_prompt_tokens`: to be computed; for one that ran before, its output so far is among them.
+
+    `block_hashes`: of its full blocks, as an engine names them; () when nobody has worked them out.
+    `num_known_tokens`: how many of the tokens, from the first on, an instance probably has the KV of.
+    """
 
     request_id: str
     num_prompt_tokens: int
     priority: int = 0
+    block_hashes: tuple[bytes, ...] = ()
+    num_known_tokens: Mapping[Holder, int] = field(default_factory=dict)
+
+    def num_missing_tokens(self, holder: Holder) -> int:
+        """At least the last one: it is computed in any case."""
+        return max(1, self.num_prompt_tokens - self.num_known_tokens.get(holder, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +38,7 @@ class InstanceView:
 
     `num_queued_tokens`: to be prefilled before a new request is. `num_committed_blocks`: needed now by the
     requests that run there or are on their way there. `unreachable`: no KV gets from here to there now.
+    `prefill_tokens_per_s`, `decode_step_s`: as measured there of late; 0 before there is anything to say.
     """
 
     holder: Holder
@@ -40,6 +51,8 @@ class InstanceView:
     num_requests: int = 0
     num_committed_blocks: int = 0
     unreachable: frozenset[Holder] = frozenset()
+    prefill_tokens_per_s: float = 0.0
+    decode_step_s: float = 0.0
 
     @property
     def can_prefill(self) -> bool:

@@ -10,8 +10,8 @@ _MAX_BATCHES_AHEAD = 4
 
 class LeastLoaded:
     def select(self, request: RequestView, instances: Sequence[InstanceView], forecast: Forecast) -> Decision | None:
-        prefills = sorted(filter(_takes_prompts, instances), key=_prefill_load)
-        decodes = sorted((it for it in instances if _has_room(it, request)), key=_decode_load)
+        prefills = sorted(filter(takes_prompts, instances), key=prefill_load)
+        decodes = sorted((it for it in instances if has_room(it, request)), key=decode_load)
         if not prefills or not decodes:
             return None
         for prefill in prefills:
@@ -23,7 +23,7 @@ class LeastLoaded:
         return Decision(prefills[0].holder, decodes[0].holder)  # it will decode where it is prefilled
 
 
-def _takes_prompts(instance: InstanceView) -> bool:
+def takes_prompts(instance: InstanceView) -> bool:
     """A sequence keeps its seat until it has been handed over, so seats run out before tokens do."""
     has_seat = instance.num_requests < instance.max_num_seqs
     return (
@@ -33,16 +33,16 @@ def _takes_prompts(instance: InstanceView) -> bool:
     )
 
 
-def _has_room(instance: InstanceView, request: RequestView) -> bool:
+def has_room(instance: InstanceView, request: RequestView) -> bool:
     """A seat, and blocks for the prompt and a token; an idle instance takes whatever was admitted."""
     needed = request.num_prompt_tokens // instance.block_size + 1
     has_blocks = instance.num_committed_blocks + needed <= instance.num_blocks or instance.num_requests == 0
     return instance.can_decode and has_blocks and instance.num_requests < instance.max_num_seqs
 
 
-def _prefill_load(instance: InstanceView) -> tuple[int, int, str]:
+def prefill_load(instance: InstanceView) -> tuple[int, int, str]:
     return instance.num_queued_tokens, instance.num_requests, instance.holder.instance
 
 
-def _decode_load(instance: InstanceView) -> tuple[float, int, str]:
+def decode_load(instance: InstanceView) -> tuple[float, int, str]:
     return instance.num_committed_blocks / instance.num_blocks, instance.num_requests, instance.holder.instance

@@ -1,0 +1,36 @@
+"""How fast an instance computes, as it was of late: what the router goes by when it says how long something will take."""
+
+from cluster.engine.scheduler_output import SchedulerOutput
+
+_KEPT = 0.9  # of what was known, with each step
+
+
+class StepTimes:
+    """Steps with prompts in them tell of prefill, those without of decode. Both are 0 before the first one."""
+
+    def __init__(self) -> None:
+        self._began_s = 0.0
+        self._num_prefilled = self._prefill_s = 0.0
+        self._num_decode_steps = self._decode_s = 0.0
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        return self._num_prefilled / self._prefill_s if self._prefill_s else 0.0
+
+    @property
+    def decode_step_s(self) -> float:
+        return self._decode_s / self._num_decode_steps if self._num_decode_steps else 0.0
+
+    def begin(self, now_s: float) -> None:
+        self._began_s = now_s
+
+    def end(self, output: SchedulerOutput, now_s: float) -> None:
+        seconds = now_s - self._began_s
+        if not output.scheduled or seconds <= 0.0:
+            return
+        if any(each.num_tokens > 1 for each in output.scheduled):
+            self._num_prefilled = _KEPT * self._num_prefilled + sum(each.num_tokens for each in output.scheduled)
+            self._prefill_s = _KEPT * self._prefill_s + seconds
+        else:
+            self._num_decode_steps = _KEPT * self._num_decode_steps + 1
+            self._decode_s = _KEPT * self._decode_s + seconds
