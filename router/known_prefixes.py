@@ -1,8 +1,8 @@
 """Which blocks an instance probably has, by their content hashes: what need not be computed there or sent there.
 
-Nobody asks the instances. A request leaves its prompt's blocks where it was dispatched to, and where it decoded those of
-its output too; an instance keeps the latest as far as its memory goes. Beliefs may be wrong either way: what is there is
-settled when blocks are reserved, and a wrong one costs some time and nothing else.
+Nobody asks the instances. A request leaves its prompt's blocks where it was dispatched to, and where it decoded those
+of its output too; an instance keeps the latest as far as its memory goes. Beliefs may be wrong either way: what is so
+is settled when blocks are reserved; a wrong one costs some time and nothing else.
 """
 
 from bisect import bisect_left

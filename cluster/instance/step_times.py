@@ -1,4 +1,4 @@
-"""How fast an instance computes, as it was of late: what the router goes by when it says how long something will take."""
+"""How fast an instance computes, as it was of late: the router predicts by it how long something will take."""
 
 from cluster.engine.scheduler_output import SchedulerOutput
 
