@@ -26,7 +26,7 @@ class RouterConfig:
     grpc_port: int = 50051
     http_host: str = "127.0.0.1"
     http_port: int = 8000
-    policy: str = "least_loaded"
+    policy: str = "least_time"
     max_model_len: int | None = None
     max_queued_requests: int = 1024
     request_timeout_s: float | None = 600.0

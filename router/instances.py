@@ -147,6 +147,7 @@ class Instances:
             max_num_seqs=info.max_num_seqs,
             saturation_tokens=info.saturation_tokens,
             kv_layout=info.kv_layout,
+            caches_prefixes=info.caches_prefixes,
         )
         self._joining[member.place.holder] = member
 

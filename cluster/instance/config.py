@@ -88,7 +88,8 @@ class InstanceConfig:
 class InstanceInfo:
     """One life of an instance, and where to reach it. `saturation_tokens`: L_m, as measured when it started.
 
-    `kv_layout`: instances of which it is equal may give each other requests. `node`: the host that it runs on; between
+    `kv_layout`: instances of which it is equal may give each other requests. `caches_prefixes`: blocks of requests that
+    are over are kept as long as there is room. `node`: the host that it runs on; between
     two of them is a link.
     """
 
@@ -104,4 +105,5 @@ class InstanceInfo:
     max_num_seqs: int
     saturation_tokens: int
     kv_layout: str = ""
+    caches_prefixes: bool = True
     node: str = ""

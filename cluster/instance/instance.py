@@ -135,6 +135,7 @@ class Instance:
             kv_layout=kv_layout(
                 self.config.model_path, self.config.engine.dtype, blocks.block_size, loaded.region.record_bytes
             ),
+            caches_prefixes=self.config.engine.enable_prefix_caching,
             node=self.config.node or socket.gethostname(),
         )
 

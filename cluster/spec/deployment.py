@@ -83,7 +83,10 @@ class Rescheduling(Part):
 
 
 class Router(Part):
-    policy: Literal["least_loaded"] = "least_loaded"
+    policy: Literal["least_time", "least_loaded"] = "least_time"
+    """Where a request is prefilled and decoded. least_time: by the seconds that both and the way between them are predicted
+    to cost, with the links as measured. least_loaded: by load alone."""
+
     max_queued_requests: Count = 1024
     request_timeout_s: Seconds = 600.0
     """A request without a deadline of its own gets this one."""
