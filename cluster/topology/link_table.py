@@ -35,20 +35,33 @@ class LinkTable:
     def __init__(self, config: EstimateConfig | None = None) -> None:
         self._config = config or EstimateConfig()
         self._estimates: dict[tuple[str, str], LinkEstimate] = {}
-        self._kinds: dict[tuple[str, str], str] = {}
+        self._kinds: dict[tuple[str, str], str | None] = {}  # None: not told yet
         self._usuals: dict[str, tuple[float, LinkModel]] = {}  # by kind: since when
+        self._surveyed: set[tuple[str, str]] = set()
+
+    def surveyed(self, source: str, target: str, model: LinkModel, now_s: float) -> LinkState:
+        """As it was found before this table was made: what it is held to from now on, whatever others of its kind give.
+
+        The first transfer or probe says of which kind it is.
+        """
+        estimate = self._estimate(source, target, None)
+        self._surveyed.add((source, target))
+        return estimate.probed(model, now_s)
 
     def probed(self, source: str, target: str, kind: str, model: LinkModel, now_s: float) -> LinkState:
-        return self._estimate(source, target, kind).probed(model, now_s, self._usual(kind, now_s))
+        estimate = self._estimate(source, target, kind)
+        return estimate.probed(model, now_s, self._usual((source, target), now_s))
 
     def transferred(self, source: str, target: str, kind: str, sample: TransferSample, now_s: float) -> LinkState:
         """`sample.share`: what `Flights.end` says."""
-        return self._estimate(source, target, kind).transferred(sample, now_s, self._usual(kind, now_s))
+        estimate = self._estimate(source, target, kind)
+        return estimate.transferred(sample, now_s, self._usual((source, target), now_s))
 
     def gone(self, node: str) -> None:
         """Nothing of it is known any more: who comes back under its name may be elsewhere."""
         for pair in [pair for pair in self._estimates if node in pair]:
             del self._estimates[pair], self._kinds[pair]
+            self._surveyed.discard(pair)
 
     def state(self, source: str, target: str) -> LinkState:
         estimate = self._estimates.get((source, target))
@@ -67,7 +80,7 @@ class LinkTable:
                 yield LinkBelief(
                     source=source,
                     target=target,
-                    kind=self._kinds[source, target],
+                    kind=self._kinds[source, target] or "",
                     model=estimate.model,
                     state=estimate.state,
                     num_samples=estimate.num_samples,
@@ -85,16 +98,21 @@ class LinkTable:
         }
         return Topology.of_links(nodes, models)
 
-    def _estimate(self, source: str, target: str, kind: str) -> LinkEstimate:
+    def _estimate(self, source: str, target: str, kind: str | None) -> LinkEstimate:
         """Another kind, for instance another transport, is another link: what was known of it counts no more."""
         pair = source, target
-        if self._kinds.get(pair) != kind:
-            self._kinds[pair] = kind
+        known = self._kinds.get(pair)
+        if pair not in self._estimates or known not in (None, kind):
+            self._surveyed.discard(pair)
             self._estimates[pair] = LinkEstimate(self._config)
+        self._kinds[pair] = kind
         return self._estimates[pair]
 
-    def _usual(self, kind: str, now_s: float) -> LinkModel | None:
-        """What links of the kind give, worked out once a second; None where they are too few to say."""
+    def _usual(self, pair: tuple[str, str], now_s: float) -> LinkModel | None:
+        """What links of its kind give, worked out once a second; None where they are too few to say, or not asked."""
+        kind = self._kinds[pair]
+        if kind is None or pair in self._surveyed:
+            return None
         at_s, usual = self._usuals.get(kind, (0.0, None))
         if usual is not None and now_s - at_s < _USUAL_FOR_S:
             return usual

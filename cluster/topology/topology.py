@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.topology.in_flight import Indices, InFlight
 from cluster.topology.link_model import LinkModel
 from cluster.topology.sharing import max_min_rates
 
@@ -61,6 +62,8 @@ class Topology:
         self.alpha_s, self.beta_bytes_per_s = alpha_s, beta_bytes_per_s
         self.residual = np.zeros_like(alpha_s) if residual is None else residual
         self._index = {node.name: index for index, node in enumerate(nodes)}
+        self._egress = np.array([_or_inf(node.egress_bytes_per_s) for node in nodes])  # [num_nodes]
+        self._ingress = np.array([_or_inf(node.ingress_bytes_per_s) for node in nodes])
         self._capacities: dict[Hashable, float] = {}
         for node in nodes:
             for way, rate in (("out", node.egress_bytes_per_s), ("in", node.ingress_bytes_per_s)):
@@ -151,23 +154,26 @@ class Topology:
         flow in flight costs it no more than the bytes that it has left; the slowest resource decides. Where one flow
         leaves a share to others because it is held up elsewhere, this says too much.
         """
-        shape = self.alpha_s.shape
-        wanted = np.broadcast_to(np.asarray(num_bytes, float), shape)
-        on_link, out, into = (wanted.copy() for _ in range(3))
-        for flow in in_flight:
-            source, target = self.index(flow.source), self.index(flow.target)
-            left = np.minimum(wanted, np.inf if flow.num_bytes is None else flow.num_bytes)
-            on_link[source, target] += left[source, target]
-            if source != target:
-                out[source] += left[source]
-                into[:, target] += left[:, target]
-        limits = np.array([[_or_inf(n.egress_bytes_per_s), _or_inf(n.ingress_bytes_per_s)] for n in self.nodes])
-        times_s = np.maximum(out / limits[:, :1], into / limits[:, 1])
-        np.fill_diagonal(times_s, 0.0)
-        is_known = np.isfinite(self.beta_bytes_per_s)
-        beta = np.where(is_known, self.beta_bytes_per_s, np.inf)
-        times_s = np.where(is_known, self.alpha_s, 0.0) + np.maximum(times_s, on_link / beta)
-        return np.asarray(np.where(is_known | np.eye(len(self), dtype=bool), times_s, np.inf))
+        nodes = np.arange(len(self))
+        return self.predict_among(nodes, nodes, num_bytes, self.in_flight(in_flight))
+
+    def predict_among(self, sources: Indices, targets: Indices, num_bytes: float | Matrix, beside: InFlight) -> Matrix:
+        """[num_sources, num_targets]: the same among nodes given by their indices, each perhaps several times."""
+        wanted = np.broadcast_to(np.asarray(num_bytes, float), (len(sources), len(targets)))
+        on_link, out, into = beside.beside(wanted, sources, targets)
+        is_local = sources[:, None] == targets
+        nodes_s = np.maximum(out / self._egress[sources, None], into / self._ingress[targets])
+        alpha_s, beta = (matrix[np.ix_(sources, targets)] for matrix in (self.alpha_s, self.beta_bytes_per_s))
+        is_known = np.isfinite(beta)
+        link_s = on_link / np.where(is_known, beta, np.inf)
+        times_s = np.where(is_known, alpha_s, 0.0) + np.maximum(np.where(is_local, 0.0, nodes_s), link_s)
+        return np.asarray(np.where(is_known | is_local, times_s, np.inf))
+
+    def in_flight(self, flows: Sequence[Flow]) -> InFlight:
+        return InFlight.of(
+            (self.index(flow.source), self.index(flow.target), np.inf if flow.num_bytes is None else flow.num_bytes)
+            for flow in flows
+        )
 
 
 def _or_inf(rate: float | None) -> float:

@@ -42,6 +42,16 @@ def test_a_new_link_is_held_to_its_kind(table):
     assert table.probed("d", "a", "nccl", SLOW, 1.0) is LinkState.GOOD
 
 
+def test_a_surveyed_link_is_held_to_what_the_survey_found_and_not_to_its_kind(table):
+    assert table.surveyed("a", "d", SLOW, 1.0) is LinkState.GOOD
+    for step in range(10):
+        assert transfer(table, "a", "d", SLOW, 1.0 + step * 0.1) is LinkState.GOOD
+    slower = LinkModel(alpha_s=1e-4, beta_bytes_per_s=2e7)
+    states = [transfer(table, "a", "d", slower, 3.0 + step * 0.1) for step in range(10)]
+    assert states[-1] is LinkState.DEGRADED
+    assert {belief.kind for belief in table.beliefs(4.0) if belief.target == "d"} == {"tcp"}
+
+
 def test_stale_links_are_to_be_probed_the_degraded_ones_first(table):
     config = EstimateConfig()
     table.probed("a", "b", "tcp", SLOW, 1.0)

@@ -87,6 +87,18 @@ def test_all_pairs_with_bytes_of_their_own():
     assert predicted.tolist() == [[0.0, np.inf], [2.0, 0.0]]
 
 
+def test_among_some_nodes_each_transfer_has_bytes_of_its_own():
+    nodes = [Node(name=name, egress_bytes_per_s=100.0, ingress_bytes_per_s=100.0) for name in "abc"]
+    topology = make_topology(*nodes, alpha_s=0.5, beta=100.0)
+    flows = [flow("a", "c", 300), flow("a", "b"), flow("b", "c", 50)]
+    sources, targets, num_bytes = np.array([0, 1, 0]), np.array([2, 1]), np.array([[10, 20], [30, 40], [2000, 0]])
+    predicted = topology.predict_among(sources, targets, num_bytes, topology.in_flight(flows))
+    for row, source in enumerate(sources):
+        for column, target in enumerate(targets):
+            alone = topology.predict_all(float(num_bytes[row, column]), flows)
+            assert predicted[row, column] == alone[source, target]
+
+
 def test_an_unknown_node_is_named():
     with pytest.raises(UnknownNode, match="no node 'z'"):
         make_topology("a", "b").predict("a", "z", 1)
