@@ -1,9 +1,9 @@
 """One instance in a process of its own, without Ray.
 
 `python -m tests.integration.instance_process NAME ROLE MODEL OPTIONS`, where OPTIONS is JSON: `engine`, `links` and
-`handover` hold fields of their configurations, `host` is where it listens. The cluster's secret is in
-BATON_TEST_SECRET, in hexadecimal: a command line is for all to see. Prints its InstanceInfo as a line of JSON when it
-serves, and stops when its standard input ends.
+`handover` hold fields of their configurations, `host` is where it listens, `node` what that host is called. The
+cluster's secret is in BATON_TEST_SECRET, in hexadecimal: a command line is for all to see. Prints its InstanceInfo as
+a line of JSON when it serves, and stops when its standard input ends.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ def make_config(name: str, role: str, model_path: str, options: dict[str, Any]) 
         model_path=model_path,
         secret=ClusterSecret(bytes.fromhex(os.environ["BATON_TEST_SECRET"])),
         host=options.get("host", "127.0.0.1"),
+        node=options.get("node", ""),
         engine=EngineConfig(**{"kv_cache_memory_bytes": 32 << 20, "num_threads": 1, **options.get("engine", {})}),
         links=LinkConfig(**options.get("links", {})),
         handover=HandoverConfig(**options.get("handover", {})),

@@ -20,6 +20,7 @@ from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Epoch, Holder
 from cluster.secret import SECRET_BYTES, ClusterSecret
+from tests.netns.hosts import Host, enter_namespace
 
 NUM_BLOCKS = 256
 RECORD_BYTES = 64 << 10
@@ -32,14 +33,24 @@ class LinkProcess:
     """A child: `call` runs a method of `Peer` there, `event` waits for the next thing that its links tell.
 
     `failpoints` is what BATON_FAILPOINTS would say; a thread that comes to the place `hold` says ("held",) and stays.
+    `on` is the host that it runs on, where it is not to be this one.
     """
 
-    def __init__(self, name: str, *, incarnation: int = 1, failpoints: str = "", hold: str = "", **config: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        incarnation: int = 1,
+        failpoints: str = "",
+        hold: str = "",
+        on: Host | None = None,
+        **config: Any,
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])  # imports once, not in every child
         self._pipe, theirs = context.Pipe()
         self._events, their_events = context.Pipe(duplex=False)
-        arguments = (theirs, their_events, Holder(name, incarnation), failpoints, hold, LinkConfig(**config))
+        arguments = (theirs, their_events, Holder(name, incarnation), failpoints, hold, on, LinkConfig(**config))
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -85,14 +96,14 @@ class LinkProcess:
 class Peer:
     """What happens in the child. Block b of instance x holds bytes drawn from (x, b), until something arrives there."""
 
-    def __init__(self, events: Connection, holder: Holder, config: LinkConfig) -> None:
+    def __init__(self, events: Connection, holder: Holder, config: LinkConfig, host: str = "127.0.0.1") -> None:
         self._events = events
         memory = SharedRegion.create(NUM_BLOCKS * RECORD_BYTES)
         self._region = KvRegion(memory.buffer, RECORD_BYTES, memory.path)
         for block_id in range(NUM_BLOCKS):
             self._region.records[block_id] = content(holder.instance, block_id)
         self._slots = SlotTable(lambda reservation: self._tell("quiet", reservation))
-        self.listener = LinkListener(holder, self._region, self._slots, config, self, secret=SECRET, host="127.0.0.1")
+        self.listener = LinkListener(holder, self._region, self._slots, config, self, secret=SECRET, host=host)
         self._links = OutgoingLinks(holder, self._region, config, self, secret=SECRET)
 
     def on_sent(self, transfer: BlockTransfer) -> None:
@@ -154,9 +165,19 @@ def content(instance: str, block_id: int) -> np.ndarray:
     return np.random.default_rng([*instance.encode(), block_id]).integers(0, 256, RECORD_BYTES, np.uint8)
 
 
-def _serve(pipe: Connection, events: Connection, holder: Holder, armed: str, hold: str, config: LinkConfig) -> None:
+def _serve(
+    pipe: Connection,
+    events: Connection,
+    holder: Holder,
+    armed: str,
+    hold: str,
+    on: Host | None,
+    config: LinkConfig,
+) -> None:
+    if on is not None:
+        enter_namespace(on.namespace)
     failpoints.arm_from_environment(armed)
-    peer = Peer(events, holder, config)
+    peer = Peer(events, holder, config, on.address if on else "127.0.0.1")
     pipe.send(peer.listener.address)
     with failpoints.armed(hold, peer.hold):
         while True:

@@ -43,7 +43,7 @@ class LocalCluster:
         self.secret = draw_secret()
         private = {"BATON_FAILPOINTS": failpoints, "BATON_TEST_SECRET": self.secret.value.hex()}
         self._environment = {**os.environ, **private}
-        self._options = json.dumps(options)
+        self._options = options
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.infos: dict[str, InstanceInfo] = {}
 
@@ -66,8 +66,7 @@ class LocalCluster:
 
     async def _spawn(self, name: str, role: str) -> InstanceInfo:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.integration.instance_process"),
-            *(name, role, str(self._model_path), self._options),
+            *self._command(name, role, self._options),
             cwd=Path(__file__).parents[2],
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
@@ -79,6 +78,10 @@ class LocalCluster:
         assert line, f"{name} did not start"
         fields = json.loads(line)
         return InstanceInfo(**{**fields, "role": InstanceRole(fields["role"])})
+
+    def _command(self, name: str, role: str, options: dict[str, Any]) -> list[str]:
+        module = "tests.integration.instance_process"
+        return [sys.executable, "-m", module, name, role, str(self._model_path), json.dumps(options)]
 
     async def _start_router(self) -> None:
         config = RouterConfig(

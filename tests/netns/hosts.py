@@ -1,17 +1,23 @@
-"""Hosts on one machine: network namespaces on a bridge-less pair, each with loopback and an address of its own."""
+"""Hosts on one machine: network namespaces, each with loopback and one address of its own; `network.py` joins them."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "baton"
+CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
+    name: str
     namespace: str
     address: str
 
@@ -20,46 +26,76 @@ class Host:
         """What to put before a command, so that it runs on this host."""
         return ["ip", "netns", "exec", self.namespace]
 
+    def device(self, other: "Host") -> str:
+        """This host's end of the cable to that one."""
+        return f"to-{other.name}"
+
 
 def why_not() -> str:
     """Why there can be no such hosts here, or nothing."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    if shutil.which("ip") is None:
-        return "network namespaces need iproute2 (`ip` was not found)"
-    tried = subprocess.run(["ip", "netns", "add", "baton-try"], capture_output=True, text=True, check=False)
+    for tool in ("ip", "tc"):
+        if shutil.which(tool) is None:
+            return f"network namespaces need iproute2 (`{tool}` was not found)"
+    name = f"{PREFIX}-{os.getpid()}-try"
+    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
     if tried.returncode:
         return f"network namespaces cannot be made here: {tried.stderr.strip()}"
-    _run("ip", "netns", "del", "baton-try")
+    run("ip", "netns", "del", name)
     return ""
 
 
 @contextmanager
-def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """Joined by a cable; what still runs on them is ended with them."""
-    hosts = tuple(Host(f"baton-{os.getpid()}-{letter}", f"10.77.0.{n}") for n, letter in enumerate("ab", start=1))
+def namespaces(names: Iterable[str]) -> Iterator[list[Host]]:
+    """Hosts without a cable; what still runs on them is ended with them."""
+    _remove_orphans()
+    hosts = [
+        Host(name, f"{PREFIX}-{os.getpid()}-{name}", f"10.77.0.{number}") for number, name in enumerate(names, start=1)
+    ]
     try:
         for host in hosts:
-            _run("ip", "netns", "add", host.namespace)
-            _run(*host.enter, "ip", "link", "set", "lo", "up")
-        ends = [("name", f"veth{index}", "netns", host.namespace) for index, host in enumerate(hosts)]
-        _run("ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1])
-        for index, host in enumerate(hosts):
-            _run(*host.enter, "ip", "address", "add", f"{host.address}/24", "dev", f"veth{index}")
-            _run(*host.enter, "ip", "link", "set", f"veth{index}", "up")
-        yield hosts[0], hosts[1]
+            run("ip", "netns", "add", host.namespace)
+            run("ip", "-n", host.namespace, "link", "set", "lo", "up")
+            run("ip", "-n", host.namespace, "address", "add", f"{host.address}/32", "dev", "lo")
+            _behave_like_others(host)
+        yield hosts
     finally:
         for host in hosts:
-            _remove(host)
+            _remove(host.namespace)
 
 
-def _remove(host: Host) -> None:
-    listed = subprocess.run(["ip", "netns", "pids", host.namespace], capture_output=True, text=True, check=False)
+def enter_namespace(name: str) -> None:
+    """This thread, and those that it starts from now on. Raises OSError."""
+    with Path("/var/run/netns", name).open() as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"entering {name}")
+
+
+def run(*command: str, text: str = "") -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)} {text}: {done.stderr.strip()}")
+
+
+def _behave_like_others(host: Host) -> None:
+    """What most hosts control congestion by, whatever this machine does; where the kernel lacks it, its own way."""
+    command = [*host.enter, "sysctl", "-qw", "net.ipv4.tcp_congestion_control=cubic"]
+    subprocess.run(command, capture_output=True, check=False)
+
+
+def _remove(namespace: str) -> None:
+    listed = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
     for pid in listed.stdout.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-    subprocess.run(["ip", "netns", "del", host.namespace], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def _remove_orphans() -> None:
+    """Namespaces of a test run that was killed, and had no time for this itself."""
+    for path in Path("/var/run/netns").glob(f"{PREFIX}-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            _remove(path.name)

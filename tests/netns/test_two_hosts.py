@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.baton_process import BATON, environment, iter_lines, next_line, write_deployment
-from tests.netns.hosts import Host, two_hosts, why_not
+from tests.netns.hosts import Host, why_not
+from tests.netns.network import mesh
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
 
@@ -44,7 +45,8 @@ def test_pools_on_two_hosts_hand_over_by_tcp(tmp_path: Path) -> None:
     if reason := why_not():
         pytest.skip(reason)
     file = write_deployment(tmp_path, resources={"cpus": 1})
-    with two_hosts() as (a, b):
+    with mesh(2) as network:
+        a, b = network.hosts
         env = environment(tmp_path, RAY_AUTH_MODE="disabled")
         with (
             ray_node(a, env, "--head", "--port=6379", "--include-dashboard=false"),
