@@ -9,6 +9,9 @@ from cluster.spec.pool import Pool
 from cluster.spec.problem import YamlPath
 from deploy.planner.placement import PoolNeeds
 
+EXPECTED_PROMPT_TOKENS = 2048
+"""Of a request, where nobody has said otherwise."""
+
 # Where in a pool's YAML it stands what a node has too little of.
 _PLACES: dict[str, YamlPath] = {
     "gpus": ("resources", "gpus"),
@@ -32,6 +35,19 @@ def request_bytes(deployment: Deployment, num_prompt_tokens: int) -> int:
     token_bytes = CheckpointFacts.read(Path(model.path)).kv_elements_per_token * ELEMENT_BYTES[model.dtype]
     block_size = deployment.spec.pools[0].engine.block_size
     return -(-num_prompt_tokens // block_size) * block_size * token_bytes
+
+
+def alike_pools(deployment: Deployment) -> list[frozenset[str]]:
+    """Pools whose instances differ in nothing but their role, by names: two of them could exchange it."""
+    groups: list[tuple[Pool, set[str]]] = []
+    for pool in deployment.spec.pools:
+        bare = pool.model_copy(update={"name": "", "role": "mixed", "replicas": 1})
+        group = next((names for other, names in groups if other == bare), None)
+        if group is None:
+            groups.append((bare, {pool.name}))
+        else:
+            group.add(pool.name)
+    return [frozenset(names) for _, names in groups if len(names) > 1]
 
 
 def place_in_yaml(deployment: Deployment, pool: str, field: str) -> YamlPath:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cluster.instance.config import EngineConfig, HandoverConfig
 from cluster.links.config import LinkConfig, Transport
@@ -104,6 +104,30 @@ class Router(Part):
     """Which running requests are moved, and when."""
 
 
+def _off(value: object) -> object:
+    """YAML takes a plain `off` for false."""
+    return "off" if value is False else value
+
+
+class Placement(Part):
+    """Which instance runs on which node, in a Ray cluster of more than one."""
+
+    policy: Literal["measured", "spread"] = "measured"
+    """measured: links are probed, and instances put where KV travels fastest. spread: evenly, whatever the links give."""
+
+    probe_budget_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 20.0
+    """How long all probing before the first instance starts may take, about."""
+
+    replace: Annotated[Literal["off", "warn", "apply"], BeforeValidator(_off)] = "warn"
+    """When links have drifted so far that another placement is better: warn says so, apply carries it out."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Better is what saves this share of the time that KV takes from prefill to decode,"""
+
+    check_interval_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 20.0
+    """in three checks in a row, this far apart."""
+
+
 class Slos(Part):
     """The latencies that a request has to meet to count towards goodput."""
 
@@ -140,6 +164,7 @@ class Spec(Part):
     links: Links = Links()
     handover: Handover = Handover()
     router: Router = Router()
+    placement: Placement = Placement()
     slos: Slos = Slos()
     fronts: Fronts = Fronts()
 

@@ -52,6 +52,15 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """An instance that runs: on which node, and as one of which pool, which is another than its own after a flip."""
+
+    instance: str
+    pool: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """`cost_s`: the mean predicted time of a transfer from prefill to decode; none can be below `lower_bound_s`.
 

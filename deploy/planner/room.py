@@ -7,7 +7,7 @@ import numpy as np
 
 from cluster.spec.quantity import format_bytes
 from cluster.topology.topology import Node
-from deploy.planner.placement import Counts, NoRoom, PoolNeeds
+from deploy.planner.placement import Counts, NoRoom, PoolNeeds, Seat
 
 _ROUNDING = 1e-9
 
@@ -26,6 +26,17 @@ class Room:
         # [num_pools, num_nodes]: how many fit when nothing else is there.
         by_kind = {kind: [self._most(at, node) for at in range(len(pools))] for kind, node in self._kinds.items()}
         self.most: Counts = np.array([by_kind[kind] for kind in self.kind_of], np.int64).T.reshape(len(pools), -1)
+
+    def counts(self, seats: Sequence[Seat]) -> Counts:
+        """How many of each pool are on each node; ValueError for a pool or a node that is not there."""
+        pools = {pool.name: at for at, pool in enumerate(self.pools)}
+        nodes = {node.name: at for at, node in enumerate(self.nodes)}
+        counts = np.zeros(self.most.shape, np.int64)
+        for seat in seats:
+            if seat.pool not in pools or seat.node not in nodes:
+                raise ValueError(f"{seat.instance} is one of {seat.pool} on {seat.node}, which is not there")
+            counts[pools[seat.pool], nodes[seat.node]] += 1
+        return counts
 
     def fits(self, node: int, counts: Sequence[int]) -> bool:
         """`counts`: of each pool, on that node."""

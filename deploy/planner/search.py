@@ -80,7 +80,7 @@ def improve(cost: TransferCost, room: Room, counts: Counts, *, worsen: bool = Fa
     num_left = _NUM_TRIES
     while num_left > 0:
         before_s = sign * cost.mean_s(counts)
-        marginals = sign * _marginals(cost, counts)
+        marginals = sign * marginals_of(cost, counts)
         for pool, source in _worst_placed(counts, marginals):
             num_left -= 1
             moves = _moves(room, counts, marginals, pool, source) if counts[pool, source] and num_left > 0 else []
@@ -138,7 +138,7 @@ def _moves(room: Room, counts: Counts, marginals: Floats, pool: int, source: int
     return moves
 
 
-def _marginals(cost: TransferCost, counts: Counts) -> Floats:
+def marginals_of(cost: TransferCost, counts: Counts) -> Floats:
     """[num_pools, num_nodes]: about what one more instance there adds, as the others are placed."""
     sources, targets = cost.prefills @ counts, cost.decodes @ counts
     everywhere = np.arange(cost.num_nodes)

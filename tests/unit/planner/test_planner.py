@@ -82,9 +82,9 @@ def test_the_search_comes_near_the_best_and_the_bound_is_below(rng):
         planner = Planner(pools, topology, TRAFFIC, rng)
         best_s = planner.plan().chosen.cost_s
         counts = planner._search(None)
-        assert all(planner._room.fits(node, column) for node, column in enumerate(counts.T.tolist()))
+        assert all(planner.room.fits(node, column) for node, column in enumerate(counts.T.tolist()))
         over.append(planner.cost.mean_s(counts) / best_s)
-        assert LowerBound(planner.cost, planner._room).mean_s() <= best_s * (1 + 1e-9)
+        assert LowerBound(planner.cost, planner.room).mean_s() <= best_s * (1 + 1e-9)
     assert max(over) < 1.05
     assert np.median(over) < 1.001
 

@@ -32,6 +32,10 @@ def test_the_routers_own_defaults_are_those_of_the_schema():
             assert getattr(config, name) == field.default
 
 
+def test_a_plain_off_is_what_it_says(load):
+    assert load(make_document(placement={"replace": False})).spec.placement.replace == "off"
+
+
 def test_the_embedded_deployment_is_valid():
     path = Path(__file__).parents[3] / "deploy/local.yaml"
     if not (path.parent / "models/baton-tiny/model.safetensors").exists():
@@ -55,6 +59,12 @@ def test_the_embedded_deployment_is_valid():
         ({"links": {"transport": "rdma"}}, "spec.links.transport: is 'rdma'; should be 'auto', 'shm', 'tcp' or 'nccl'"),
         ({"router": {"request_timeout_s": float("inf")}}, "should be a finite number"),
         ({"fronts": {"http": {"port": 70000}}}, "spec.fronts.http.port: is 70000; should be less than or equal to"),
+        ({"placement": {"policy": "measure"}}, "should be 'measured' or 'spread'; did you mean measured?"),
+        ({"placement": {"replace": True}}, "spec.placement.replace: is True; should be 'off', 'warn' or 'apply'"),
+        ({"placement": {"margin": 1.0}}, "spec.placement.margin: is 1.0; should be less than 1"),
+        ({"placement": {"probe_budget_s": 0.5}}, "should be greater than or equal to 1"),
+        ({"placement": {"check_interval_s": float("inf")}}, "should be a finite number"),
+        ({"placement": {"probe_budget": 3}}, "did you mean probe_budget_s?"),
         ({"model": None}, "spec.model: should be a mapping"),
     ],
 )
