@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from cluster.secret import ClusterSecret
+from cluster.topology.topology import Topology
 from router.policies.rescheduling import ReschedulingConfig
 
 
@@ -13,7 +14,7 @@ class RouterConfig:
     `suspect_after_s`: an instance that is silent for so long is treated as lost. `no_instance_timeout_s`: how long the
     queue waits for a role that no instance has any more. `grace_s`: a resumable request outlives its lost client by so
     long. `retention_s`: a request's tokens outlive its end by so long. `term`: of this router's life; greater than that
-    of any router before it.
+    of any router before it. `topology`: what was measured before it was made, of nodes of these names.
     """
 
     name: str
@@ -34,6 +35,7 @@ class RouterConfig:
     no_instance_timeout_s: float = 30.0
     grace_s: float = 10.0
     retention_s: float = 30.0
+    topology: Topology | None = None
     rescheduling: ReschedulingConfig = field(default_factory=ReschedulingConfig)
 
 

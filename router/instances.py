@@ -16,7 +16,9 @@ from cluster.messages import (
     Holder,
     InstanceMessage,
     PassedOn,
+    Probed,
     StepUpdate,
+    Transfers,
 )
 from cluster.snapshot import InstanceSnapshot
 from router.adoption import Adoption
@@ -148,6 +150,8 @@ class Instances:
             saturation_tokens=info.saturation_tokens,
             kv_layout=info.kv_layout,
             caches_prefixes=info.caches_prefixes,
+            node=info.node,
+            block_bytes=info.block_bytes,
         )
         self._joining[member.place.holder] = member
 
@@ -196,6 +200,10 @@ class Instances:
                 self._requests.fail(request_id, Failure.NO_INSTANCE, reason)
 
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:
+        if isinstance(message, Probed | Transfers):
+            for observer in self._observers:
+                observer.on_measured(holder, message)
+            return
         if not self.has_adopted.is_set():
             self.adoption.early.append((holder, message))
             return

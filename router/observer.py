@@ -1,7 +1,7 @@
 """What can be followed of the router: traces, metrics, operators and the rescheduler do."""
 
 from cluster.engine.sequence import FinishReason
-from cluster.messages import Holder
+from cluster.messages import Holder, Probed, Transfers
 from router.errors import BatonError
 from router.ledger import Note
 from router.scheduler import Member
@@ -24,6 +24,9 @@ class RouterObserver:
 
     def on_snapshot(self, member: Member) -> None:
         """An instance has reported."""
+
+    def on_measured(self, holder: Holder, message: Probed | Transfers) -> None:
+        """An instance has moved KV, or has probed a link as it was asked to."""
 
     def on_lost(self, holder: Holder) -> None:
         """An instance is not there any more; what it held is being recovered."""

@@ -24,6 +24,7 @@ class Member:
     `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
     `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
     `unreachable`: instances to which the way is broken. `caches_prefixes`: blocks that nobody uses are kept there.
+    `node`: the host that it runs on. `block_bytes`: of the KV in a block.
     """
 
     place: Place
@@ -34,6 +35,8 @@ class Member:
     saturation_tokens: int
     kv_layout: str = ""
     caches_prefixes: bool = True
+    node: str = ""
+    block_bytes: int = 0
     snapshot: InstanceSnapshot | None = None
     num_waiting_tokens: int = 0
     num_dispatches: int = 0

@@ -89,8 +89,8 @@ class InstanceInfo:
     """One life of an instance, and where to reach it. `saturation_tokens`: L_m, as measured when it started.
 
     `kv_layout`: instances of which it is equal may give each other requests. `caches_prefixes`: blocks of requests that
-    are over are kept as long as there is room. `node`: the host that it runs on; between
-    two of them is a link.
+    are over are kept as long as there is room. `node`: the host that it runs on; between two of them is a link.
+    `block_bytes`: of the KV in a block; 0: not told.
     """
 
     name: str
@@ -107,3 +107,4 @@ class InstanceInfo:
     kv_layout: str = ""
     caches_prefixes: bool = True
     node: str = ""
+    block_bytes: int = 0

@@ -137,6 +137,7 @@ class Instance:
             ),
             caches_prefixes=self.config.engine.enable_prefix_caching,
             node=self.config.node or socket.gethostname(),
+            block_bytes=loaded.region.record_bytes,
         )
 
     async def stop(self) -> None:
