@@ -231,7 +231,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("deployment", "model", "num_waiting_requests", "num_running_requests", "instances", "links", "term", "handovers")
+    __slots__ = ("deployment", "model", "num_waiting_requests", "num_running_requests", "instances", "links", "term", "handovers", "node_links", "nodes")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +240,8 @@ class ClusterStatus(_message.Message):
     LINKS_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     HANDOVERS_FIELD_NUMBER: _ClassVar[int]
+    NODE_LINKS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     model: str
     num_waiting_requests: int
@@ -248,10 +250,76 @@ class ClusterStatus(_message.Message):
     links: _containers.RepeatedCompositeFieldContainer[LinkStatus]
     term: int
     handovers: _containers.RepeatedCompositeFieldContainer[HandoverStatus]
-    def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., num_waiting_requests: _Optional[int] = ..., num_running_requests: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[LinkStatus, _Mapping]]] = ..., term: _Optional[int] = ..., handovers: _Optional[_Iterable[_Union[HandoverStatus, _Mapping]]] = ...) -> None: ...
+    node_links: _containers.RepeatedCompositeFieldContainer[NodeLinkStatus]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
+    def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., num_waiting_requests: _Optional[int] = ..., num_running_requests: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[LinkStatus, _Mapping]]] = ..., term: _Optional[int] = ..., handovers: _Optional[_Iterable[_Union[HandoverStatus, _Mapping]]] = ..., node_links: _Optional[_Iterable[_Union[NodeLinkStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ...) -> None: ...
+
+class ProbeRequest(_message.Message):
+    __slots__ = ("budget_s",)
+    BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    budget_s: float
+    def __init__(self, budget_s: _Optional[float] = ...) -> None: ...
+
+class ProbeProgress(_message.Message):
+    __slots__ = ("num_links", "num_done", "num_failed", "done", "links", "nodes")
+    NUM_LINKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_DONE_FIELD_NUMBER: _ClassVar[int]
+    NUM_FAILED_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    num_links: int
+    num_done: int
+    num_failed: int
+    done: bool
+    links: _containers.RepeatedCompositeFieldContainer[NodeLinkStatus]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
+    def __init__(self, num_links: _Optional[int] = ..., num_done: _Optional[int] = ..., num_failed: _Optional[int] = ..., done: _Optional[bool] = ..., links: _Optional[_Iterable[_Union[NodeLinkStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ...) -> None: ...
+
+class NodeLinkStatus(_message.Message):
+    __slots__ = ("source_node", "target_node", "transport", "alpha_s", "beta_bytes_per_s", "residual", "state", "num_samples", "age_s", "is_stale", "num_connections", "error")
+    SOURCE_NODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_NODE_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_S_FIELD_NUMBER: _ClassVar[int]
+    BETA_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    source_node: str
+    target_node: str
+    transport: str
+    alpha_s: float
+    beta_bytes_per_s: float
+    residual: float
+    state: str
+    num_samples: int
+    age_s: float
+    is_stale: bool
+    num_connections: int
+    error: str
+    def __init__(self, source_node: _Optional[str] = ..., target_node: _Optional[str] = ..., transport: _Optional[str] = ..., alpha_s: _Optional[float] = ..., beta_bytes_per_s: _Optional[float] = ..., residual: _Optional[float] = ..., state: _Optional[str] = ..., num_samples: _Optional[int] = ..., age_s: _Optional[float] = ..., is_stale: _Optional[bool] = ..., num_connections: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class NodeStatus(_message.Message):
+    __slots__ = ("node", "group", "instances", "egress_bytes_per_s", "ingress_bytes_per_s")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    INGRESS_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    group: str
+    instances: _containers.RepeatedScalarFieldContainer[str]
+    egress_bytes_per_s: float
+    ingress_bytes_per_s: float
+    def __init__(self, node: _Optional[str] = ..., group: _Optional[str] = ..., instances: _Optional[_Iterable[str]] = ..., egress_bytes_per_s: _Optional[float] = ..., ingress_bytes_per_s: _Optional[float] = ...) -> None: ...
 
 class InstanceStatus(_message.Message):
-    __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures")
+    __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures", "node")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +338,7 @@ class InstanceStatus(_message.Message):
     NUM_UNAUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
     NUM_MALFORMED_FIELD_NUMBER: _ClassVar[int]
     NUM_CHECKSUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     instance: str
     incarnation: int
     role: str
@@ -288,7 +357,8 @@ class InstanceStatus(_message.Message):
     num_unauthenticated: int
     num_malformed: int
     num_checksum_failures: int
-    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ...) -> None: ...
+    node: str
+    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[int] = ..., role: _Optional[str] = ..., status: _Optional[str] = ..., address: _Optional[str] = ..., num_waiting: _Optional[int] = ..., num_running: _Optional[int] = ..., num_sequences: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., num_reserved_blocks: _Optional[int] = ..., num_leaked_blocks: _Optional[int] = ..., pid: _Optional[int] = ..., num_fenced: _Optional[int] = ..., num_bad_blocks: _Optional[int] = ..., num_unauthenticated: _Optional[int] = ..., num_malformed: _Optional[int] = ..., num_checksum_failures: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class HandoverStatus(_message.Message):
     __slots__ = ("request_id", "source", "target", "state", "stage", "num_blocks_sent", "num_blocks", "num_bytes")

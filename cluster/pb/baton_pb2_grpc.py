@@ -81,6 +81,11 @@ class BatonStub:
                 request_serializer=cluster_dot_pb_dot_baton__pb2.TraceRequest.SerializeToString,
                 response_deserializer=cluster_dot_pb_dot_baton__pb2.RequestTrace.FromString,
                 _registered_method=True)
+        self.Probe = channel.unary_stream(
+                '/baton.v1.Baton/Probe',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.ProbeProgress.FromString,
+                _registered_method=True)
 
 
 class BatonServicer:
@@ -151,6 +156,13 @@ class BatonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Probe(self, request, context):
+        """Measures the links between all nodes anew, beside whatever is under way; the last message has `done` and the matrix.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BatonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -198,6 +210,11 @@ def add_BatonServicer_to_server(servicer, server):
                     servicer.Trace,
                     request_deserializer=cluster_dot_pb_dot_baton__pb2.TraceRequest.FromString,
                     response_serializer=cluster_dot_pb_dot_baton__pb2.RequestTrace.SerializeToString,
+            ),
+            'Probe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.ProbeRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.ProbeProgress.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -445,6 +462,33 @@ class Baton:
             '/baton.v1.Baton/Trace',
             cluster_dot_pb_dot_baton__pb2.TraceRequest.SerializeToString,
             cluster_dot_pb_dot_baton__pb2.RequestTrace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.Baton/Probe',
+            cluster_dot_pb_dot_baton__pb2.ProbeRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.ProbeProgress.FromString,
             options,
             channel_credentials,
             insecure,
