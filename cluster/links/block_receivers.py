@@ -4,16 +4,19 @@ Both write records into the receiver's own memory and check them there, where no
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from cluster import failpoints
 from cluster.links.deadline import Deadline
 from cluster.links.errors import BlockDamaged
 from cluster.links.frame_socket import FrameSocket
-from cluster.links.kv_region import KvRegion, checksum
+from cluster.links.kv_region import KvRegion, Record, batches, checksum
+from cluster.links.lanes import Lanes
+from cluster.links.probe.memory import Scratch, pieces
 from cluster.links.shared_region import map_peer_region
-from cluster.pb.links_pb2 import LinkFrame, LinkHello, Offer, Post
+from cluster.pb.links_pb2 import LinkFrame, LinkHello, Offer, Post, ProbeOffer
 
 
 class BlockReceiver(Protocol):
@@ -26,47 +29,66 @@ class BlockReceiver(Protocol):
         MemoryInUse, which is one, says that more of it may come.
         """
 
+    def probe(self, offer: ProbeOffer, deadline: Deadline, *, checksum: bool) -> str:
+        """Moves as `receive` does, to where no blocks are; why it did not, or nothing. Raises LinkError."""
+
     def close(self) -> None:
         """The link is over."""
 
 
 class TcpBlockReceiver:
-    """Takes the records from the socket, straight into their places."""
+    """Takes the records from the link's connections, straight into their places. `on_close` tells when it is over."""
 
-    def __init__(self, sock: FrameSocket, region: KvRegion) -> None:
+    def __init__(
+        self, sock: FrameSocket, lanes: Lanes, region: KvRegion, scratch: Scratch, on_close: Callable[[], None]
+    ) -> None:
         self._socket = sock
+        self._lanes = lanes
         self._region = region
+        self._scratch = scratch
+        self._on_close = on_close
 
     def refusal(self, offer: Offer) -> str:
         return ""
 
     def close(self) -> None:
-        pass
+        self._on_close()
 
     def receive(self, offer: Offer, block_ids: Sequence[int], deadline: Deadline) -> str:
-        self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
         checksums = list(offer.checksums)
-        index, damage = 0, ""
-        for records in self._region.batches(block_ids):
-            self._socket.receive_views([record.data for record in records], deadline)
-            for record in records:
-                failpoints.hit("links.receive.record", record)
-                # The rest still has to be taken from the stream.
-                if checksums and checksum(record) != checksums[index]:
-                    damage = f"wrong checksum of block {offer.first_block + index}"
-                index += 1
-        if damage:
-            raise BlockDamaged(damage)
+        damaged: list[int] = []
+
+        def check(index: int, record: Record) -> None:
+            failpoints.hit("links.receive.record", record)
+            # The rest still has to be taken from the stream.
+            if checksums and checksum(record) != checksums[index]:
+                damaged.append(index)
+
+        self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
+        records = [self._region.records[block_id] for block_id in block_ids]
+        self._lanes.run(records, max(1, offer.num_connections), partial(_take, check, deadline))
+        if damaged:
+            raise BlockDamaged(f"wrong checksum of block {offer.first_block + min(damaged)}")
+        return ""
+
+    def probe(self, offer: ProbeOffer, deadline: Deadline, *, checksum: bool) -> str:
+        check = _check_for_nothing if checksum else _check_not
+        self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
+        records = self._scratch.pieces(offer.num_bytes)
+        self._lanes.run(records, max(1, offer.num_connections), partial(_take, check, deadline))
+        if offer.num_kept:
+            self._lanes.keep(offer.num_kept)
         return ""
 
 
 class ShmBlockReceiver:
     """Copies the records from the source's memory, mapped read-only for as long as this object lives."""
 
-    def __init__(self, sock: FrameSocket, region: KvRegion, hello: LinkHello) -> None:
+    def __init__(self, sock: FrameSocket, region: KvRegion, scratch: Scratch, hello: LinkHello) -> None:
         """Raises OSError when the source's region cannot be mapped."""
         self._socket = sock
         self._records = region.records
+        self._scratch = scratch
         source = map_peer_region(hello.region_path, hello.region_bytes)
         self._source_records = KvRegion(memoryview(source), hello.record_bytes).records
 
@@ -89,3 +111,32 @@ class ShmBlockReceiver:
         if not checksums and (time.monotonic_ns() >= offer.valid_until_ns or not self._socket.is_open()):
             return "the source gave up before the copy was complete"
         return ""
+
+    def probe(self, offer: ProbeOffer, deadline: Deadline, *, checksum: bool) -> str:
+        check = _check_for_nothing if checksum else _check_not
+        theirs = pieces(self._source_records.reshape(-1), self._source_records.shape[1], offer.num_bytes)
+        for index, (piece, source) in enumerate(zip(self._scratch.pieces(offer.num_bytes), theirs, strict=True)):
+            deadline.remaining_s()
+            piece[:] = source
+            check(index, piece)
+        return ""
+
+
+def _take(
+    check: Callable[[int, Record], None], deadline: Deadline, sock: FrameSocket, first: int, records: Sequence[Record]
+) -> None:
+    """From one connection, its share of the records."""
+    index = first
+    for batch in batches(records):
+        sock.receive_views([record.data for record in batch], deadline)
+        for record in batch:
+            check(index, record)
+            index += 1
+
+
+def _check_for_nothing(index: int, record: Record) -> None:
+    checksum(record)
+
+
+def _check_not(index: int, record: Record) -> None:
+    pass

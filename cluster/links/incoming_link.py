@@ -7,47 +7,39 @@ from collections.abc import Callable
 from functools import partial
 
 from cluster.handshake import Called, Unauthenticated
-from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBlockReceiver
-from cluster.links.config import LinkConfig
+from cluster.links.block_receivers import BlockReceiver
 from cluster.links.deadline import Deadline
-from cluster.links.device_region import DeviceRegion, Region
 from cluster.links.errors import BlockDamaged, LinkError, MalformedFrame, MemoryInUse
-from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import FrameSocket
-from cluster.links.host_identity import host_identity
-from cluster.links.nccl_transfer import NcclBlockReceiver
-from cluster.links.slot_table import Refusal, SlotTable
-from cluster.links.source_connection import LinkEnd
+from cluster.links.lanes import Lanes
+from cluster.links.receiving import ReceivingEnd
+from cluster.links.slot_table import Refusal
+from cluster.links.transport_choice import check_meant, choose, source_of
 from cluster.messages import Epoch, Holder
-from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer
-from cluster.secret import ClusterSecret, Kind
+from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, ProbeOffer
+from cluster.secret import Kind
+
+MAX_PROBE_BYTES = 1 << 30
 
 log = logging.getLogger(__name__)
 
 
 class IncomingLink:
-    """Takes offers one after the other until the peer closes, something breaks, or `close`."""
+    """Takes offers one after the other until the peer closes, something breaks, or `close`.
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        end: LinkEnd,
-        region: Region,
-        slots: SlotTable,
-        config: LinkConfig,
-        events: ReceiverEvents,
-        secret: ClusterSecret,
-        on_end: Callable[["IncomingLink"], None],
-    ) -> None:
+    A connection that joins another link is that one's from then on, and this one's thread ends.
+    """
+
+    def __init__(self, sock: socket.socket, receiving: ReceivingEnd, on_end: Callable[["IncomingLink"], None]) -> None:
         self._socket = FrameSocket(sock)
-        self._end = end
-        self._region = region
-        self._slots = slots
-        self._config = config
-        self._events = events
-        self._secret = secret
+        self._lanes = Lanes(self._socket)
+        self._receiving = receiving
+        self._slots = receiving.slots
+        self._config = receiving.config
+        self._events = receiving.events
         self._on_end = on_end
         self._source = Holder("?", 0)
+        self._has_joined = False
         self._thread = threading.Thread(target=self._run, name="link from a peer", daemon=True)
 
     def start(self) -> None:
@@ -55,7 +47,7 @@ class IncomingLink:
 
     def close(self) -> None:
         """Ends it soon; `join` waits for that."""
-        self._socket.shutdown()
+        self._lanes.shutdown()
 
     def join(self) -> None:
         self._thread.join()
@@ -64,36 +56,46 @@ class IncomingLink:
         receiver: BlockReceiver | None = None
         try:
             receiver = self._greet()
-            while (frame := self._socket.receive(None)) is not None:
-                self._take(frame.offer, receiver)
+            while receiver is not None and (frame := self._socket.receive(None)) is not None:
+                self._act(frame, receiver)
         except (LinkError, OSError) as error:
             if isinstance(error, MalformedFrame) and receiver is not None:
                 self._events.on_malformed()
             # Not the error itself: who keeps the record would keep the mapped memory that its traceback refers to.
             log.warning("the link from %s is over: %s", self._source.instance, str(error))
         finally:
-            self._socket.close()
+            if not self._has_joined:
+                self._lanes.close()
+                self._socket.close()
             if receiver is not None:
                 receiver.close()
             self._on_end(self)
 
-    def _greet(self) -> BlockReceiver:
+    def _greet(self) -> BlockReceiver | None:
+        """None when it has become a part of another link."""
         deadline = Deadline.after(self._config.setup_timeout_s, "greeting")
         hello = self._let_in(deadline)
         self._source = Holder(hello.source.instance, hello.source.incarnation)
         try:
-            transport, note, receiver = self._choose(hello)
+            check_meant(hello, self._receiving)
+            if hello.joins:
+                self._receiving.links.join(hello.joins, source_of(hello), self._socket)
+                self._has_joined = True
+                welcome, receiver = LinkWelcome(transport="tcp"), None
+            else:
+                choice = choose(hello, self._receiving, self._socket, self._lanes)
+                welcome, receiver = choice.welcome, choice.receiver
         except LinkError as refusal:
             self._socket.send(LinkFrame(welcome=LinkWelcome(error=str(refusal))), deadline)
             raise
-        self._socket.send(LinkFrame(welcome=LinkWelcome(transport=transport, note=note)), deadline)
+        self._socket.send(LinkFrame(welcome=welcome), deadline)
         return receiver
 
     def _let_in(self, deadline: Deadline) -> LinkHello:
         """Returns only when the source has proved that it belongs to the cluster: nothing is done for a stranger."""
         try:
             hello = self._socket.expect(deadline).hello
-            called = Called(self._secret, Kind.LINK, hello)
+            called = Called(self._receiving.secret, Kind.LINK, hello)
             self._socket.send(LinkFrame(challenge=called.challenge()), deadline)
             called.check(self._socket.expect(deadline).proof)
         except LinkError:
@@ -105,42 +107,19 @@ class IncomingLink:
             raise LinkError(str(error)) from error
         return hello
 
-    def _choose(self, hello: LinkHello) -> tuple[str, str, BlockReceiver]:
-        """(transport, why it is not the better one, its receiver). Raises LinkError when there is to be no link."""
-        meant = (hello.receiver.instance, hello.receiver.incarnation, hello.receiver_rank)
-        own = (self._end.holder.instance, self._end.holder.incarnation, self._end.rank)
-        if meant != own:
-            raise LinkError("this is {} in incarnation {}, rank {}; meant was {}, {}, {}".format(*own, *meant))
-        if hello.record_bytes != self._region.record_bytes:
-            raise LinkError(f"records of {hello.record_bytes} bytes do not fit {self._region.record_bytes}")
-        asked = {hello.transport, self._config.transport} - {"auto"}
-        if len(asked) > 1:
-            raise LinkError(f"the source insists on {hello.transport}, the receiver on {self._config.transport}")
-        if hello.on_device or isinstance(self._region, DeviceRegion) or asked == {"nccl"}:
-            return "nccl", "", self._over_nccl(hello, asked)
-        if asked == {"tcp"}:
-            return "tcp", "", TcpBlockReceiver(self._socket, self._region)
-        try:
-            if hello.host != host_identity():
-                raise OSError("not on the same host")
-            return "shm", "", ShmBlockReceiver(self._socket, self._region, hello)
-        except OSError as error:
-            if asked == {"shm"}:
-                raise LinkError(f"no shm link: {error}") from error
-            if hello.host != host_identity():
-                return "tcp", "", TcpBlockReceiver(self._socket, self._region)
-            log.warning("tcp instead of shm for the link from %s: %s", self._source.instance, error)
-            return "tcp", f"no shm: {error}", TcpBlockReceiver(self._socket, self._region)
+    def _act(self, frame: LinkFrame, receiver: BlockReceiver) -> None:
+        if frame.WhichOneof("frame") == "probe":
+            self._take_probe(frame.probe, receiver)
+        else:
+            self._take(frame.offer, receiver)
 
-    def _over_nccl(self, hello: LinkHello, asked: set[str]) -> BlockReceiver:
-        on_device = isinstance(self._region, DeviceRegion)
-        if not (hello.on_device and on_device):
-            kinds = ["GPU" if each else "host" for each in (hello.on_device, on_device)]
-            raise LinkError("no nccl link: KV is in {} memory at the source, in {} memory here".format(*kinds))
-        if asked - {"nccl"}:
-            raise LinkError(f"no {asked.pop()} link: KV is in GPU memory at both ends, which only nccl moves")
-        assert isinstance(self._region, DeviceRegion)
-        return NcclBlockReceiver(self._socket, self._region)
+    def _take_probe(self, offer: ProbeOffer, receiver: BlockReceiver) -> None:
+        """Bytes for nobody: whatever happens to them, no block is touched and no engine hears of it."""
+        if not offer.slot or not 0 < offer.num_bytes <= MAX_PROBE_BYTES:
+            raise MalformedFrame(f"a probe of {offer.num_bytes} bytes")
+        deadline = Deadline.after(self._config.transfer_timeout_s, "complete probe")
+        reason = receiver.probe(offer, deadline, checksum=self._config.checksum)
+        self._socket.send(LinkFrame(done=Done(slot=offer.slot, error=reason)), deadline)
 
     def _take(self, offer: Offer, receiver: BlockReceiver) -> None:
         """One rendezvous: refused, arrived or bad, and the source is told which."""

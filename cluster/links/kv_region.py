@@ -17,6 +17,13 @@ def checksum(record: Record) -> int:
     return xxhash.xxh3_64_intdigest(record)  # type: ignore[arg-type]  # numpy says so only from Python 3.12 on
 
 
+def batches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """As many at a time as go into one system call: each one less is a wake-up less."""
+    size = min(max(1, MAX_BATCH_BYTES // records[0].nbytes), MAX_BATCH_RECORDS) if records else 1
+    for start in range(0, len(records), size):
+        yield records[start : start + size]
+
+
 class KvRegion:
     """Numpy's views, not memoryviews: copying between them leaves the interpreter lock to the engine's thread."""
 
@@ -31,9 +38,3 @@ class KvRegion:
 
     def checksums(self, block_ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(checksum(self.records[block_id]) for block_id in block_ids)
-
-    def batches(self, block_ids: Sequence[int]) -> Iterator[list[Record]]:
-        """Records, as many at a time as go into one system call: each one less is a wake-up less."""
-        size = min(max(1, MAX_BATCH_BYTES // self.record_bytes), MAX_BATCH_RECORDS)
-        for start in range(0, len(block_ids), size):
-            yield [self.records[block_id] for block_id in block_ids[start : start + size]]

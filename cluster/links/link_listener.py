@@ -9,6 +9,8 @@ from cluster.links.device_region import Region
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import size_buffers
 from cluster.links.incoming_link import IncomingLink
+from cluster.links.probe.memory import Scratch
+from cluster.links.receiving import ReceivingEnd
 from cluster.links.slot_table import SlotTable
 from cluster.links.source_connection import LinkEnd
 from cluster.messages import Holder
@@ -36,12 +38,15 @@ class LinkListener:
         port: int = 0,
         rank: int = 0,
     ) -> None:
-        self._end = LinkEnd(holder=holder, rank=rank)
-        self._region = region
-        self._slots = slots
-        self._config = config
-        self._events = events
-        self._secret = secret
+        self._receiving = ReceivingEnd(
+            end=LinkEnd(holder=holder, rank=rank),
+            region=region,
+            slots=slots,
+            config=config,
+            events=events,
+            secret=secret,
+            scratch=Scratch(region.record_bytes),
+        )
         self._lock = threading.Lock()
         self._links: set[IncomingLink] = set()
         self._closed = threading.Event()
@@ -83,9 +88,7 @@ class LinkListener:
             self._start(sock)
 
     def _start(self, sock: socket.socket) -> None:
-        link = IncomingLink(
-            sock, self._end, self._region, self._slots, self._config, self._events, self._secret, self._forget
-        )
+        link = IncomingLink(sock, self._receiving, self._forget)
         with self._lock:
             self._links.add(link)
         try:

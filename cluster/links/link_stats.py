@@ -13,7 +13,8 @@ NUM_SAMPLES = 32
 class LinkStatus:
     """A transfer of n bytes takes `alpha_s + n / beta_bytes_per_s`; both are 0 before the first one.
 
-    `note` says why the transport is not the better one, `last_failure` why a transfer failed.
+    `note` says why the transport is not the better one, `last_failure` why a transfer failed. Over `num_connections`
+    large transfers are split (0: there was no link yet).
     """
 
     source: str
@@ -28,6 +29,7 @@ class LinkStatus:
     last_failure: str
     alpha_s: float
     beta_bytes_per_s: float
+    num_connections: int
 
 
 class LinkStats:
@@ -40,12 +42,29 @@ class LinkStats:
         self._samples: deque[tuple[int, float]] = deque(maxlen=NUM_SAMPLES)  # (bytes, seconds)
         self._transport = self._note = self._last_failure = ""
         self._num_transfers = self._num_bytes = self._num_failures = 0
+        self._num_connections = 1
 
     def connected(self, transport: str, note: str) -> None:
         with self._lock:
             if transport != self._transport:
                 self._samples.clear()
+                self._num_connections = 1
             self._transport, self._note = transport, note
+
+    @property
+    def num_connections(self) -> int:
+        """Over so many a large transfer is split; decided by probes."""
+        with self._lock:
+            return self._num_connections
+
+    def split(self, num_connections: int) -> None:
+        with self._lock:
+            self._num_connections = num_connections
+
+    def probed(self, num_bytes: int, seconds: float) -> None:
+        """Says as much of the link as a transfer, and is none."""
+        with self._lock:
+            self._samples.append((num_bytes, seconds))
 
     def sent(self, num_bytes: int, seconds: float) -> None:
         with self._lock:
@@ -74,4 +93,5 @@ class LinkStats:
                 last_failure=self._last_failure,
                 alpha_s=model.alpha_s if model else 0.0,
                 beta_bytes_per_s=model.beta_bytes_per_s if model else 0.0,
+                num_connections=self._num_connections if self._transport else 0,
             )

@@ -97,7 +97,17 @@ class NcclChannel:
     ) -> tuple[int, ...]:
         """The blocks' checksums, when they are in place."""
         self._operate(lambda streams, source: streams.receive(source, region, block_ids, messages), watch)
-        return self._call(lambda _: region.checksums(block_ids), watch) if checksum else ()
+        return self.checksums(region, block_ids, watch) if checksum else ()
+
+    def checksums(
+        self, region: "DeviceRegion", block_ids: Sequence[int], watch: Callable[[], object]
+    ) -> tuple[int, ...]:
+        found: tuple[int, ...] = self._call(lambda _: region.checksums(block_ids), watch)
+        return found
+
+    def probe(self, num_bytes: int, watch: Callable[[], object], *, sends: bool) -> None:
+        """So many bytes from staging to the peer's, which has to do the opposite."""
+        self._operate(lambda streams, peer: streams.probe(peer, num_bytes, sends=sends), watch)
 
     def is_healthy(self) -> bool:
         return self.state is ChannelState.IDLE and self._communicator is not None and not self._communicator.check()

@@ -22,6 +22,7 @@ class Streams:
 
     def __init__(self, device: NcclDevice, staging_bytes: int) -> None:
         self._device = device
+        self._staging_bytes = staging_bytes
         self._messages, self._copies = device.make_stream(), device.make_stream()
         self._staging = [device.allocate(staging_bytes) for _ in range(2)]
         self._free: list[Event | None] = [None, None]  # of each half: it was read, may be written
@@ -69,6 +70,16 @@ class Streams:
                 region.pointer, ids + span.start * ID_BYTES, len(part), region.record_bytes, staging, self._copies
             )
             self._free[half] = self._device.record(self._copies)
+
+    def probe(self, communicator: Communicator, num_bytes: int, *, sends: bool) -> None:
+        """Whatever is in staging; both ends cut it alike."""
+        for start in range(0, num_bytes, self._staging_bytes):
+            size = min(self._staging_bytes, num_bytes - start)
+            _, staging = self._take_half()
+            if sends:
+                communicator.send(staging, size, self._messages)
+            else:
+                communicator.receive(staging, size, self._messages)
 
     def synchronize(self) -> None:
         for stream in (self._messages, self._copies):

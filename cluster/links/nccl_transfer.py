@@ -18,7 +18,7 @@ from cluster.links.nccl_channel import DEATH_GRACE_S, NcclChannel
 from cluster.links.nccl_channels import NoCommunicator
 from cluster.links.nccl_device import UNIQUE_ID_BYTES
 from cluster.links.nccl_messages import is_contiguous, plan_messages, spans, staging_blocks
-from cluster.pb.links_pb2 import LinkFrame, Offer, Post
+from cluster.pb.links_pb2 import LinkFrame, Offer, Post, ProbeOffer
 
 SOURCE_RANK, RECEIVER_RANK = 0, 1
 
@@ -46,7 +46,7 @@ class NcclSender:
         self._number = 0  # of its communicator, at the receiver
 
     @contextmanager
-    def hold(self, offer: Offer) -> Iterator[None]:
+    def hold(self, offer: Offer | ProbeOffer) -> Iterator[None]:
         """From before the offer until the transfer is over nobody takes away the communicator that it names."""
         channels = self._region.channels
         if self._channel is not None and not channels.hold(self._channel):
@@ -62,15 +62,22 @@ class NcclSender:
         """Returns when all has left. Raises LinkError when nothing reads the blocks any more, else MemoryInUse."""
         watch = _Watch(self._socket, deadline)
         self._check_messages(post, block_ids)
-        if post.unique_id:
-            self._set_up(post, deadline, watch)
-        channel = self._channel
-        if channel is None or self._number != post.communicator:
-            raise LinkError(f"a Post for communicator {post.communicator}, which is not there")
-        channel.send(self._region, block_ids, post.message_blocks, watch)
+        self._channel_for(post, deadline, watch).send(self._region, block_ids, post.message_blocks, watch)
+
+    def probe(self, post: Post, num_bytes: int, deadline: Deadline) -> None:
+        """From staging: no block is read."""
+        watch = _Watch(self._socket, deadline)
+        self._channel_for(post, deadline, watch).probe(num_bytes, watch, sends=True)
 
     def close(self) -> None:
         _close(self._channel)
+
+    def _channel_for(self, post: Post, deadline: Deadline, watch: _Watch) -> NcclChannel:
+        if post.unique_id:
+            self._set_up(post, deadline, watch)
+        if self._channel is None or self._number != post.communicator:
+            raise LinkError(f"a Post for communicator {post.communicator}, which is not there")
+        return self._channel
 
     def _set_up(self, post: Post, deadline: Deadline, watch: _Watch) -> None:
         if len(post.unique_id) != UNIQUE_ID_BYTES or not post.communicator:
@@ -125,10 +132,32 @@ class NcclBlockReceiver:
             raise BlockDamaged(f"wrong checksum of block {offer.first_block + index}")
         return ""
 
+    def probe(self, offer: ProbeOffer, deadline: Deadline, *, checksum: bool) -> str:
+        """Into staging; the checksums are those of as many blocks as would have come."""
+        watch = _Watch(self._socket, deadline)
+        try:
+            unique_id = self._take_channel(offer, deadline, watch)
+        except NoCommunicator as error:
+            return str(error)
+        channel, region = self._channel, self._region
+        assert channel is not None
+        try:
+            post = Post(slot=offer.slot, communicator=channel.number, unique_id=unique_id)
+            self._socket.send(LinkFrame(post=post), deadline)
+            if unique_id:
+                channel.set_up(unique_id, RECEIVER_RANK, watch)
+            channel.probe(offer.num_bytes, watch, sends=False)
+            if checksum:
+                num_blocks = -(-offer.num_bytes // region.record_bytes)
+                channel.checksums(region, [index % region.num_records for index in range(num_blocks)], watch)
+        finally:
+            region.channels.release(channel)
+        return ""
+
     def close(self) -> None:
         _close(self._channel)
 
-    def _take_channel(self, offer: Offer, deadline: Deadline, watch: _Watch) -> bytes:
+    def _take_channel(self, offer: Offer | ProbeOffer, deadline: Deadline, watch: _Watch) -> bytes:
         """Empty when the source has the other end of our communicator already, else the id of a new one."""
         channels, channel = self._region.channels, self._channel
         if channel is not None and channels.hold(channel):

@@ -12,9 +12,12 @@ from cluster.links.device_region import Region
 from cluster.links.errors import LinkError, MemoryInUse, TransferRefused
 from cluster.links.events import SourceEvents
 from cluster.links.frame_socket import FrameSocket
+from cluster.links.lanes import SPLIT_BYTES
 from cluster.links.link_stats import LinkStats
+from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
+from cluster.links.sample_log import SampleLog
 from cluster.links.source_connection import LinkKey, SourceConnection
-from cluster.messages import BlockTransfer
+from cluster.messages import BlockTransfer, TransferSample
 from cluster.secret import ClusterSecret
 
 MAX_QUEUED_TRANSFERS = 1024
@@ -26,7 +29,7 @@ class OutgoingLink:
     Raises OSError or RuntimeError when this process has no descriptor or no thread left for it.
 
     `put` comes from the engine, all else happens in the link's own thread. Every transfer that was put ends in exactly
-    one event; when the link fails, all that are queued fail with it.
+    one event; when the link fails, all that are queued fail with it. Probes wait until no transfer does.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class OutgoingLink:
         region: Region,
         config: LinkConfig,
         stats: LinkStats,
+        samples: SampleLog,
         events: SourceEvents,
         secret: ClusterSecret,
     ) -> None:
@@ -42,10 +46,12 @@ class OutgoingLink:
         self._region = region
         self._config = config
         self._stats = stats
+        self._samples = samples
         self._events = events
         self._secret = secret
         self._lock = threading.Lock()
         self._queue: deque[BlockTransfer] = deque()
+        self._probes: deque[ProbeTransfer] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
@@ -60,14 +66,17 @@ class OutgoingLink:
             os.close(self._wake_fd)
             raise
 
-    def put(self, transfer: BlockTransfer) -> bool:
+    def put(self, transfer: BlockTransfer | ProbeTransfer) -> bool:
         """False: this link has ended. Raises TransferRefused when too much is queued."""
         with self._lock:
             if self._ended or self._closing:
                 return False
-            if len(self._queue) >= MAX_QUEUED_TRANSFERS:
-                raise TransferRefused(f"{len(self._queue)} transfers are queued on this link")
-            self._queue.append(transfer)
+            if len(self._queue) + len(self._probes) >= MAX_QUEUED_TRANSFERS:
+                raise TransferRefused(f"{len(self._queue) + len(self._probes)} transfers are queued on this link")
+            if isinstance(transfer, ProbeTransfer):
+                self._probes.append(transfer)
+            else:
+                self._queue.append(transfer)
             os.eventfd_write(self._wake_fd, 1)
             return True
 
@@ -77,8 +86,8 @@ class OutgoingLink:
             if not self._ended:
                 self._closing = self._closing or reason
                 os.eventfd_write(self._wake_fd, 1)
-                if self._socket is not None:
-                    self._socket.shutdown()
+                if self._connection is not None:
+                    self._connection.shutdown()
 
     def join(self) -> None:
         self._thread.join()
@@ -87,14 +96,15 @@ class OutgoingLink:
         transfer, reason = self._next(), "the peer hung up"
         try:
             if transfer is not None:
-                self._connection = connection = self._connect()
+                connection = self._connect()
             while transfer is not None:
                 self._move(connection, transfer)
                 transfer = self._next()
         except MemoryInUse as error:  # law 9: this one fails when nothing reads its blocks any more
-            assert transfer is not None
-            error.when_dead(partial(self._fail, transfer, str(error)))
-            transfer, reason = None, str(error)
+            reason = str(error)
+            if isinstance(transfer, BlockTransfer):
+                error.when_dead(partial(self._fail, transfer, reason))
+                transfer = None
         except LinkError as error:
             reason = str(error)
         finally:
@@ -106,50 +116,104 @@ class OutgoingLink:
         sock, sockaddr = FrameSocket.to(self.key.address)
         with self._lock:
             self._socket = sock
+            self._connection = connection = SourceConnection(sock, self._region, self._config, self._secret)
             if self._closing:
                 raise LinkError(self._closing)
-        connection = SourceConnection(sock, self._region, self._config, self._secret)
         welcome = connection.open(self.key, sockaddr)
         self._stats.connected(welcome.transport, welcome.note)
         self._poll.register(sock.fileno(), select.POLLIN)
         return connection
 
-    def _move(self, connection: SourceConnection, transfer: BlockTransfer) -> None:
-        start_s = time.monotonic()
+    def _move(self, connection: SourceConnection, transfer: BlockTransfer | ProbeTransfer) -> None:
         try:
-            connection.transfer(transfer)
+            if isinstance(transfer, ProbeTransfer):
+                self._move_probe(connection, transfer)
+            else:
+                self._move_blocks(connection, transfer)
         except TransferRefused as refusal:
             self._fail(transfer, str(refusal))
         except OSError as error:
             raise LinkError(str(error)) from error
-        else:
-            self._stats.sent(len(transfer.block_ids) * self._region.record_bytes, time.monotonic() - start_s)
-            self._events.on_sent(transfer)
 
-    def _next(self) -> BlockTransfer | None:
+    def _move_blocks(self, connection: SourceConnection, transfer: BlockTransfer) -> None:
+        num_bytes = len(transfer.block_ids) * self._region.record_bytes
+        seconds = connection.transfer(transfer, self._widened(connection, num_bytes))
+        self._stats.sent(num_bytes, seconds)
+        sample = TransferSample(
+            target=self.key.receiver.holder,
+            transport=connection.transport,
+            num_bytes=num_bytes,
+            seconds=seconds,
+            ended_s=time.monotonic(),
+        )
+        self._samples.put(sample)
+        self._events.on_sent(transfer)
+
+    def _move_probe(self, connection: SourceConnection, probe: ProbeTransfer) -> None:
+        num_connections = probe.num_connections if connection.transport == "tcp" else 1
+        connection.widen(num_connections)
+        seconds = connection.probe(probe.num_bytes, num_connections, probe.num_kept)
+        if probe.counts:
+            self._stats.probed(probe.num_bytes, seconds)
+        probe.on_end(ProbeOutcome(transport=connection.transport, seconds=seconds, ended_s=time.monotonic()))
+
+    def _widened(self, connection: SourceConnection, num_bytes: int) -> int:
+        """Over how many connections so many bytes go; the first time, the others are made."""
+        num_connections = self._stats.num_connections
+        if num_connections == 1 or num_bytes < SPLIT_BYTES or connection.transport != "tcp":
+            return 1
+        try:
+            connection.widen(num_connections)
+        except LinkError:
+            self._stats.split(1)  # the next transfer does without them
+            raise
+        return num_connections
+
+    def _next(self) -> BlockTransfer | ProbeTransfer | None:
         """Waits for a transfer. None when closed, or when an idle peer says something, which can only be its end."""
         while True:
             with self._lock:
                 if self._closing:
                     return None
-                if self._queue:
-                    return self._queue.popleft()
+                late = self._take_late_probes()
+                queue = self._queue or self._probes
+                transfer = queue.popleft() if queue else None
+            for probe in late:
+                self._fail(probe, "other transfers kept the link busy")
+            if transfer is not None:
+                return transfer
+            if late:
+                continue
             if all(fd != self._wake_fd for fd, _ in self._poll.poll()):
                 return None
             os.eventfd_read(self._wake_fd)
 
-    def _end(self, transfer: BlockTransfer | None, reason: str) -> None:
+    def _take_late_probes(self) -> list[ProbeTransfer]:
+        now_s = time.monotonic()
+        late = [probe for probe in self._probes if probe.give_up_at_s <= now_s]
+        for probe in late:
+            self._probes.remove(probe)
+        return late
+
+    def _end(self, transfer: BlockTransfer | ProbeTransfer | None, reason: str) -> None:
         with self._lock:
             self._ended = True
             os.close(self._wake_fd)
             if self._socket is not None:
                 self._socket.close()
             reason = self._closing or reason
-            unsent = [*([transfer] if transfer is not None else []), *self._queue]
+            unsent = [*([transfer] if transfer is not None else []), *self._queue, *self._probes]
             self._queue.clear()
+            self._probes.clear()
         for each in unsent:
             self._fail(each, reason)
 
-    def _fail(self, transfer: BlockTransfer, reason: str) -> None:
-        self._stats.failed(reason)
-        self._events.on_send_failed(transfer, reason)
+    def _fail(self, transfer: BlockTransfer | ProbeTransfer, reason: str) -> None:
+        """A probe that fails is told to who asked for it, and is no failure of a transfer."""
+        if isinstance(transfer, ProbeTransfer):
+            transfer.on_end(
+                ProbeOutcome(transport=self._connection.transport if self._connection else "", reason=reason)
+            )
+        else:
+            self._stats.failed(reason)
+            self._events.on_send_failed(transfer, reason)

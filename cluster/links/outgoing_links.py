@@ -8,8 +8,10 @@ from cluster.links.errors import TransferRefused
 from cluster.links.events import SourceEvents
 from cluster.links.link_stats import LinkStats, LinkStatus
 from cluster.links.outgoing_link import OutgoingLink
+from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
+from cluster.links.sample_log import SampleLog
 from cluster.links.source_connection import LinkEnd, LinkKey
-from cluster.messages import BlockTransfer, Holder
+from cluster.messages import BlockTransfer, Holder, TransferSample
 from cluster.secret import ClusterSecret
 
 
@@ -34,18 +36,28 @@ class OutgoingLinks:
         self._lock = threading.Lock()
         self._links: dict[tuple[str, int], OutgoingLink] = {}
         self._stats: dict[tuple[str, int], LinkStats] = {}
+        self._samples = SampleLog()
         self._closed = False
 
     def send(self, link_address: str, receiver: Holder, transfer: BlockTransfer, *, receiver_rank: int = 0) -> None:
         """Queues and returns. Ends in `on_sent` or `on_send_failed`; until then the blocks must not change."""
         end = LinkEnd(holder=receiver, rank=receiver_rank)
-        key = LinkKey(source=self._end, receiver=end, address=link_address)
-        with self._lock:
-            stats = self._stats_of(end)
-            reason = "links are closed" if self._closed else self._put(key, stats, transfer)
-        if reason:
-            stats.failed(reason)
+        if reason := self._put(end, link_address, transfer):
+            self._stats_of(end).failed(reason)
             self._events.on_send_failed(transfer, reason)
+
+    def probe(self, link_address: str, receiver: Holder, probe: ProbeTransfer, *, receiver_rank: int = 0) -> None:
+        """Queues behind all transfers and returns; `probe.on_end` is told how it ended, perhaps from within this."""
+        if reason := self._put(LinkEnd(holder=receiver, rank=receiver_rank), link_address, probe):
+            probe.on_end(ProbeOutcome(reason=reason))
+
+    def split(self, receiver: Holder, num_connections: int, *, receiver_rank: int = 0) -> None:
+        """From now on large transfers there go over so many connections, if they go over tcp."""
+        self._stats_of(LinkEnd(holder=receiver, rank=receiver_rank)).split(num_connections)
+
+    def take_samples(self) -> tuple[TransferSample, ...]:
+        """The transfers of blocks that arrived since this was last asked."""
+        return self._samples.take()
 
     def status(self) -> list[LinkStatus]:
         """Of every link that there has been."""
@@ -63,30 +75,35 @@ class OutgoingLinks:
         for link in links:
             link.join()
 
-    def _put(self, key: LinkKey, stats: LinkStats, transfer: BlockTransfer) -> str:
+    def _put(self, receiver: LinkEnd, link_address: str, transfer: BlockTransfer | ProbeTransfer) -> str:
         """Why not, or nothing."""
-        name = (key.receiver.holder.instance, key.receiver.rank)
-        link = self._links.get(name)
-        if link is not None and link.key != key:
-            link.close(f"a later life of {name[0]} took its place")
-        try:
-            while link is None or not link.put(transfer):
-                link = self._links[name] = OutgoingLink(
-                    key, self._region, self._config, stats, self._events, self._secret
-                )
-        except TransferRefused as refusal:
-            return str(refusal)
-        except (OSError, RuntimeError) as error:  # this is called from the step loop, which a link must not end
-            return f"no link can be made: {error}"
+        key, stats = LinkKey(source=self._end, receiver=receiver, address=link_address), self._stats_of(receiver)
+        name = (receiver.holder.instance, receiver.rank)
+        with self._lock:
+            if self._closed:
+                return "links are closed"
+            link = self._links.get(name)
+            if link is not None and link.key != key:
+                link.close(f"a later life of {name[0]} took its place")
+            try:
+                while link is None or not link.put(transfer):
+                    link = self._links[name] = OutgoingLink(
+                        key, self._region, self._config, stats, self._samples, self._events, self._secret
+                    )
+            except TransferRefused as refusal:
+                return str(refusal)
+            except (OSError, RuntimeError) as error:  # this is called from the step loop, which a link must not end
+                return f"no link can be made: {error}"
         return ""
 
     def _stats_of(self, receiver: LinkEnd) -> LinkStats:
         name = (receiver.holder.instance, receiver.rank)
-        if name not in self._stats:
-            self._stats[name] = LinkStats(
-                source=self._end.holder.instance,
-                target=receiver.holder.instance,
-                source_rank=self._end.rank,
-                target_rank=receiver.rank,
-            )
-        return self._stats[name]
+        with self._lock:
+            if name not in self._stats:
+                self._stats[name] = LinkStats(
+                    source=self._end.holder.instance,
+                    target=receiver.holder.instance,
+                    source_rank=self._end.rank,
+                    target_rank=receiver.rank,
+                )
+            return self._stats[name]

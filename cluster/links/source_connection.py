@@ -1,8 +1,10 @@
 """The source's end of one link: connect, greet, and move one transfer after the other."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cluster import failpoints
@@ -13,11 +15,13 @@ from cluster.links.device_region import DeviceRegion, Region
 from cluster.links.errors import LinkError, TransferRefused
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
-from cluster.links.kv_region import KvRegion
+from cluster.links.kv_region import KvRegion, Record, batches
+from cluster.links.lanes import Lanes
 from cluster.links.nccl_transfer import NcclSender
+from cluster.links.probe.memory import pieces
 from cluster.messages import BlockTransfer, Holder
 from cluster.pb import instance_pb2
-from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, Post
+from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, Post, ProbeOffer
 from cluster.secret import ClusterSecret, Kind
 
 
@@ -39,7 +43,9 @@ class LinkKey:
 
 
 class SourceConnection:
-    """Used by one thread. `LinkError` means that the link is over, `TransferRefused` only the transfer."""
+    """Used by one thread; `shutdown` is for others. `LinkError` means that the link is over, `TransferRefused` only the
+    transfer.
+    """
 
     def __init__(self, sock: FrameSocket, region: Region, config: LinkConfig, secret: ClusterSecret) -> None:
         self._socket = sock
@@ -47,53 +53,43 @@ class SourceConnection:
         self._config = config
         self._secret = secret
         self._slot = 0
+        self._lanes = Lanes(sock)
+        self._link_id = b""
         self._nccl = NcclSender(sock, region) if isinstance(region, DeviceRegion) else None
-        self._send_blocks: Callable[[BlockTransfer, Deadline], None] = self._send_records
+        self.transport = ""
 
     def open(self, key: LinkKey, sockaddr: Any) -> LinkWelcome:
         """Connects and greets. Raises LinkError, also when the receiver wants no such link."""
-        deadline = Deadline.after(self._config.setup_timeout_s, f"answer from {key.address}")
-        self._socket.connect(sockaddr, deadline)
-        hello = LinkHello(
-            source=_holder(key.source.holder),
-            source_rank=key.source.rank,
-            receiver=_holder(key.receiver.holder),
-            receiver_rank=key.receiver.rank,
-            host=host_identity(),
-            region_path=self._region.path,
-            region_bytes=self._region.num_bytes,
-            record_bytes=self._region.record_bytes,
-            transport=self._config.transport,
-            on_device=self._nccl is not None,
-        )
-        self._prove(key, hello, deadline)
-        welcome = self._socket.expect(deadline).welcome
-        if welcome.error or welcome.transport not in (("nccl",) if self._nccl else ("shm", "tcp")):
-            raise LinkError(f"{key.receiver.holder.instance} refuses the link: {welcome.error or 'no transport'}")
-        if welcome.transport == "shm":
-            self._send_blocks = self._let_copy
-        elif self._nccl is not None:
-            self._send_blocks = self._send_over_nccl
+        self._key, self._sockaddr = key, sockaddr
+        welcome = self._greet(self._socket, joins=b"")
+        if welcome.transport not in (("nccl",) if self._nccl else ("shm", "tcp")):
+            raise self._refused("no transport")
+        self.transport, self._link_id = welcome.transport, welcome.link_id
         return welcome
 
+    def widen(self, num_connections: int) -> None:
+        """A tcp link gets so many connections if it has fewer. Raises LinkError."""
+        while self._lanes.num_connections < num_connections:
+            sock, _ = FrameSocket.to(self._key.address)
+            try:
+                self._greet(sock, joins=self._link_id)
+                self._lanes.add(sock)
+            except BaseException:
+                sock.close()
+                raise
+
+    def shutdown(self) -> None:
+        self._lanes.shutdown()
+
     def close(self) -> None:
+        """The socket that it was made with is left to its owner."""
+        self._lanes.close()
         if self._nccl is not None:
             self._nccl.close()
 
-    def _prove(self, key: LinkKey, hello: LinkHello, deadline: Deadline) -> None:
-        """Says hello, and that both belong to the same cluster."""
-        caller = Caller(self._secret, Kind.LINK, hello)
-        self._socket.send(LinkFrame(hello=hello), deadline)
-        try:
-            proof = caller.answer(self._socket.expect(deadline).challenge)
-        except Unauthenticated as error:
-            raise LinkError(f"{key.receiver.holder.instance} is not to be trusted: {error}") from error
-        self._socket.send(LinkFrame(proof=proof), deadline)
-
-    def transfer(self, transfer: BlockTransfer) -> None:
-        """Returns when the blocks have arrived and been checked."""
-        self._slot += 1
-        deadline = Deadline.after(self._config.transfer_timeout_s, "answer to an offer")
+    def transfer(self, transfer: BlockTransfer, num_connections: int = 1) -> float:
+        """Returns when the blocks have arrived and been checked; the seconds from the offer to that."""
+        deadline = self._begin()
         offer = Offer(
             slot=self._slot,
             reservation=transfer.reservation,
@@ -102,26 +98,91 @@ class SourceConnection:
             block_ids=transfer.block_ids,
             checksums=transfer.checksums if self._config.checksum else (),
             valid_until_ns=deadline.at_ns,
+            num_connections=num_connections,
         )
         failpoints.hit("links.source.offer", offer)
+        start_s = time.monotonic()
         with self._hold(offer):
             self._socket.send(LinkFrame(offer=offer), deadline)
-            self._send_blocks(transfer, deadline)
+            if self._nccl is not None:
+                self._nccl.send(self._expect_post(deadline), transfer.block_ids, deadline)
+            elif self.transport == "tcp":
+                assert isinstance(self._region, KvRegion)
+                records = [self._region.records[block_id] for block_id in transfer.block_ids]
+                self._send_records(records, num_connections, deadline)
+            # shm: the receiver reads this memory itself; so a source that is gone or mistaken never writes into it.
         self._take_done(self._socket.expect(deadline).done)
+        return time.monotonic() - start_s
 
-    def _send_records(self, transfer: BlockTransfer, deadline: Deadline) -> None:
-        """tcp: the records follow the receiver's Post."""
+    def probe(self, num_bytes: int, num_connections: int = 1, num_kept: int = 0) -> float:
+        """Moves so many bytes as a transfer would, of whatever this memory holds; the seconds that it took.
+
+        Of its connections the link keeps `num_kept` (0: all).
+        """
+        deadline = self._begin()
+        offer = ProbeOffer(slot=self._slot, num_bytes=num_bytes, num_connections=num_connections, num_kept=num_kept)
+        start_s = time.monotonic()
+        with self._hold(offer):
+            self._socket.send(LinkFrame(probe=offer), deadline)
+            if self._nccl is not None:
+                self._nccl.probe(self._expect_post(deadline), num_bytes, deadline)
+            elif self.transport == "tcp":
+                assert isinstance(self._region, KvRegion)
+                memory = self._region.records.reshape(-1)
+                self._send_records(pieces(memory, self._region.record_bytes, num_bytes), num_connections, deadline)
+        self._take_done(self._socket.expect(deadline).done)
+        seconds = time.monotonic() - start_s
+        if num_kept:
+            self._lanes.keep(num_kept)
+        return seconds
+
+    def _begin(self) -> Deadline:
+        self._slot += 1
+        return Deadline.after(self._config.transfer_timeout_s, "answer to an offer")
+
+    def _greet(self, sock: FrameSocket, joins: bytes) -> LinkWelcome:
+        """A connection of its own, or one more of the link that it joins."""
+        key, region = self._key, self._region
+        deadline = Deadline.after(self._config.setup_timeout_s, f"answer from {key.address}")
+        sock.connect(self._sockaddr, deadline)
+        hello = LinkHello(
+            source=_holder(key.source.holder),
+            source_rank=key.source.rank,
+            receiver=_holder(key.receiver.holder),
+            receiver_rank=key.receiver.rank,
+            host=host_identity(),
+            region_path=region.path,
+            region_bytes=region.num_bytes,
+            record_bytes=region.record_bytes,
+            transport=self._config.transport,
+            on_device=self._nccl is not None,
+            joins=joins,
+        )
+        self._prove(sock, hello, deadline)
+        welcome = sock.expect(deadline).welcome
+        if welcome.error:
+            raise self._refused(welcome.error)
+        return welcome
+
+    def _prove(self, sock: FrameSocket, hello: LinkHello, deadline: Deadline) -> None:
+        """Says hello, and that both belong to the same cluster."""
+        caller = Caller(self._secret, Kind.LINK, hello)
+        sock.send(LinkFrame(hello=hello), deadline)
+        try:
+            proof = caller.answer(sock.expect(deadline).challenge)
+        except Unauthenticated as error:
+            raise LinkError(f"{self._key.receiver.holder.instance} is not to be trusted: {error}") from error
+        sock.send(LinkFrame(proof=proof), deadline)
+
+    def _refused(self, reason: str) -> LinkError:
+        return LinkError(f"{self._key.receiver.holder.instance} refuses the link: {reason}")
+
+    def _send_records(self, records: Sequence[Record], num_connections: int, deadline: Deadline) -> None:
+        """They follow the receiver's Post."""
         self._expect_post(deadline)
-        assert isinstance(self._region, KvRegion)
-        for records in self._region.batches(transfer.block_ids):
-            failpoints.hit("links.source.batch", transfer)
-            self._socket.send_views([record.data for record in records], deadline)
+        self._lanes.run(records, num_connections, partial(_send, deadline))
 
-    def _send_over_nccl(self, transfer: BlockTransfer, deadline: Deadline) -> None:
-        assert self._nccl is not None
-        self._nccl.send(self._expect_post(deadline), transfer.block_ids, deadline)
-
-    def _hold(self, offer: Offer) -> AbstractContextManager[None]:
+    def _hold(self, offer: Offer | ProbeOffer) -> AbstractContextManager[None]:
         return nullcontext() if self._nccl is None else self._nccl.hold(offer)
 
     def _expect_post(self, deadline: Deadline) -> Post:
@@ -133,14 +194,17 @@ class SourceConnection:
             raise LinkError(f"a Post for slot {answer.post.slot} instead of {self._slot}")
         return answer.post
 
-    def _let_copy(self, transfer: BlockTransfer, deadline: Deadline) -> None:
-        """shm: the receiver reads this memory itself; so a source that is gone or mistaken never writes into it."""
-
     def _take_done(self, done: Done) -> None:
         if done.slot != self._slot:
             raise LinkError(f"a Done for slot {done.slot} instead of {self._slot}")
         if done.error:
             raise TransferRefused(done.error)
+
+
+def _send(deadline: Deadline, sock: FrameSocket, first: int, records: Sequence[Record]) -> None:
+    for batch in batches(records):
+        failpoints.hit("links.source.batch", batch)
+        sock.send_views([record.data for record in batch], deadline)
 
 
 def _holder(holder: Holder) -> instance_pb2.Holder:

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkHello(_message.Message):
-    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "nonce")
+    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "joins", "nonce")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class LinkHello(_message.Message):
     RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     ON_DEVICE_FIELD_NUMBER: _ClassVar[int]
+    JOINS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     source: _instance_pb2.Holder
     receiver: _instance_pb2.Holder
@@ -30,21 +31,24 @@ class LinkHello(_message.Message):
     record_bytes: int
     transport: str
     on_device: bool
+    joins: bytes
     nonce: bytes
-    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., joins: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class LinkWelcome(_message.Message):
-    __slots__ = ("transport", "error", "note")
+    __slots__ = ("transport", "error", "note", "link_id")
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    LINK_ID_FIELD_NUMBER: _ClassVar[int]
     transport: str
     error: str
     note: str
-    def __init__(self, transport: _Optional[str] = ..., error: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+    link_id: bytes
+    def __init__(self, transport: _Optional[str] = ..., error: _Optional[str] = ..., note: _Optional[str] = ..., link_id: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums", "valid_until_ns", "communicator")
+    __slots__ = ("slot", "reservation", "epoch", "first_block", "block_ids", "checksums", "valid_until_ns", "communicator", "num_connections")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +57,7 @@ class Offer(_message.Message):
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
     COMMUNICATOR_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     slot: int
     reservation: int
     epoch: _instance_pb2.Epoch
@@ -61,7 +66,22 @@ class Offer(_message.Message):
     checksums: _containers.RepeatedScalarFieldContainer[int]
     valid_until_ns: int
     communicator: int
-    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., valid_until_ns: _Optional[int] = ..., communicator: _Optional[int] = ...) -> None: ...
+    num_connections: int
+    def __init__(self, slot: _Optional[int] = ..., reservation: _Optional[int] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ..., checksums: _Optional[_Iterable[int]] = ..., valid_until_ns: _Optional[int] = ..., communicator: _Optional[int] = ..., num_connections: _Optional[int] = ...) -> None: ...
+
+class ProbeOffer(_message.Message):
+    __slots__ = ("slot", "num_bytes", "communicator", "num_connections", "num_kept")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COMMUNICATOR_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    NUM_KEPT_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    num_bytes: int
+    communicator: int
+    num_connections: int
+    num_kept: int
+    def __init__(self, slot: _Optional[int] = ..., num_bytes: _Optional[int] = ..., communicator: _Optional[int] = ..., num_connections: _Optional[int] = ..., num_kept: _Optional[int] = ...) -> None: ...
 
 class Post(_message.Message):
     __slots__ = ("slot", "communicator", "unique_id", "message_blocks")
@@ -84,12 +104,13 @@ class Done(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class LinkFrame(_message.Message):
-    __slots__ = ("hello", "welcome", "offer", "post", "done", "challenge", "proof")
+    __slots__ = ("hello", "welcome", "offer", "post", "done", "probe", "challenge", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     POST_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: LinkHello
@@ -97,6 +118,7 @@ class LinkFrame(_message.Message):
     offer: Offer
     post: Post
     done: Done
+    probe: ProbeOffer
     challenge: _instance_pb2.Challenge
     proof: _instance_pb2.Proof
-    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., probe: _Optional[_Union[ProbeOffer, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,177 @@
+"""What a probe sends next: pure; it is told how long each transfer took.
+
+Growing: each size twice, four times as large as the last, until the latency hardly counts or the next would take too
+long. That opens the connection's window, and tells what is too long. Trying, where transfers may be split: one
+connection against two, two against four. Measuring: rounds of a few sizes from the largest down to the smallest, until
+every other round says the same as the rest, or the budget is spent.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from statistics import median
+
+from cluster.topology.fit import fit_link
+
+SMALLEST_BYTES = 4 << 10
+_GROWTH = 4
+_LATENCY_PART = 0.02  # of the largest transfer's time: then it says all there is to say about the bandwidth
+_TRIALS = 3
+_BETTER = 1.1  # by so much more connections have to be faster
+_LONG_TRIAL = 4.0  # a trial that is worth it may take so many times as long as other transfers
+_MIN_ROUNDS, _MAX_ROUNDS = 4, 16
+_SAME_BETA, _SAME_ALPHA = 0.03, 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeLimits:
+    """A single transfer should take no longer than `max_transfer_s`, by what is known when it begins.
+
+    From `split_bytes` on, transfers may go over several connections.
+    """
+
+    budget_s: float = 1.0
+    max_transfer_s: float = 0.05
+    max_bytes: int = 64 << 20
+    max_connections: int = 4
+    split_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeStep:
+    """`counts`: what it takes is a measurement. `num_kept`: the link keeps so many connections (0: all)."""
+
+    num_bytes: int
+    num_connections: int = 1
+    num_kept: int = 0
+    counts: bool = False
+
+
+# Steps out, seconds in.
+_Steps = Generator[ProbeStep, float, None]
+
+
+class _SplitFailed(Exception):
+    """More connections cannot be had."""
+
+
+class ProbePlan:
+    """`step`: what is to be sent next, None when it is over. `num_connections`: over so many should transfers go from
+    `split_bytes` on.
+    """
+
+    def __init__(self, limits: ProbeLimits) -> None:
+        self._limits = limits
+        self.num_connections = 1
+        self._can_split = False
+        self._best: dict[int, float] = {}  # seconds over one connection, by size
+        self._largest = SMALLEST_BYTES
+        self._grown: list[tuple[int, float]] = []
+        self._rounds: list[list[tuple[int, float]]] = []
+        self._elapsed_s = 0.0
+        self._steps = self._run()
+        self.step: ProbeStep | None = next(self._steps)
+
+    def took(self, seconds: float, elapsed_s: float, *, can_split: bool) -> None:
+        """The step has taken so long; `elapsed_s` since the probe began."""
+        assert self.step is not None
+        self._elapsed_s, self._can_split = elapsed_s, can_split
+        if self.step.num_connections == 1:
+            size = self.step.num_bytes
+            self._best[size] = min(seconds, self._best.get(size, seconds))
+        try:
+            self.step = self._steps.send(seconds)
+        except StopIteration:
+            self.step = None
+
+    def failed(self) -> None:
+        """The step came to nothing. When it was over several connections, it goes on with one; else it is over."""
+        assert self.step is not None
+        try:
+            self.step = self._steps.throw(_SplitFailed()) if self.step.num_connections > 1 else None
+        except (StopIteration, _SplitFailed):
+            self.step = None
+
+    @property
+    def samples(self) -> list[tuple[int, float]]:
+        """(bytes, seconds): what was measured; where the budget was too short for that, what came before it."""
+        measured = [sample for each in self._rounds for sample in each]
+        return measured if len({num_bytes for num_bytes, _ in measured}) > 1 else [*self._grown[1:], *measured]
+
+    def _run(self) -> _Steps:
+        yield from self._grow()
+        try:
+            if self._can_split:
+                yield from self._try_connections()
+            yield from self._measure()
+        except _SplitFailed:
+            self.num_connections = 1
+            self._rounds.clear()
+            yield from self._measure()
+
+    def _grow(self) -> _Steps:
+        while True:
+            for _ in range(2):
+                self._grown.append((self._largest, (yield ProbeStep(num_bytes=self._largest))))
+            if not self._may_grow():
+                return
+            self._largest *= _GROWTH
+
+    def _may_grow(self) -> bool:
+        larger = self._largest * _GROWTH
+        if larger > self._limits.max_bytes or not self._affords(2 * self._predict_s(larger)):
+            return False
+        if self._largest == SMALLEST_BYTES:
+            return True
+        latency_counts = self._best[SMALLEST_BYTES] > _LATENCY_PART * self._best[self._largest]
+        return latency_counts and self._predict_s(larger) <= self._limits.max_transfer_s
+
+    def _try_connections(self) -> _Steps:
+        size = max(self._largest // _GROWTH, self._limits.split_bytes)
+        if self._predict_s(size) > _LONG_TRIAL * self._limits.max_transfer_s:
+            return
+        while (more := 2 * self.num_connections) <= self._limits.max_connections:
+            if not self._affords(2 * (2 + 2 * _TRIALS) * self._predict_s(size)):
+                break
+            for _ in range(2):
+                yield ProbeStep(num_bytes=size, num_connections=more)  # new ones have to warm up too
+            took: dict[int, list[float]] = {self.num_connections: [], more: []}
+            for _ in range(_TRIALS):
+                for count, times in took.items():
+                    times.append((yield ProbeStep(num_bytes=size, num_connections=count)))
+            if median(took[self.num_connections]) < _BETTER * median(took[more]):
+                break
+            self.num_connections = more
+        yield ProbeStep(num_bytes=SMALLEST_BYTES, num_kept=self.num_connections)
+
+    def _measure(self) -> _Steps:
+        """From the largest on: it leaves the window open for what comes after it."""
+        sizes = sorted({max(SMALLEST_BYTES, self._largest // share) for share in (1, 4, 16)} | {SMALLEST_BYTES})
+        while len(self._rounds) < _MAX_ROUNDS and not self._is_settled():
+            self._rounds.append([])
+            for size in reversed(sizes):
+                if not self._affords(self._predict_s(size)):
+                    return
+                count = self.num_connections if size >= self._limits.split_bytes else 1
+                step = ProbeStep(num_bytes=size, num_connections=count, counts=True)
+                self._rounds[-1].append((size, (yield step)))
+
+    def _is_settled(self) -> bool:
+        if len(self._rounds) < _MIN_ROUNDS:
+            return False
+        halves = [[sample for each in self._rounds[start::2] for sample in each] for start in (0, 1)]
+        one, other = (fit_link(half) for half in halves)
+        if one is None or other is None:
+            return False
+        alike = abs(one.beta_bytes_per_s / other.beta_bytes_per_s - 1.0) <= _SAME_BETA
+        return alike and abs(one.alpha_s - other.alpha_s) <= _SAME_ALPHA * max(one.alpha_s, other.alpha_s)
+
+    def _affords(self, seconds: float) -> bool:
+        return self._elapsed_s + seconds <= self._limits.budget_s
+
+    def _predict_s(self, num_bytes: int) -> float:
+        """Over one connection; of what was not timed yet, from the largest size that was."""
+        if num_bytes in self._best:
+            return self._best[num_bytes]
+        known = max(size for size in self._best if size <= num_bytes)
+        latency_s = self._best[SMALLEST_BYTES] if known > SMALLEST_BYTES else 0.0
+        return latency_s + (self._best[known] - latency_s) * num_bytes / known

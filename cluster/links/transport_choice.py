@@ -1,0 +1,84 @@
+"""Which transport a link gets: what both ends allow, and the better one of what is left."""
+
+import logging
+from dataclasses import dataclass
+
+from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBlockReceiver
+from cluster.links.device_region import DeviceRegion
+from cluster.links.errors import LinkError
+from cluster.links.frame_socket import FrameSocket
+from cluster.links.host_identity import host_identity
+from cluster.links.kv_region import KvRegion
+from cluster.links.lanes import Lanes
+from cluster.links.nccl_transfer import NcclBlockReceiver
+from cluster.links.receiving import ReceivingEnd
+from cluster.links.source_connection import LinkEnd
+from cluster.messages import Holder
+from cluster.pb.links_pb2 import LinkHello, LinkWelcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the source is told, and who takes what it sends."""
+
+    welcome: LinkWelcome
+    receiver: BlockReceiver
+
+
+def source_of(hello: LinkHello) -> LinkEnd:
+    return LinkEnd(holder=Holder(hello.source.instance, hello.source.incarnation), rank=hello.source_rank)
+
+
+def check_meant(hello: LinkHello, receiving: ReceivingEnd) -> None:
+    """Raises LinkError when this is not whom the source wants a link to."""
+    meant = (hello.receiver.instance, hello.receiver.incarnation, hello.receiver_rank)
+    own = (receiving.end.holder.instance, receiving.end.holder.incarnation, receiving.end.rank)
+    if meant != own:
+        raise LinkError("this is {} in incarnation {}, rank {}; meant was {}, {}, {}".format(*own, *meant))
+
+
+def choose(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, lanes: Lanes) -> Choice:
+    """Raises LinkError when there is to be no link."""
+    config, region = receiving.config, receiving.region
+    if hello.record_bytes != region.record_bytes:
+        raise LinkError(f"records of {hello.record_bytes} bytes do not fit {region.record_bytes}")
+    asked = {hello.transport, config.transport} - {"auto"}
+    if len(asked) > 1:
+        raise LinkError(f"the source insists on {hello.transport}, the receiver on {config.transport}")
+    if hello.on_device or isinstance(region, DeviceRegion) or asked == {"nccl"}:
+        return Choice(LinkWelcome(transport="nccl"), _over_nccl(hello, receiving, sock, asked))
+    if asked == {"tcp"}:
+        return _over_tcp(hello, receiving, region, sock, lanes)
+    try:
+        if hello.host != host_identity():
+            raise OSError("not on the same host")
+        return Choice(LinkWelcome(transport="shm"), ShmBlockReceiver(sock, region, receiving.scratch, hello))
+    except OSError as error:
+        if asked == {"shm"}:
+            raise LinkError(f"no shm link: {error}") from error
+        if hello.host != host_identity():
+            return _over_tcp(hello, receiving, region, sock, lanes)
+        log.warning("tcp instead of shm for the link from %s: %s", hello.source.instance, error)
+        return _over_tcp(hello, receiving, region, sock, lanes, note=f"no shm: {error}")
+
+
+def _over_tcp(
+    hello: LinkHello, receiving: ReceivingEnd, region: KvRegion, sock: FrameSocket, lanes: Lanes, note: str = ""
+) -> Choice:
+    link_id = receiving.links.open(source_of(hello), lanes)
+    receiver = TcpBlockReceiver(sock, lanes, region, receiving.scratch, lambda: receiving.links.close(link_id))
+    return Choice(LinkWelcome(transport="tcp", note=note, link_id=link_id), receiver)
+
+
+def _over_nccl(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, asked: set[str]) -> BlockReceiver:
+    region = receiving.region
+    on_device = isinstance(region, DeviceRegion)
+    if not (hello.on_device and on_device):
+        kinds = ["GPU" if each else "host" for each in (hello.on_device, on_device)]
+        raise LinkError("no nccl link: KV is in {} memory at the source, in {} memory here".format(*kinds))
+    if asked - {"nccl"}:
+        raise LinkError(f"no {asked.pop()} link: KV is in GPU memory at both ends, which only nccl moves")
+    assert isinstance(region, DeviceRegion)
+    return NcclBlockReceiver(sock, region)
