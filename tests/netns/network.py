@@ -105,6 +105,8 @@ def mesh(
 ) -> Iterator[Network]:
     """Hosts a, b, c ...; a cable for every pair, of `bytes_per_s` each way unless `rates` says otherwise.
 
+    A rate that is given for one way only is that of both.
+
     The pairs of `delays_s` get a cable on which every packet takes so long, each way.
     """
     names = "abcdefghijklmnop"[:num_hosts]
@@ -113,7 +115,7 @@ def mesh(
         network = Network({host.name: host for host in ends.enter_context(namespaces(names))})
         for source, target in itertools.combinations(names, 2):
             ways = ((source, target), (target, source))
-            each = [rates.get(way, bytes_per_s) for way in ways]
+            each = [rates.get(way, rates.get(way[::-1], bytes_per_s)) for way in ways]
             largest = MAX_PACKET_BYTES if set(ways) & set(delays_s) else shaping.JUMBO_MTU_BYTES
             mtu = shaping.mtu_bytes(min(rate or math.inf for rate in each), largest)
             network.ways |= {way: Direction(rate, mtu) for way, rate in zip(ways, each, strict=True)}

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.netns
 PROMPTS = [f"Story number {index}: once upon a time there was " * 4 for index in range(6)]
 
 
-async def complete_all(cluster: HostCluster, max_tokens: int = 200) -> list[tuple[int, ...]]:
+async def complete_all(cluster: HostCluster, max_tokens: int = 120) -> list[tuple[int, ...]]:
     options = {"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
     done: list[Completion] = await asyncio.gather(*(cluster.client.complete(prompt, **options) for prompt in PROMPTS))
     return [completion.token_ids for completion in done]
