@@ -20,7 +20,7 @@ _USUAL_PREFILL_TOKENS_PER_S = 5_000.0
 _USUAL_DECODE_STEP_S = 0.03
 
 # Instances that differ by less are equally fast: measurements vary, and by that much nobody should be preferred.
-_SAME_SPEED = 1.25
+_SAME_SPEED = 1.5
 
 # A request slows down the decode instance that it comes to, and is slowed down by it, for about so many steps.
 _STEPS_AHEAD = 32
@@ -53,15 +53,16 @@ def _decode_s(request: RequestView, decodes: Sequence[InstanceView]) -> Matrix:
 
     A step takes longer the more memory there is to read and the more sequences there are, and the less is free, the
     sooner some will have to be computed again: the steps ahead count as many times as a queue of that utilisation is
-    longer than an empty one, 1 / (1 - used).
+    longer than an empty one, 1 / (1 - used). How long a step is says what the load was a moment ago more than what the
+    machine can do, so it is the same for all, and only makes seconds of what is used; that is up to date.
     """
     needed = [request.num_prompt_tokens // it.block_size + 1 for it in decodes]
     used = [
         max((it.num_committed_blocks + more) / it.num_blocks, (it.num_requests + 1) / it.max_num_seqs)
         for it, more in zip(decodes, needed, strict=True)
     ]
-    steps_s = _about([it.decode_step_s for it in decodes], _USUAL_DECODE_STEP_S)
-    return np.asarray(_STEPS_AHEAD * steps_s / np.maximum(1.0 - np.array(used), _LEAST_FREE))
+    step_s = _middle([it.decode_step_s for it in decodes], _USUAL_DECODE_STEP_S)
+    return np.asarray(_STEPS_AHEAD * step_s / np.maximum(1.0 - np.array(used), _LEAST_FREE))
 
 
 def _transfer_s(
@@ -82,10 +83,15 @@ def _transfer_s(
     return times_s
 
 
-def _about(measured: Sequence[float], usual: float) -> Matrix:
-    """Of those alike, and those that have measured nothing yet (0), what is usual among them."""
+def _middle(measured: Sequence[float], usual: float) -> float:
+    """0 is nothing measured yet."""
     known = [value for value in measured if value > 0.0]
-    middle = median(known) if known else usual
+    return median(known) if known else usual
+
+
+def _about(measured: Sequence[float], usual: float) -> Matrix:
+    """Each its own; of those that are about alike, and those that have measured nothing yet, what is usual."""
+    middle = _middle(measured, usual)
     values = np.where(np.array(measured) > 0.0, measured, middle)
     is_alike = (values < middle * _SAME_SPEED) & (values * _SAME_SPEED > middle)
     return np.where(is_alike, middle, values)

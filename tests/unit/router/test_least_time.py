@@ -82,16 +82,21 @@ def test_what_an_instance_has_already_need_not_be_computed() -> None:
     assert select(*views, num_known_tokens={holder("p1"): 640}) == chosen("p1", "d0")
 
 
-def test_a_fast_instance_is_worth_more_than_a_slow_one_and_noise_is_worth_nothing() -> None:
-    views = [make_view("d0", D), make_view("d1", D, num_committed_blocks=1, decode_step_s=0.017)]
-    assert select(make_view("p0", P), *views) == chosen("p0", "d0")
-    fast = replace(views[1], decode_step_s=0.01)
-    assert select(make_view("p0", P), views[0], fast, make_view("d2", D)) == chosen("p0", "d1")
+def test_a_fast_prefill_instance_is_worth_waiting_for_and_noise_is_worth_nothing() -> None:
+    views = [make_view("p0", P), make_view("p1", P, num_queued_tokens=100, prefill_tokens_per_s=6000.0)]
+    assert select(*views, make_view("d0", D)) == chosen("p0", "d0")
+    fast = replace(views[1], prefill_tokens_per_s=20_000.0)
+    assert select(views[0], fast, make_view("p2", P), make_view("d0", D)) == chosen("p1", "d0")
 
 
 def test_an_instance_that_has_measured_nothing_yet_counts_as_usual() -> None:
-    views = [make_view("p0", P), make_view("d0", D, num_committed_blocks=5), make_view("d1", D, decode_step_s=0.0)]
-    assert select(*views) == chosen("p0", "d1")
+    views = [make_view("p0", P, num_queued_tokens=5), make_view("p1", P, prefill_tokens_per_s=0.0)]
+    assert select(*views, make_view("d0", D)) == chosen("p1", "d0")
+
+
+def test_how_long_a_step_was_a_moment_ago_does_not_draw_everybody_to_one_instance() -> None:
+    views = [make_view("d0", D, num_committed_blocks=5), make_view("d1", D, num_committed_blocks=9, decode_step_s=0.01)]
+    assert select(make_view("p0", P), *views) == chosen("p0", "d0")
 
 
 def test_a_mixed_instance_keeps_what_it_prefills() -> None:
