@@ -19,18 +19,19 @@ from cluster.instance import handover_steps
 from cluster.instance.checksums import KvChecksums
 from cluster.instance.config import CoreConfig, InstanceConfig, InstanceInfo, RoleSettings
 from cluster.instance.core import InstanceCore
-from cluster.instance.effects import Effect, StartTransfer, ToFront, ToReceiver, ToSource
+from cluster.instance.effects import Effect, StartProbe, StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.instance.fronts import Fronts
 from cluster.instance.kv_layout import kv_layout
 from cluster.instance.link_events import LinkEvents
 from cluster.instance.loading import LoadedEngine, load_engine
 from cluster.instance.peers import Receivers, Sources
+from cluster.instance.probing import Probing
 from cluster.instance.servicer import InstanceServicer
 from cluster.instance.step_loop import StepLoop
 from cluster.links.link_listener import LinkListener
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
-from cluster.messages import Holder
+from cluster.messages import Holder, Probed, Transfers
 from cluster.pb import instance_pb2_grpc
 from cluster.role import InstanceStatus, RolePolicies, RolePolicy
 from cluster.snapshot import InstanceSnapshot, LinkSnapshot
@@ -89,6 +90,7 @@ class Instance:
         self._steps = StepLoop(self._core, self._deliver, self._look, self._on_failure)
         events.connect(self._core, self._steps)
         self._links = OutgoingLinks(self.holder, loaded.region, config.links, events, secret=secret)
+        self._probing = Probing(self._links, config.links, self._on_probed)
         self._listener = LinkListener(
             self.holder, loaded.region, slots, config.links, events, secret=secret, host=config.host
         )
@@ -160,6 +162,8 @@ class Instance:
             handover_steps.before(effect)
             if isinstance(effect, StartTransfer):
                 self._links.send(effect.grant.link_address, effect.grant.receiver, effect.transfer)
+            elif isinstance(effect, StartProbe):
+                self._probing.start(effect.front, effect.probe)
             else:
                 said.append(effect)
         if said:
@@ -173,6 +177,11 @@ class Instance:
     def _on_failure(self, error: BaseException) -> None:
         self._say(f"failed: {error}")
         self._loop.call_soon_threadsafe(self.failed.set)
+
+    # In links' threads
+
+    def _on_probed(self, front: str, probed: Probed) -> None:
+        self._loop.call_soon_threadsafe(self._fronts.tell, front, probed)
 
     # In the event loop
 
@@ -195,6 +204,9 @@ class Instance:
                     self._on_failure(TimeoutError(f"no step has ended for {stuck_after_s:g} s"))
                     return
                 self._fronts.report(seen.snapshot, seen.num_dispatches, self._link_snapshots())
+            if samples := self._links.take_samples():
+                for front in self._fronts.names:
+                    self._fronts.tell(front, Transfers(samples=samples))
             await asyncio.sleep(self.config.snapshot_interval_s)
 
     def _link_snapshots(self) -> tuple[LinkSnapshot, ...]:
@@ -208,6 +220,7 @@ class Instance:
                 num_failures=link.num_failures,
                 alpha_s=link.alpha_s,
                 beta_bytes_per_s=link.beta_bytes_per_s,
+                num_connections=link.num_connections,
                 note=link.note or link.last_failure,
             )
             for link in self._links.status()

@@ -13,8 +13,6 @@ from cluster.links.kv_region import Record
 from cluster.links.nccl_worker import Job, Worker
 
 MAX_CONNECTIONS = 8
-SPLIT_BYTES = 1 << 20
-"""Below this, one connection is as good: a transfer spends its time waiting for answers."""
 
 # Moves these records, of which the first is the n-th of the transfer, over this connection.
 Move = Callable[[FrameSocket, int, Sequence[Record]], None]

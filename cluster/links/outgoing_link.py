@@ -12,8 +12,8 @@ from cluster.links.device_region import Region
 from cluster.links.errors import LinkError, MemoryInUse, TransferRefused
 from cluster.links.events import SourceEvents
 from cluster.links.frame_socket import FrameSocket
-from cluster.links.lanes import SPLIT_BYTES
 from cluster.links.link_stats import LinkStats
+from cluster.links.probe.plan import SPLIT_BYTES
 from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
 from cluster.links.sample_log import SampleLog
 from cluster.links.source_connection import LinkKey, SourceConnection
@@ -179,7 +179,7 @@ class OutgoingLink:
                 queue = self._queue or self._probes
                 transfer = queue.popleft() if queue else None
             for probe in late:
-                self._fail(probe, "other transfers kept the link busy")
+                probe.on_end(ProbeOutcome(reason="other transfers kept the link busy", is_late=True))
             if transfer is not None:
                 return transfer
             if late:

@@ -51,6 +51,10 @@ class OutgoingLinks:
         if reason := self._put(LinkEnd(holder=receiver, rank=receiver_rank), link_address, probe):
             probe.on_end(ProbeOutcome(reason=reason))
 
+    def num_connections(self, receiver: Holder, *, receiver_rank: int = 0) -> int:
+        """Over so many a large transfer there goes, if it goes over tcp."""
+        return self._stats_of(LinkEnd(holder=receiver, rank=receiver_rank)).num_connections
+
     def split(self, receiver: Holder, num_connections: int, *, receiver_rank: int = 0) -> None:
         """From now on large transfers there go over so many connections, if they go over tcp."""
         self._stats_of(LinkEnd(holder=receiver, rank=receiver_rank)).split(num_connections)

@@ -9,12 +9,18 @@ every other round says the same as the rest, or the budget is spent.
 from collections.abc import Generator
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from cluster.topology.fit import fit_link
+from cluster.topology.link_model import LinkModel
 
 SMALLEST_BYTES = 4 << 10
+SPLIT_BYTES = 1 << 20
+"""Below this, one connection is as good as several: a transfer spends its time waiting for answers."""
+
 _GROWTH = 4
 _LATENCY_PART = 0.02  # of the largest transfer's time: then it says all there is to say about the bandwidth
+_LONG_LATENCY = 2.0  # a transfer that takes little more than the latency says nothing of the bandwidth
 _TRIALS = 3
 _BETTER = 1.1  # by so much more connections have to be faster
 _LONG_TRIAL = 4.0  # a trial that is worth it may take so many times as long as other transfers
@@ -24,7 +30,7 @@ _SAME_BETA, _SAME_ALPHA = 0.03, 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeLimits:
-    """A single transfer should take no longer than `max_transfer_s`, by what is known when it begins.
+    """A single transfer should take no longer than `max_transfer_s`, or twice the latency, by what is known before.
 
     From `split_bytes` on, transfers may go over several connections.
     """
@@ -33,7 +39,7 @@ class ProbeLimits:
     max_transfer_s: float = 0.05
     max_bytes: int = 64 << 20
     max_connections: int = 4
-    split_bytes: int = 1 << 20
+    split_bytes: int = SPLIT_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,14 @@ class ProbeStep:
     counts: bool = False
 
 
+class Timed(NamedTuple):
+    """A transfer that was timed; `ended_s`: after the probe's beginning."""
+
+    num_bytes: int
+    seconds: float
+    ended_s: float
+
+
 # Steps out, seconds in.
 _Steps = Generator[ProbeStep, float, None]
 
@@ -56,17 +70,17 @@ class _SplitFailed(Exception):
 
 class ProbePlan:
     """`step`: what is to be sent next, None when it is over. `num_connections`: over so many should transfers go from
-    `split_bytes` on.
+    `split_bytes` on; what it was before, unless that was tried.
     """
 
-    def __init__(self, limits: ProbeLimits) -> None:
+    def __init__(self, limits: ProbeLimits, num_connections: int = 1) -> None:
         self._limits = limits
-        self.num_connections = 1
+        self.num_connections = num_connections
         self._can_split = False
         self._best: dict[int, float] = {}  # seconds over one connection, by size
         self._largest = SMALLEST_BYTES
-        self._grown: list[tuple[int, float]] = []
-        self._rounds: list[list[tuple[int, float]]] = []
+        self._grown: list[Timed] = []
+        self._rounds: list[list[Timed]] = []
         self._elapsed_s = 0.0
         self._steps = self._run()
         self.step: ProbeStep | None = next(self._steps)
@@ -92,10 +106,10 @@ class ProbePlan:
             self.step = None
 
     @property
-    def samples(self) -> list[tuple[int, float]]:
-        """(bytes, seconds): what was measured; where the budget was too short for that, what came before it."""
+    def samples(self) -> list[Timed]:
+        """What was measured; where the budget was too short for that, what came before it."""
         measured = [sample for each in self._rounds for sample in each]
-        return measured if len({num_bytes for num_bytes, _ in measured}) > 1 else [*self._grown[1:], *measured]
+        return measured if len({sample.num_bytes for sample in measured}) > 1 else [*self._grown[1:], *measured]
 
     def _run(self) -> _Steps:
         yield from self._grow()
@@ -111,7 +125,7 @@ class ProbePlan:
     def _grow(self) -> _Steps:
         while True:
             for _ in range(2):
-                self._grown.append((self._largest, (yield ProbeStep(num_bytes=self._largest))))
+                self._grown.append(self._timed((yield ProbeStep(num_bytes=self._largest))))
             if not self._may_grow():
                 return
             self._largest *= _GROWTH
@@ -121,14 +135,17 @@ class ProbePlan:
         if larger > self._limits.max_bytes or not self._affords(2 * self._predict_s(larger)):
             return False
         if self._largest == SMALLEST_BYTES:
-            return True
-        latency_counts = self._best[SMALLEST_BYTES] > _LATENCY_PART * self._best[self._largest]
-        return latency_counts and self._predict_s(larger) <= self._limits.max_transfer_s
+            return True  # from one size alone nothing follows
+        latency_s, seconds = self._best[SMALLEST_BYTES], self._predict_s(larger)
+        is_short = seconds <= max(self._limits.max_transfer_s, _LONG_LATENCY * latency_s)
+        latency_counts = latency_s > _LATENCY_PART * self._best[self._largest]
+        return is_short and latency_counts and self._affords((2 + 2 * _MIN_ROUNDS) * seconds)
 
     def _try_connections(self) -> _Steps:
         size = max(self._largest // _GROWTH, self._limits.split_bytes)
         if self._predict_s(size) > _LONG_TRIAL * self._limits.max_transfer_s:
             return
+        self.num_connections = 1
         while (more := 2 * self.num_connections) <= self._limits.max_connections:
             if not self._affords(2 * (2 + 2 * _TRIALS) * self._predict_s(size)):
                 break
@@ -153,17 +170,20 @@ class ProbePlan:
                     return
                 count = self.num_connections if size >= self._limits.split_bytes else 1
                 step = ProbeStep(num_bytes=size, num_connections=count, counts=True)
-                self._rounds[-1].append((size, (yield step)))
+                self._rounds[-1].append(self._timed((yield step)))
 
     def _is_settled(self) -> bool:
         if len(self._rounds) < _MIN_ROUNDS:
             return False
-        halves = [[sample for each in self._rounds[start::2] for sample in each] for start in (0, 1)]
-        one, other = (fit_link(half) for half in halves)
+        one, other = (_fit(self._rounds[start::2]) for start in (0, 1))
         if one is None or other is None:
             return False
         alike = abs(one.beta_bytes_per_s / other.beta_bytes_per_s - 1.0) <= _SAME_BETA
         return alike and abs(one.alpha_s - other.alpha_s) <= _SAME_ALPHA * max(one.alpha_s, other.alpha_s)
+
+    def _timed(self, seconds: float) -> Timed:
+        assert self.step is not None
+        return Timed(self.step.num_bytes, seconds, self._elapsed_s)
 
     def _affords(self, seconds: float) -> bool:
         return self._elapsed_s + seconds <= self._limits.budget_s
@@ -175,3 +195,7 @@ class ProbePlan:
         known = max(size for size in self._best if size <= num_bytes)
         latency_s = self._best[SMALLEST_BYTES] if known > SMALLEST_BYTES else 0.0
         return latency_s + (self._best[known] - latency_s) * num_bytes / known
+
+
+def _fit(rounds: list[list[Timed]]) -> LinkModel | None:
+    return fit_link([(sample.num_bytes, sample.seconds) for each in rounds for sample in each])

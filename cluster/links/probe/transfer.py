@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeOutcome:
-    """What became of a probe; `seconds` is None when it failed, `reason` then says why."""
+    """What became of a probe; `seconds` is None when it failed, `reason` then says why.
+
+    `is_late`: it could not begin in time, because transfers went first.
+    """
 
     transport: str = ""
     seconds: float | None = None
     ended_s: float = 0.0
     reason: str = ""
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
