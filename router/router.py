@@ -11,10 +11,12 @@ from cluster.instance.config import InstanceInfo
 from cluster.messages import FrontMessage, Holder
 from cluster.pb import baton_pb2
 from router.backend import AdmittedRequest, AttachedRequest
+from router.broken_links import BrokenLinks
 from router.config import RouterConfig
 from router.errors import CannotResume, DuplicateRequest, NoInstance, QueueFull, UnknownRequest
 from router.instances import Instances
 from router.ledger import Failure, Ledger, Place
+from router.links.links import Links
 from router.observer import RouterObserver
 from router.operations import Operations
 from router.policies import DISPATCH_POLICIES
@@ -45,6 +47,10 @@ class Router:
         self.timeline = Timeline(self._ledger)
         self.rescheduler = Rescheduler(config.rescheduling, self._ledger, self._scheduler, self.hand_over)
         self.operations = Operations(self._ledger, self._scheduler, self, self.rescheduler)
+        self.links = Links(self._ledger, self.tell, topology=config.topology)
+        self._scheduler.forecast = self.links.forecast
+        # The links first: who acts on a note, or on one who has joined, is to know what it means for them.
+        self._observers += (self.links, BrokenLinks(self._scheduler))
         self._observers += (self.timeline, self.rescheduler, self.operations)
         self._is_closing = False
 
@@ -116,7 +122,8 @@ class Router:
         return found
 
     def status(self) -> baton_pb2.ClusterStatus:
-        return cluster_status(self.config, self.instances.connections.values(), self._scheduler, len(self._ledger))
+        connections = self.instances.connections.values()
+        return cluster_status(self.config, connections, self._scheduler, len(self._ledger), self.links)
 
     # Hands
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.instance.config import InstanceInfo
 from cluster.text.tokenizer import Tokenizer
+from cluster.topology.topology import Topology
 from router.config import RouterConfig, RouterInfo
 from router.generation import TextGenerator
 from router.grpc_front import GrpcFront
@@ -43,7 +44,8 @@ class RouterService:
         except Exception:
             await grpc_front.stop()
             raise
-        self._tasks = [asyncio.create_task(work) for work in (self._announce(), self.router.rescheduler.run())]
+        work = (self._announce(), self.router.rescheduler.run(), self.router.links.run())
+        self._tasks = [asyncio.create_task(each) for each in work]
         return RouterInfo(
             name=config.name,
             term=config.term,
@@ -54,6 +56,10 @@ class RouterService:
 
     async def set_instances(self, infos: Iterable[InstanceInfo]) -> None:
         await self.router.set_instances(infos)
+
+    def topology(self) -> Topology:
+        """What is believed of the links now, and as it was surveyed where no instance runs."""
+        return self.router.links.topology()
 
     async def stop(self) -> None:
         """Requests under way end as aborted, and are told so."""

@@ -7,11 +7,17 @@ from cluster.role import InstanceStatus
 from cluster.wire.snapshots import handover_to_pb, link_to_pb
 from router.config import RouterConfig
 from router.connection import InstanceConnection
+from router.links.links import Links
+from router.links.rows import link_rows_to_pb, node_rows_to_pb
 from router.scheduler import Member, Scheduler
 
 
 def cluster_status(
-    config: RouterConfig, connections: Iterable[InstanceConnection], scheduler: Scheduler, num_requests: int
+    config: RouterConfig,
+    connections: Iterable[InstanceConnection],
+    scheduler: Scheduler,
+    num_requests: int,
+    links: Links,
 ) -> baton_pb2.ClusterStatus:
     status = baton_pb2.ClusterStatus(
         deployment=config.deployment,
@@ -19,6 +25,8 @@ def cluster_status(
         num_waiting_requests=scheduler.num_queued,
         num_running_requests=num_requests - scheduler.num_queued,
         term=config.term,
+        node_links=link_rows_to_pb(links.link_rows()),
+        nodes=node_rows_to_pb(links.node_rows()),
     )
     for connection in connections:
         member = scheduler.member(connection.holder)
@@ -42,6 +50,7 @@ def _instance_status(connection: InstanceConnection, member: Member | None) -> b
         num_blocks=info.num_blocks,
         num_free_blocks=info.num_blocks,
         pid=info.pid,
+        node=info.node,
     )
     if member is not None and (snapshot := member.snapshot):
         out.role, out.status = snapshot.role.value, snapshot.status.value

@@ -20,11 +20,15 @@ FLOORS = {
 BRAIN = (
     "cluster/engine",
     "cluster/handover/protocol",
+    "cluster/links/probe/plan.py",
     "cluster/messages.py",
     "cluster/snapshot.py",
     "cluster/topology",
     "deploy/planner",
     "router/ledger",
+    "router/links/forecast.py",
+    "router/links/probe_plan.py",
+    "router/links/transfer_log.py",
     "router/policies",
 )
 BODY_MODULES = {
@@ -40,7 +44,8 @@ BODY_MODULES = {
     "secrets",
     "uuid",
 }
-NUMPY_ALLOWED = ("router/policies", "cluster/topology", "deploy/planner")  # candidate scoring; all pairs of nodes
+# Candidate scoring; all pairs of nodes.
+NUMPY_ALLOWED = ("router/policies", "router/links", "cluster/topology", "deploy/planner")
 
 
 def modules() -> list[Path]:

@@ -1,0 +1,146 @@
+"""What is believed of the links between the nodes that instances run on: from probes and transfers, told and shown."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cluster.topology.link_estimate import LinkState
+from cluster.topology.link_model import LinkModel, TransferSample
+from cluster.topology.link_table import LinkTable
+from cluster.topology.schedule import Pair
+from cluster.topology.topology import Node, Topology
+from router.links.rows import LinkRow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LastProbe:
+    at_s: float
+    num_samples: int
+    num_connections: int
+
+
+class LinkBeliefs:
+    """A `LinkTable` of the nodes that are there, beginning with what was measured before. Times are passed in."""
+
+    def __init__(self, surveyed: Topology | None) -> None:
+        self._surveyed = surveyed
+        self._known = {node.name: node for node in surveyed.nodes} if surveyed else {}
+        self._table = LinkTable()
+        self._nodes: dict[str, Node] = {}
+        self._transports: dict[Pair, str] = {}
+        self._probes: dict[Pair, _LastProbe] = {}
+        self._degraded: set[Pair] = set()
+        self.topology = self._table.topology(())
+        self.is_changed = False
+
+    @property
+    def nodes(self) -> list[Node]:
+        return list(self._nodes.values())
+
+    def come(self, name: str, now_s: float) -> None:
+        """An instance runs on that node."""
+        if name in self._nodes:
+            return
+        self._nodes[name] = self._known.get(name) or Node(name=name)
+        if self._surveyed is not None and name in self._known:
+            for other in self._nodes.keys() & self._known.keys():
+                for source, target in {(name, other), (other, name)}:
+                    if model := self._surveyed.link(source, target):
+                        self._table.surveyed(source, target, model, now_s)
+        self.is_changed = True
+
+    def gone(self, name: str) -> None:
+        """Nothing is known of it any more but what was measured before everything."""
+        self._nodes.pop(name, None)
+        self._table.gone(name)
+        self._degraded = {pair for pair in self._degraded if name not in pair}
+        self._transports = {pair: it for pair, it in self._transports.items() if name not in pair}
+        self._probes = {pair: it for pair, it in self._probes.items() if name not in pair}
+        self.is_changed = True
+
+    def probed(
+        self, pair: Pair, transport: str, model: LinkModel, num_samples: int, num_connections: int, now_s: float
+    ) -> LinkState:
+        state = self._table.probed(*pair, self._kind(pair, transport), model, now_s)
+        self._probes[pair] = _LastProbe(at_s=now_s, num_samples=num_samples, num_connections=num_connections)
+        self._learned(pair, transport, state, model)
+        return state
+
+    def transferred(self, pair: Pair, transport: str, sample: TransferSample, ended_s: float, now_s: float) -> None:
+        """A probe that came after it knows better."""
+        probe = self._probes.get(pair)
+        if probe is None or ended_s > probe.at_s:
+            state = self._table.transferred(*pair, self._kind(pair, transport), sample, now_s)
+            self._learned(pair, transport, state)
+
+    def model(self, pair: Pair) -> LinkModel | None:
+        """As it was when the topology was made last."""
+        return self.topology.link(*pair) if self._nodes.keys() >= set(pair) else None
+
+    def knows(self, pair: Pair) -> bool:
+        return self._table.state(*pair) is not LinkState.UNKNOWN
+
+    def state(self, pair: Pair) -> LinkState:
+        return self._table.state(*pair)
+
+    def stale(self, now_s: float) -> list[Pair]:
+        return self._table.to_probe(now_s)
+
+    def rows(self, now_s: float) -> Iterator[LinkRow]:
+        for belief in self._table.beliefs(now_s):
+            pair = belief.source, belief.target
+            probe = self._probes.get(pair)
+            yield LinkRow(
+                pair=pair,
+                state=belief.state.value,
+                transport=self._transports.get(pair, ""),
+                alpha_s=belief.model.alpha_s,
+                beta_bytes_per_s=belief.model.beta_bytes_per_s,
+                residual=belief.model.residual,
+                num_samples=belief.num_samples + (probe.num_samples if probe else 0),
+                age_s=belief.age_s,
+                is_stale=belief.is_stale,
+                num_connections=probe.num_connections if probe else 0,
+            )
+
+    def remake_topology(self) -> Topology:
+        """Of the nodes that are there; costs as much as there are links, so it is not for every sample."""
+        self.topology, self.is_changed = self._table.topology(self.nodes), False
+        return self.topology
+
+    def whole_topology(self) -> Topology:
+        """As believed now, and as it was surveyed where no instance runs."""
+        topology = self.remake_topology()
+        if self._surveyed is None:
+            return topology
+        nodes = [*self._surveyed.nodes, *(node for node in topology.nodes if node.name not in self._known)]
+        links = {(a, b): link for a in self._known for b in self._known if (link := self._surveyed.link(a, b))}
+        links |= {(a, b): link for a in self._nodes for b in self._nodes if (link := topology.link(a, b))}
+        return Topology.of_links(nodes, links)
+
+    def _kind(self, pair: Pair, transport: str) -> str:
+        """Links that may be held to each other: not those within nodes to those between, nor one rack to another."""
+        source, target = (self._nodes[name] for name in pair)
+        where = "within" if source is target else f"{source.group}-{target.group}"
+        return f"{transport} {where}"
+
+    def _learned(self, pair: Pair, transport: str, state: LinkState, model: LinkModel | None = None) -> None:
+        """Degraded and recovered are said once each."""
+        self._transports[pair] = transport
+        self.is_changed = True
+        if state is LinkState.DEGRADED and pair not in self._degraded:
+            self._degraded.add(pair)
+            log.warning("link %s is degraded%s", _name(pair), _rates(model))
+        elif state is LinkState.GOOD and pair in self._degraded:
+            self._degraded.remove(pair)
+            log.warning("link %s has recovered%s", _name(pair), _rates(model))
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair[0]} → {pair[1]}" if pair[0] != pair[1] else f"within {pair[0]}"
+
+
+def _rates(model: LinkModel | None) -> str:
+    return f": {model.alpha_s * 1e3:.3g} ms, {model.beta_bytes_per_s / 1e6:.4g} MB/s" if model else ""

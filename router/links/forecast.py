@@ -1,0 +1,139 @@
+"""How long KV will take from one instance to another, next to what is promised to their links already."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.messages import Holder
+from cluster.topology.in_flight import Indices, InFlight
+from cluster.topology.topology import Flow, Matrix, Topology
+from router.policies import Forecast
+
+INFINITE = float("inf")
+
+_MAX_TABLES = 32
+_UNLIMITED = 1e18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where an instance is. `token_bytes`: KV of a token there. `unreachable`: to whom it failed to hand over."""
+
+    node: str
+    token_bytes: float
+    unreachable: AbstractSet[Holder] = frozenset()
+
+
+class LiveForecast(Forecast):
+    """Of the links as they are believed to be now; what is worked out is kept until they or the promises change."""
+
+    def __init__(self) -> None:
+        self._topology = filled(Topology((), np.empty((0, 0)), np.empty((0, 0))), ())
+        self._sites: Mapping[Holder, Site] = {}
+        self._promised: dict[str, Flow] = {}
+        self._rows: dict[Holder, int] = {}
+        self._nodes: Indices = np.empty(0, np.intp)  # of each instance, by its row
+        self._token_bytes: Matrix = np.empty(0)
+        self._in_flight: InFlight | None = None
+        self._tables: dict[int, list[list[float]]] = {}
+
+    # What it goes by
+
+    def learned(self, topology: Topology, broken: Iterable[tuple[str, str]], sites: Mapping[Holder, Site]) -> None:
+        """`topology` has the nodes of all `sites`; `broken`: pairs of nodes between which nothing gets through."""
+        self._topology = filled(topology, broken)
+        self._sites = dict(sites)
+        self._rows = {holder: row for row, holder in enumerate(self._sites)}
+        self._nodes = np.array([topology.index(site.node) for site in self._sites.values()], np.intp)
+        self._token_bytes = np.array([site.token_bytes for site in self._sites.values()])
+        self._forget()
+
+    def promised(self, request_id: str, source: Holder, target: Holder, num_tokens: int) -> None:
+        """So much KV is to go there; what was promised to this request before is not."""
+        ends = self._sites.get(source), self._sites.get(target)
+        if ends[0] is None or ends[1] is None:
+            self.settled(request_id)
+            return
+        num_bytes = num_tokens * ends[0].token_bytes
+        self._promised[request_id] = Flow(source=ends[0].node, target=ends[1].node, num_bytes=num_bytes)
+        self._forget()
+
+    def settled(self, request_id: str) -> None:
+        """It is there, or will not be."""
+        if self._promised.pop(request_id, None) is not None:
+            self._forget()
+
+    @property
+    def flows(self) -> list[Flow]:
+        return list(self._promised.values())
+
+    # Forecast
+
+    def transfer_s(self, source: Holder, target: Holder, num_tokens: int) -> float:
+        if source == target:
+            return 0.0
+        row, column = self._rows.get(source), self._rows.get(target)
+        if row is None or column is None or target in self._sites[source].unreachable:
+            return INFINITE
+        table = self._tables.get(num_tokens)
+        if table is None:
+            table = self._table(num_tokens)
+        return table[row][column]
+
+    def transfers_s(self, sources: Sequence[Holder], targets: Sequence[Holder], num_tokens: Matrix) -> Matrix:
+        rows, columns = (np.array([self._rows.get(it, -1) for it in ends], np.intp) for ends in (sources, targets))
+        times_s = self._predict(np.maximum(rows, 0), np.maximum(columns, 0), num_tokens)
+        times_s[rows < 0, :] = INFINITE
+        times_s[:, columns < 0] = INFINITE
+        for at, source in enumerate(sources):
+            if (site := self._sites.get(source)) and site.unreachable:
+                times_s[at, [target in site.unreachable for target in targets]] = INFINITE
+        at_target = {target: column for column, target in enumerate(targets)}
+        for row, source in enumerate(sources):
+            if (column := at_target.get(source)) is not None:
+                times_s[row, column] = 0.0
+        return times_s
+
+    def _table(self, num_tokens: int) -> list[list[float]]:
+        """Of all instances, by their rows."""
+        if len(self._tables) >= _MAX_TABLES:
+            self._tables.clear()
+        everybody = np.arange(len(self._rows))
+        table: list[list[float]] = self._predict(everybody, everybody, np.asarray(num_tokens, float)).tolist()
+        self._tables[num_tokens] = table
+        return table
+
+    def _predict(self, rows: Indices, columns: Indices, num_tokens: Matrix) -> Matrix:
+        if not self._rows:
+            return np.full((len(rows), len(columns)), INFINITE)
+        if self._in_flight is None:
+            known = {node.name for node in self._topology.nodes}
+            flows = [flow for flow in self._promised.values() if {flow.source, flow.target} <= known]
+            self._in_flight = self._topology.in_flight(flows)
+        num_bytes = num_tokens * self._token_bytes[rows, None]
+        return self._topology.predict_among(self._nodes[rows], self._nodes[columns], num_bytes, self._in_flight)
+
+    def _forget(self) -> None:
+        self._in_flight = None
+        self._tables.clear()
+
+
+def filled(topology: Topology, broken: Iterable[tuple[str, str]]) -> Topology:
+    """The same with what is usual where nothing is known: medians of the links between nodes, or of those within them.
+
+    Where nothing is known of any, all are taken for equally good. Nothing is left of a broken one.
+    """
+    alpha_s, beta = topology.alpha_s.copy(), topology.beta_bytes_per_s.copy()
+    is_known = np.isfinite(beta)
+    between = ~np.eye(len(topology), dtype=bool)
+    for where in (between, ~between):
+        known, unknown = where & is_known, where & ~is_known
+        if known.any():
+            alpha_s[unknown], beta[unknown] = np.median(alpha_s[known]), np.median(beta[known])
+        else:
+            alpha_s[unknown], beta[unknown] = 0.0, _UNLIMITED
+    for source, target in broken:
+        beta[topology.index(source), topology.index(target)] = np.nan
+    return Topology(topology.nodes, alpha_s, beta, topology.residual)

@@ -1,0 +1,149 @@
+"""Whom to probe when: each node in at most one probe at a time, pairs that have none in common at once."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cluster.topology.schedule import Pair
+
+# Of a failed probe's pair, for how long nothing is tried; and for how long at most, when it goes on failing.
+_RETRY_S = 2.0
+_MAX_RETRY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """`budget_s`: what a probe may take. One without an answer so much later has failed.
+
+    `rest`: a node that was probed only because a link of its was stale rests so many times as long as that took.
+    `patience_s`: a degraded link is probed though its nodes are not idle when it has waited for so long.
+    `max_interval_s`: between probes of a degraded link that find it no better, the time doubles up to this.
+    `num_failures`: so many in a row, and the way is held to be broken.
+    """
+
+    budget_s: float = 0.5
+    answer_timeout_s: float = 10.0
+    rest: float = 19.0
+    patience_s: float = 10.0
+    max_interval_s: float = 30.0
+    num_failures: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """Pairs of nodes, by why they are to be probed; those first that come first.
+
+    `asked`: an operator wants it; `unknown`: nothing is known; `degraded`: it may have recovered; `stale`: long unused.
+    """
+
+    asked: Iterable[Pair] = ()
+    unknown: Iterable[Pair] = ()
+    degraded: Iterable[Pair] = ()
+    stale: Iterable[Pair] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Record:
+    """Of a pair: how often in a row it failed, or was found degraded still, and until when it is left alone."""
+
+    num_failures: int = 0
+    num_in_vain: int = 0
+    not_before_s: float = float("-inf")
+    waiting_since_s: float | None = None
+    error: str = ""
+
+
+class ProbePlan:
+    """Pure: times are passed in."""
+
+    def __init__(self, config: ProbeConfig) -> None:
+        self._config = config
+        self._running: dict[Pair, float] = {}  # since when
+        self._records: dict[Pair, _Record] = {}
+        self._resting: dict[str, float] = {}  # until when
+        self._is_stale: set[Pair] = set()
+
+    @property
+    def running(self) -> frozenset[Pair]:
+        return frozenset(self._running)
+
+    def error(self, pair: Pair) -> str:
+        """Why the last probe failed; empty when it did not."""
+        record = self._records.get(pair)
+        return record.error if record else ""
+
+    def is_broken(self, pair: Pair) -> bool:
+        record = self._records.get(pair)
+        return record is not None and record.num_failures >= self._config.num_failures
+
+    def broken(self) -> list[Pair]:
+        return [pair for pair in self._records if self.is_broken(pair)]
+
+    def begin(self, wishes: Wishes, busy: set[str], now_s: float) -> Iterator[Pair]:
+        """Those whose turn it is; they are running from now on. `busy`: nodes that move KV."""
+        taken = {node for pair in self._running for node in pair}
+        for pair, is_stale in self._due(wishes, busy, now_s):
+            if taken.isdisjoint(pair) and pair not in self._running:
+                taken.update(pair)
+                self._running[pair] = now_s
+                if is_stale:
+                    self._is_stale.add(pair)
+                yield pair
+
+    def _due(self, wishes: Wishes, busy: set[str], now_s: float) -> Iterator[tuple[Pair, bool]]:
+        for pair in wishes.asked:
+            yield pair, False
+        for pair in wishes.unknown:
+            if self._may(pair, now_s):
+                yield pair, False
+        for pair in wishes.degraded:
+            if self._may(pair, now_s) and (busy.isdisjoint(pair) or self._has_waited(pair, now_s)):
+                yield pair, False
+        for pair in wishes.stale:
+            is_rested = all(self._resting.get(node, now_s) <= now_s for node in pair)
+            if is_rested and busy.isdisjoint(pair) and self._may(pair, now_s):
+                yield pair, True
+
+    def _may(self, pair: Pair, now_s: float) -> bool:
+        record = self._records.get(pair)
+        return record is None or record.not_before_s <= now_s
+
+    def _has_waited(self, pair: Pair, now_s: float) -> bool:
+        record = self._records.setdefault(pair, _Record())
+        if record.waiting_since_s is None:
+            record.waiting_since_s = now_s
+        return now_s - record.waiting_since_s >= self._config.patience_s
+
+    def end(self, pair: Pair, now_s: float, *, error: str = "", is_degraded: bool = False) -> None:
+        """It has been probed; `is_degraded`: it is no better."""
+        begun_s = self._running.pop(pair, now_s)
+        record = self._records.setdefault(pair, _Record())
+        record.error, record.waiting_since_s = error, None
+        if pair in self._is_stale:
+            self._is_stale.remove(pair)
+            for node in pair:
+                self._resting[node] = now_s + self._config.rest * (now_s - begun_s)
+        if error:
+            record.num_failures += 1
+            record.not_before_s = now_s + min(_MAX_RETRY_S, _RETRY_S * 2.0 ** (record.num_failures - 1))
+        else:
+            record.num_failures = 0
+            record.num_in_vain = record.num_in_vain + 1 if is_degraded else 0
+            pause_s = min(self._config.max_interval_s, 10.0 * 2.0 ** (record.num_in_vain - 1)) if is_degraded else 0.0
+            record.not_before_s = now_s + pause_s
+
+    def withdraw(self, pair: Pair) -> None:
+        """Who was to do it is gone: that says nothing of the way."""
+        self._running.pop(pair, None)
+        self._is_stale.discard(pair)
+
+    def works(self, pair: Pair) -> None:
+        """KV got through."""
+        if (record := self._records.get(pair)) and record.num_failures:
+            record.num_failures, record.error, record.not_before_s = 0, "", float("-inf")
+
+    def gone(self, node: str) -> None:
+        for pair in [pair for pair in (*self._running, *self._records) if node in pair]:
+            self._running.pop(pair, None)
+            self._records.pop(pair, None)
+            self._is_stale.discard(pair)
+        self._resting.pop(node, None)
