@@ -9,6 +9,7 @@ _BENCHMARKS = {
     "engine": ("deploy.bench.engine", "bench_engine", "The bare engine: decode throughput at several batch sizes."),
     "serve": ("deploy.bench.serve", "bench_serve", "A whole deployment: latencies and goodput under a trace."),
     "migration": ("deploy.bench.migration", "bench_migration", "Moving running requests: live, blocking, recomputing."),
+    "dispatch": ("deploy.bench.dispatch", "bench_dispatch", "Choosing by measured links against choosing by load."),
     "links": ("deploy.bench.links", "bench_links", "The links between instances, beside plain means of copying."),
 }
 # Options, --help among them, are the benchmark's to read.
