@@ -118,8 +118,8 @@ class Links(RouterObserver):
         urgent = {pair for pair in stale if self._beliefs.state(pair) is LinkState.DEGRADED or plan.error(pair)}
         return Wishes(
             asked=[pair for pair in self._probing.ordered if pair in pairs],
-            unknown=[pair for pair in pairs if not self._beliefs.knows(pair)],
-            degraded=[*(pair for pair in pairs if pair in self._suspects or pair in self._broken), *urgent],
+            unknown=[pair for pair in pairs if pair in self._suspects or not self._beliefs.knows(pair)],
+            degraded=[*(pair for pair in pairs if pair in self._broken), *urgent],
             stale=[pair for pair in stale if pair not in urgent],
         )
 

@@ -32,7 +32,8 @@ class ProbeConfig:
 class Wishes:
     """Pairs of nodes, by why they are to be probed; those first that come first.
 
-    `asked`: an operator wants it; `unknown`: nothing is known; `degraded`: it may have recovered; `stale`: long unused.
+    `asked`: an operator wants it; `unknown`: nothing is known for sure; `degraded`: it may have recovered; `stale`:
+    unused for long.
     """
 
     asked: Iterable[Pair] = ()

@@ -57,8 +57,8 @@ class TransferLog:
 
     @property
     def busy_nodes(self) -> set[str]:
-        """Those that had a transfer under way that is held back, or since."""
-        return {node for transfer in self._transfers.values() for node in (transfer.source, transfer.target)}
+        """Those that have moved KV of late: what is held back. Probes do not count."""
+        return {node for it in self._transfers.values() if not it.is_probe for node in (it.source, it.target)}
 
     def learned(self, topology: Topology) -> None:
         """The links are believed to be otherwise. It has every node of which anything was told, unless it is gone."""
