@@ -77,7 +77,7 @@ class ProbePlan:
         self._limits = limits
         self.num_connections = num_connections
         self._can_split = False
-        self._best: dict[int, float] = {}  # seconds over one connection, by size
+        self._best: dict[tuple[int, int], float] = {}  # seconds by size and connections
         self._largest = SMALLEST_BYTES
         self._grown: list[Timed] = []
         self._rounds: list[list[Timed]] = []
@@ -89,9 +89,8 @@ class ProbePlan:
         """The step has taken so long; `elapsed_s` since the probe began."""
         assert self.step is not None
         self._elapsed_s, self._can_split = elapsed_s, can_split
-        if self.step.num_connections == 1:
-            size = self.step.num_bytes
-            self._best[size] = min(seconds, self._best.get(size, seconds))
+        kind = self.step.num_bytes, self.step.num_connections
+        self._best[kind] = min(seconds, self._best.get(kind, seconds))
         try:
             self.step = self._steps.send(seconds)
         except StopIteration:
@@ -112,7 +111,8 @@ class ProbePlan:
         return measured if len({sample.num_bytes for sample in measured}) > 1 else [*self._grown[1:], *measured]
 
     def _run(self) -> _Steps:
-        yield from self._grow()
+        yield from self._warm_up(1)
+        yield from self._grow(1)
         try:
             if self._can_split:
                 yield from self._try_connections()
@@ -122,32 +122,34 @@ class ProbePlan:
             self._rounds.clear()
             yield from self._measure()
 
-    def _grow(self) -> _Steps:
-        while True:
-            for _ in range(2):
-                self._grown.append(self._timed((yield ProbeStep(num_bytes=self._largest))))
-            if not self._may_grow():
-                return
-            self._largest *= _GROWTH
+    def _warm_up(self, count: int) -> _Steps:
+        for _ in range(2):
+            self._grown.append(self._timed((yield ProbeStep(num_bytes=self._largest, num_connections=count))))
 
-    def _may_grow(self) -> bool:
+    def _grow(self, count: int) -> _Steps:
+        while self._may_grow(count):
+            self._largest *= _GROWTH
+            yield from self._warm_up(count)
+
+    def _may_grow(self, count: int) -> bool:
         larger = self._largest * _GROWTH
-        if larger > self._limits.max_bytes or not self._affords(2 * self._predict_s(larger)):
+        seconds = self._predict_s(larger, count)
+        if larger > self._limits.max_bytes or not self._affords(2 * seconds):
             return False
         if self._largest == SMALLEST_BYTES:
             return True  # from one size alone nothing follows
-        latency_s, seconds = self._best[SMALLEST_BYTES], self._predict_s(larger)
+        latency_s = self._best[SMALLEST_BYTES, 1]
         is_short = seconds <= max(self._limits.max_transfer_s, _LONG_LATENCY * latency_s)
-        latency_counts = latency_s > _LATENCY_PART * self._best[self._largest]
+        latency_counts = latency_s > _LATENCY_PART * self._predict_s(self._largest, count)
         return is_short and latency_counts and self._affords((2 + 2 * _MIN_ROUNDS) * seconds)
 
     def _try_connections(self) -> _Steps:
         size = max(self._largest // _GROWTH, self._limits.split_bytes)
-        if self._predict_s(size) > _LONG_TRIAL * self._limits.max_transfer_s:
+        if self._predict_s(size, 1) > _LONG_TRIAL * self._limits.max_transfer_s:
             return
         self.num_connections = 1
         while (more := 2 * self.num_connections) <= self._limits.max_connections:
-            if not self._affords(2 * (2 + 2 * _TRIALS) * self._predict_s(size)):
+            if not self._affords((2 + 2 * _TRIALS + _MIN_ROUNDS) * self._predict_s(size, self.num_connections)):
                 break
             for _ in range(2):
                 yield ProbeStep(num_bytes=size, num_connections=more)  # new ones have to warm up too
@@ -159,16 +161,23 @@ class ProbePlan:
                 break
             self.num_connections = more
         yield ProbeStep(num_bytes=SMALLEST_BYTES, num_kept=self.num_connections)
+        if self.num_connections > 1:
+            self._largest = size
+            yield from self._grow(self.num_connections)
 
     def _measure(self) -> _Steps:
-        """From the largest on: it leaves the window open for what comes after it."""
-        sizes = sorted({max(SMALLEST_BYTES, self._largest // share) for share in (1, 4, 16)} | {SMALLEST_BYTES})
+        """From the largest on: it leaves the window open for what comes after it.
+
+        Where large transfers are split, what is in between goes by other rules than both ends: it is left out.
+        """
+        least = self._limits.split_bytes if self.num_connections > 1 else SMALLEST_BYTES
+        sizes = {size for share in (1, 4, 16) if (size := self._largest // share) >= least} | {SMALLEST_BYTES}
         while len(self._rounds) < _MAX_ROUNDS and not self._is_settled():
             self._rounds.append([])
-            for size in reversed(sizes):
-                if not self._affords(self._predict_s(size)):
-                    return
+            for size in sorted(sizes, reverse=True):
                 count = self.num_connections if size >= self._limits.split_bytes else 1
+                if not self._affords(self._predict_s(size, count)):
+                    return
                 step = ProbeStep(num_bytes=size, num_connections=count, counts=True)
                 self._rounds[-1].append(self._timed((yield step)))
 
@@ -188,13 +197,14 @@ class ProbePlan:
     def _affords(self, seconds: float) -> bool:
         return self._elapsed_s + seconds <= self._limits.budget_s
 
-    def _predict_s(self, num_bytes: int) -> float:
-        """Over one connection; of what was not timed yet, from the largest size that was."""
-        if num_bytes in self._best:
-            return self._best[num_bytes]
-        known = max(size for size in self._best if size <= num_bytes)
-        latency_s = self._best[SMALLEST_BYTES] if known > SMALLEST_BYTES else 0.0
-        return latency_s + (self._best[known] - latency_s) * num_bytes / known
+    def _predict_s(self, num_bytes: int, count: int) -> float:
+        """Over so many connections; from the largest size that was timed over them, or else over one."""
+        known = [(size, over) for size, over in self._best if size <= num_bytes and over == count] or [
+            (size, over) for size, over in self._best if size <= num_bytes and over == 1
+        ]
+        nearest = max(known)
+        latency_s = self._best[SMALLEST_BYTES, 1] if nearest[0] > SMALLEST_BYTES else 0.0
+        return latency_s + (self._best[nearest] - latency_s) * num_bytes / nearest[0]
 
 
 def _fit(rounds: list[list[Timed]]) -> LinkModel | None:
