@@ -51,7 +51,7 @@ class Rescheduler(RouterObserver):
     def act(self) -> None:
         """What the policy wants moved now."""
         if self._ledger and sum(1 for _ in self._scheduler.members) > 1:
-            for move in self._policy.plan(self.loads()):
+            for move in self._policy.plan(self.loads(), self._scheduler.forecast):
                 if target := self._scheduler.member(move.target):
                     self._move(move.request_id, target, move.reason)
 

@@ -1,19 +1,24 @@
 """Moves everything away from the instances that are being drained, and nothing else."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.messages import Holder
+from router.policies.interface import Forecast
 from router.policies.rescheduling import InstanceLoad, Move, RequestLoad, ReschedulingConfig
 from router.policies.virtual_usage import Usage, has_room
+
+# A target that has so much of what the freest has is about as free: the nearest of these is taken.
+_ABOUT_AS_FREE = 0.75
 
 
 class DrainOnly:
     def __init__(self, config: ReschedulingConfig) -> None:
         self._config = config
 
-    def plan(self, instances: Sequence[InstanceLoad]) -> list[Move]:
-        picture = Picture(instances, self._config.max_handovers_per_instance)
+    def plan(self, instances: Sequence[InstanceLoad], forecast: Forecast) -> list[Move]:
+        picture = Picture(instances, self._config.max_handovers_per_instance, forecast)
         plan_drains(picture)
         return picture.moves
 
@@ -21,11 +26,12 @@ class DrainOnly:
 class Picture:
     """The instances as they will be when the moves planned so far are done."""
 
-    def __init__(self, instances: Sequence[InstanceLoad], max_handovers_per_instance: int) -> None:
+    def __init__(self, instances: Sequence[InstanceLoad], max_handovers_per_instance: int, forecast: Forecast) -> None:
         self.moves: list[Move] = []
         self._instances = {instance.holder: instance for instance in instances}
         self._usages = {instance.holder: Usage.of(instance) for instance in instances}
         self._max_handovers = max_handovers_per_instance
+        self._forecast = forecast
 
     def usage(self, instance: InstanceLoad) -> Usage:
         return self._usages[instance.holder]
@@ -44,12 +50,27 @@ class Picture:
             key=lambda instance: (self.freeness_steps(instance), instance.holder.instance),
         )
 
-    def targets(self, source: InstanceLoad) -> Iterator[InstanceLoad]:
-        """Where the source's requests could run, the most free first."""
-        for instance in reversed(self.free_hands()):
-            fits = instance.can_decode and instance.kv_layout == source.kv_layout
-            if fits and not instance.is_draining and instance.holder != source.holder:
-                yield instance
+    def targets(self, source: InstanceLoad, request: RequestLoad) -> list[InstanceLoad]:
+        """Where the request could run and gets to: the near ones of the most free first, then the others."""
+        fits = [
+            instance
+            for instance in reversed(self.free_hands())
+            if instance.can_decode
+            and instance.kv_layout == source.kv_layout
+            and not instance.is_draining
+            and instance.holder != source.holder
+            and self.move_s(request, source, instance) < math.inf
+        ]
+        if not fits:
+            return []
+        most = self.freeness_steps(fits[0])
+        enough = most - (1.0 - _ABOUT_AS_FREE) * abs(most)
+        about = [instance for instance in fits if self.freeness_steps(instance) >= enough]
+        return sorted(about, key=lambda it: self.move_s(request, source, it)) + fits[len(about) :]
+
+    def move_s(self, request: RequestLoad, source: InstanceLoad, target: InstanceLoad) -> float:
+        """Until all its KV is there; what waits for its first step has none."""
+        return 0.0 if request.is_queued else self._forecast.transfer_s(source.holder, target.holder, request.num_tokens)
 
     def move(self, request: RequestLoad, source: InstanceLoad, target: InstanceLoad, reason: str) -> None:
         self.moves.append(
@@ -76,11 +97,11 @@ def plan_drains(picture: Picture) -> None:
 
 
 def _moves_one(picture: Picture, source: InstanceLoad) -> bool:
-    """The cheapest request that fits anywhere, to the most free instance that it fits into."""
+    """The cheapest request that fits anywhere, to the nearest of the most free instances that it fits into."""
     if not picture.has_free_hand(source):
         return False
     for request in sorted(victims(source), key=_was_just_tried):
-        for target in picture.targets(source):
+        for target in picture.targets(source, request):
             if has_room(target, request):
                 picture.move(request, source, target, "drain")
                 return True
@@ -93,6 +114,9 @@ def _was_just_tried(request: RequestLoad) -> bool:
 
 
 def victims(source: InstanceLoad) -> list[RequestLoad]:
-    """Those that may leave, by what it costs: the unimportant first, then those with the fewest blocks to move."""
+    """Those that may leave, by what it costs: the unimportant first, then those with the fewest blocks to move.
+
+    Over any link, the fewest take the least time.
+    """
     movable = [request for request in source.requests if request.can_move]
     return sorted(movable, key=lambda it: (it.priority, source.num_blocks_of(it), it.request_id))

@@ -7,6 +7,7 @@ it came to, does not go back for little, and never makes its target an instance 
 from collections.abc import Sequence
 
 from router.policies.drain import Picture, plan_drains, victims
+from router.policies.interface import Forecast
 from router.policies.rescheduling import InstanceLoad, Move, RequestLoad, ReschedulingConfig
 from router.policies.virtual_usage import has_room, spread_steps
 
@@ -17,8 +18,8 @@ class LoadBalance:
     def __init__(self, config: ReschedulingConfig) -> None:
         self._config = config
 
-    def plan(self, instances: Sequence[InstanceLoad]) -> list[Move]:
-        picture = Picture(instances, self._config.max_handovers_per_instance)
+    def plan(self, instances: Sequence[InstanceLoad], forecast: Forecast) -> list[Move]:
+        picture = Picture(instances, self._config.max_handovers_per_instance, forecast)
         plan_drains(picture)
         for source in picture.free_hands():
             if not source.is_draining and picture.freeness_steps(source) < self._config.source_below_steps:
@@ -30,13 +31,25 @@ class LoadBalance:
         current = picture[source.holder]
         if not picture.has_free_hand(current):
             return  # it has become a target meanwhile
-        target = next(picture.targets(current), None)
+        requests = [request for request in victims(current) if self._may_leave(request)]
+        target = self._near_enough(picture, requests, current) if requests else None
         if target is None or picture.freeness_steps(target) <= self._config.target_above_steps:
             return
-        for request in victims(current):
-            if self._may_leave(request) and self._improves(picture, request, current, target):
+        for request in requests:
+            is_short = picture.move_s(request, current, target) <= self._config.max_move_s
+            if is_short and self._improves(picture, request, current, target):
                 picture.move(request, current, target, "balance")
                 return
+
+    def _near_enough(
+        self, picture: Picture, requests: Sequence[RequestLoad], source: InstanceLoad
+    ) -> InstanceLoad | None:
+        """The first that at least one of them would get to soon enough."""
+        soonest = min(requests, key=lambda request: request.num_tokens)
+        for target in picture.targets(source, soonest):
+            if picture.move_s(soonest, source, target) <= self._config.max_move_s:
+                return target
+        return None
 
     def _may_leave(self, request: RequestLoad) -> bool:
         since = request.num_rounds_since_move

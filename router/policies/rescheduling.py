@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cluster.messages import Holder
 from cluster.role import InstanceRole
+from router.policies.interface import Forecast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,8 @@ class ReschedulingConfig:
     Instances with less than `source_below_steps` give requests away, those with more than `target_above_steps` take
     them. A request stays for `cooldown_rounds` where it came to, and goes back to where it was only for a gain of more
     than `margin_steps`. `max_handovers_per_instance`: that leave it and come to it, prefilled requests not counted.
+    A move that is predicted to take more than `max_move_s` is not made to relieve anybody: until it is over, the load
+    that it was to even out is another. Draining makes it all the same.
     """
 
     policy: str = "load_balance"
@@ -24,6 +27,7 @@ class ReschedulingConfig:
     cooldown_rounds: int = 10
     margin_steps: float = 128.0
     max_handovers_per_instance: int = 2
+    max_move_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,5 +82,5 @@ class Move:
 
 
 class ReschedulingPolicy(Protocol):
-    def plan(self, instances: Sequence[InstanceLoad]) -> list[Move]:
+    def plan(self, instances: Sequence[InstanceLoad], forecast: Forecast) -> list[Move]:
         """Everything that should start moving now."""
