@@ -78,6 +78,9 @@ class Rescheduling(Part):
     margin_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 128.0
     """A request goes back to where it came from only if that brings the two instances closer by more."""
 
+    max_move_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    """A move that is predicted to take longer is not made for balance; draining makes it all the same."""
+
     max_handovers_per_instance: Count = 2
     """That leave it or come to it at a time for balance or draining; prefilled requests are not counted."""
 
