@@ -200,6 +200,12 @@ class BatonClient:
             async for progress in steps:
                 yield progress
 
+    async def probe(self, budget_s: float = 0.0) -> AsyncGenerator[baton_pb2.ProbeProgress]:
+        """Until every link has been measured once more; the last message has what is believed of all of them."""
+        async with aclosing(_until_silent(self._stub.Probe(baton_pb2.ProbeRequest(budget_s=budget_s)))) as steps:
+            async for progress in steps:
+                yield progress
+
     async def trace(self, request_id: str) -> baton_pb2.RequestTrace:
         """Where the request has been."""
         request = baton_pb2.TraceRequest(request_id=request_id)
@@ -211,7 +217,7 @@ class BatonClient:
         return status
 
 
-async def _until_silent(call: Any) -> AsyncGenerator[baton_pb2.DrainProgress]:
+async def _until_silent(call: Any) -> AsyncGenerator[Any]:
     """All that it says; DEADLINE_EXCEEDED when it says nothing for `SILENCE_S`."""
     messages = aiter(call)
     try:

@@ -1,6 +1,7 @@
-"""The calls of service Baton that are for operators: it only translates; `Operations` and `Timeline` do the work."""
+"""The calls of service Baton that are for operators: it only translates; `Operations`, `Links` and `Timeline` do the work."""
 
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 import grpc
@@ -8,14 +9,18 @@ import grpc
 from cluster.pb import baton_pb2
 from router.errors import InvalidRequest
 from router.grpc_errors import Context, errors_as_status
+from router.links.links import Links
+from router.links.probe_operation import probe_all
+from router.links.rows import link_rows_to_pb, node_rows_to_pb
 from router.operations import DrainProgress, Operations
 from router.timeline import Timeline, TimelineEvent
 
 
 class OperatorServicer:
-    def __init__(self, operations: Operations, timeline: Timeline) -> None:
+    def __init__(self, operations: Operations, timeline: Timeline, links: Links) -> None:
         self._operations = operations
         self._timeline = timeline
+        self._links = links
 
     async def migrate(self, request: baton_pb2.MigrateRequest, context: Context) -> baton_pb2.MigrateResponse:
         async with errors_as_status(context):
@@ -46,6 +51,15 @@ class OperatorServicer:
             events = [_event_to_pb(event) for event in self._timeline.of(request.request_id)]
             return baton_pb2.RequestTrace(request_id=request.request_id, events=events)
 
+    async def probe(self, request: baton_pb2.ProbeRequest, context: Context) -> None:
+        async with errors_as_status(context), aclosing(probe_all(self._links, request.budget_s)) as steps:
+            async for step in steps:
+                progress = baton_pb2.ProbeProgress(**asdict(step))
+                if step.done:
+                    progress.links.extend(link_rows_to_pb(self._links.link_rows()))
+                    progress.nodes.extend(node_rows_to_pb(self._links.node_rows()))
+                await context.write(progress)
+
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         unary: dict[str, tuple[Any, Any]] = {
             "Migrate": (self.migrate, baton_pb2.MigrateRequest),
@@ -54,6 +68,7 @@ class OperatorServicer:
         stream: dict[str, tuple[Any, Any]] = {
             "Drain": (self.drain, baton_pb2.DrainRequest),
             "Flip": (self.flip, baton_pb2.FlipRequest),
+            "Probe": (self.probe, baton_pb2.ProbeRequest),
         }
         handlers = {name: _handler(grpc.unary_unary_rpc_method_handler, *method) for name, method in unary.items()}
         handlers |= {name: _handler(grpc.unary_stream_rpc_method_handler, *method) for name, method in stream.items()}

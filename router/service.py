@@ -32,7 +32,7 @@ class RouterService:
         generator = TextGenerator(self.router, text, model_info, limits)
         self.router.observe(generator.metrics.handovers)
         self.router.observe(generator.metrics.outcomes)
-        operator = OperatorServicer(self.router.operations, self.router.timeline)
+        operator = OperatorServicer(self.router.operations, self.router.timeline, self.router.links)
         self._fronts = (GrpcFront(generator, operator), HttpFront(generator))
 
     async def start(self) -> RouterInfo:

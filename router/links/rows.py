@@ -64,6 +64,10 @@ def node_rows_to_pb(rows: Iterable[NodeRow]) -> list[baton_pb2.NodeStatus]:
             instances=row.instances,
             egress_bytes_per_s=row.node.egress_bytes_per_s or 0.0,
             ingress_bytes_per_s=row.node.ingress_bytes_per_s or 0.0,
+            num_gpus=row.node.num_gpus,
+            num_cpus=row.node.num_cpus or 0.0,
+            memory_bytes=row.node.memory_bytes or 0,
+            gpu_memory_bytes=row.node.gpu_memory_bytes or 0,
         )
         for row in rows
     ]

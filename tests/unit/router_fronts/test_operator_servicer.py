@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 async def client() -> AsyncIterator[BatonClient]:
     names = {"name": "r", "deployment": "test", "model_name": "tiny", "model_path": ""}
     core = Router(RouterConfig(**names, secret=draw_secret(), term=1))
-    front = GrpcFront(make_generator(FakeBackend()), OperatorServicer(core.operations, core.timeline))
+    front = GrpcFront(make_generator(FakeBackend()), OperatorServicer(core.operations, core.timeline, core.links))
     port = await front.start(HOST, 0)
     async with BatonClient(f"{HOST}:{port}") as client:
         yield client
