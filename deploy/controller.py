@@ -1,6 +1,7 @@
 """Keeps what runs equal to what was asked for: starts the router and the instances, and makes again what has died.
 
 The reconcile loop starts lives; a life is one task: create, start, RUNNING, until_gone, GONE, which wakes the loop.
+Where an instance runs says `placing.py`; that it should run elsewhere, `replacing.py`.
 """
 
 import asyncio
@@ -8,41 +9,31 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo
+from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
-from deploy.errors import MemberFailed
+from cluster.topology.topology import Topology
+from deploy.errors import DeployError, MemberFailed
 from deploy.events import Event, EventKind, EventLog
+from deploy.member import Cluster, Member
+from deploy.placing import Placing
 from deploy.reconcile import Life, Observed, gone, next_retry_s, running, started, to_create
-from deploy.target import InstanceTarget, instance_targets, router_config, same_ports
-from router.config import RouterConfig, RouterInfo
+from deploy.replacing import Replacing
+from deploy.target import instance_targets, router_config, same_ports
+from router.config import RouterInfo
 
 ROUTER = "router"
 _PROGRESS_INTERVAL_S = 0.5
 _STOP_TIMEOUT_S = 2.0
+_DRAIN_TIMEOUT_S = 600.0
+_MOVE_TIMEOUT_S = 300.0
 
 
 log = logging.getLogger(__name__)
-
-
-class Member(Protocol):
-    """One life of the router or of an instance, in a process of its own. A call to one that is gone: MemberFailed."""
-
-    async def start(self) -> InstanceInfo | RouterInfo: ...
-    async def progress(self) -> str: ...
-    async def set_instances(self, infos: list[InstanceInfo]) -> None: ...  # the router only
-    async def until_gone(self) -> None: ...  # ends in MemberFailed
-    async def stop(self) -> None: ...
-    def kill(self) -> None: ...
-
-
-class Cluster(Protocol):
-    """Makes processes; their start is not awaited."""
-
-    def create_instance(self, target: InstanceTarget) -> Member: ...
-    def create_router(self, config: RouterConfig) -> Member: ...
 
 
 class Controller:
@@ -68,11 +59,14 @@ class Controller:
         self._observed: dict[str, Observed] = {}
         self._members: dict[str, Member] = {}
         self._infos: dict[str, InstanceInfo] = {}
+        self._leaving: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._telling = asyncio.Lock()
         self._first_failure: MemberFailed | None = None
         self._router_info: RouterInfo | None = None
         self._log = EventLog()
+        self._placing = Placing(deployment, cluster, self._log)
+        self._replacing = Replacing(deployment, self._placing, cluster, self, self._log, sleep)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def addresses(self) -> RouterInfo:
@@ -81,9 +75,14 @@ class Controller:
         return self._router_info
 
     async def up(self) -> None:
-        """Everything started, in parallel; MemberFailed, with nothing left running, when one cannot start."""
+        """Everything placed and started, in parallel; MemberFailed, with nothing left running, when one cannot be."""
+        try:
+            await self._placing.begin()
+        except DeployError as error:
+            await self._end(EventKind.FAILED, str(error))
+            raise MemberFailed(str(error)) from error
         self._spawn(self._reconcile())
-        while not (self._is_complete() or self._first_failure):
+        while not (self.is_complete() or self._first_failure):
             await self._next_change()
         if self._first_failure:
             await self._end(EventKind.FAILED, str(self._first_failure))
@@ -91,6 +90,7 @@ class Controller:
         await self._tell_router()
         router = self.addresses()
         self._log.add(EventKind.READY, text=f"gRPC {router.grpc_address}, HTTP http://{router.http_address}")
+        self._spawn(self._replacing.run())
 
     async def stop(self) -> None:
         await self._end(EventKind.STOPPED, "")
@@ -99,9 +99,47 @@ class Controller:
         """Those after the first `number`; waits until there are some."""
         return await self._log.after(number)
 
-    def _is_complete(self) -> bool:
+    # For Replacing
+
+    def is_complete(self) -> bool:
+        """All that should run does."""
         names = {ROUTER, *self._targets}
         return all(name in self._observed and self._observed[name].life is Life.RUNNING for name in names)
+
+    async def live_topology(self) -> Topology | None:
+        """What the router believes of links now; MemberFailed."""
+        return await self._members[ROUTER].topology()
+
+    async def move(self, instance: str, node: str) -> None:
+        """Drained, ended, and alive again on that node; MemberFailed."""
+        try:
+            drain = self._members[ROUTER].drain(instance)
+            await _within(_DRAIN_TIMEOUT_S, drain, f"{instance} was not empty")
+            await self._cluster.reserve(self._targets[instance], node)
+            self._placing.moved(instance, node)
+            self._leaving[instance] = f"moves to {node}"
+            await _stop(self._members[instance])
+            while self._observed[instance].life is Life.RUNNING:
+                await self._next_change()
+            await _within(_MOVE_TIMEOUT_S, self._until_complete(), f"{instance} did not run again")
+        finally:
+            with contextlib.suppress(MemberFailed):
+                await self._members[ROUTER].undo_drain(instance)
+
+    async def flip(self, instance: str, pool: str) -> None:
+        """One of that pool from now on, in this life and the next ones; MemberFailed."""
+        role = next(each.role for each in self._deployment.spec.pools if each.name == pool)
+        flip = self._members[ROUTER].flip(instance, role)
+        await _within(_DRAIN_TIMEOUT_S, flip, f"{instance} was not empty")
+        config = replace(self._targets[instance].config, role=InstanceRole(role))
+        self._targets[instance] = replace(self._targets[instance], config=config)
+        self._placing.flipped(instance, pool)
+
+    async def _until_complete(self) -> None:
+        while not self.is_complete():
+            await self._next_change()
+
+    # Lives
 
     async def _reconcile(self) -> None:
         while True:
@@ -111,20 +149,28 @@ class Controller:
             await self._next_change(next_retry_s(self._observed))
 
     async def _live(self, name: str) -> None:
-        member = self._members[name] = self._create(name)
-        self._log.add(EventKind.STARTING, name)
+        member: Member | None = None
         try:
+            await self._place(name)
+            member = self._members[name] = self._create(name)
+            self._log.add(EventKind.STARTING, name)
             await self._start(name, member)
             await self._tell_router()
             await member.until_gone()
         except MemberFailed as error:
-            member.kill()
+            if member is not None:
+                member.kill()
             await self._on_gone(name, error)
+
+    async def _place(self, name: str) -> None:
+        if name != ROUTER and (node := await self._placing.node_of(name)):
+            await self._cluster.reserve(self._targets[name], node)
 
     def _create(self, name: str) -> Member:
         if name == ROUTER:
             self._term = max(self._term + 1, self._draw_term())  # clocks may step back, terms may not
             config = router_config(self._deployment, self._secret, self._term)
+            config = replace(config, topology=self._placing.topology)
             return self._cluster.create_router(same_ports(config, self._router_info) if self._router_info else config)
         return self._cluster.create_instance(self._targets[name])
 
@@ -139,7 +185,8 @@ class Controller:
         else:
             self._infos[name] = info
         self._observe(name, running(self._observed[name], self._clock()))
-        self._log.add(EventKind.RUNNING, name)
+        seat = self._placing.seats.get(name)
+        self._log.add(EventKind.RUNNING, name, f"on {seat.node}" if seat else "")
 
     async def _follow(self, name: str, member: Member) -> None:
         """Shows what a member says of its start, until it is cancelled; the start itself tells of failures."""
@@ -154,10 +201,11 @@ class Controller:
 
     async def _on_gone(self, name: str, error: MemberFailed) -> None:
         self._infos.pop(name, None)
+        why = self._leaving.pop(name, str(error))
         self._first_failure = self._first_failure or MemberFailed(f"{name}: {error}")
         self._observe(name, gone(self._observed[name], self._clock()))
         delay_s = self._observed[name].retry_at_s - self._clock()
-        self._log.add(EventKind.GONE, name, f"{error}; made again in {delay_s:.1f} s")
+        self._log.add(EventKind.GONE, name, f"{why}; made again in {delay_s:.1f} s")
         await self._tell_router()
 
     async def _tell_router(self) -> None:
@@ -207,6 +255,14 @@ class Controller:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("the controller lost a task", exc_info=error)
+
+
+async def _within(timeout_s: float, work: Awaitable[None], otherwise: str) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await work
+    except TimeoutError:
+        raise MemberFailed(f"{otherwise} within {timeout_s:.0f} s") from None
 
 
 async def _stop(member: Member) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 class EventKind(Enum):
     STARTING = "starting"
     PROGRESS = "progress"
+    PLACED = "placed"
     RUNNING = "running"
     GONE = "gone"
     READY = "ready"

@@ -5,23 +5,30 @@ goes, they go.
 """
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util import get_node_ip_address
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.instance.config import InstanceConfig, InstanceInfo
+from cluster.links.config import LinkConfig
 from cluster.role import InstanceRole, RolePolicies
 from cluster.spec.deployment import Deployment
+from cluster.topology.topology import Node, Topology
 from decode_workers.actor import DecodeActor
-from deploy.controller import Controller, Member
+from deploy.controller import Controller
 from deploy.errors import MemberFailed
 from deploy.events import Event
-from deploy.ray_nodes import this_node
+from deploy.member import Member
+from deploy.probing.survey import Say, Survey
+from deploy.ray_errors import explain, first_line
+from deploy.ray_groups import PlacementGroups
+from deploy.ray_nodes import RayNode, address_here, alive_nodes, this_node
+from deploy.ray_probe import survey_nodes
 from deploy.roles import ROLE_POLICIES
 from deploy.target import InstanceTarget
 from prefill_workers.actor import PrefillActor
@@ -49,7 +56,7 @@ class _OnNode:
     """An instance listens on the address by which other nodes reach its own, and knows what that is called."""
 
     def __init__(self, config: InstanceConfig, policies: RolePolicies, *, on_loopback: bool) -> None:
-        host = "127.0.0.1" if on_loopback else get_node_ip_address()  # type: ignore[no-untyped-call]
+        host = "127.0.0.1" if on_loopback else address_here()
         super().__init__(replace(config, host=host, node=this_node()), policies)  # type: ignore[call-arg]
 
 
@@ -62,7 +69,23 @@ class DecodeInstance(_OnNode, _Watched, DecodeActor):
 
 
 class GlobalRouter(_Watched, RouterActor):
-    pass
+    """What the controller asks of it: refusals become one plain line, as the errors of a start do."""
+
+    async def drain(self, instance: str) -> None:
+        await _plainly(super().drain(instance))
+
+    async def undo_drain(self, instance: str) -> None:
+        await _plainly(super().undo_drain(instance))
+
+    async def flip(self, instance: str, role: str) -> None:
+        await _plainly(super().flip(instance, role))
+
+
+async def _plainly(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except BatonError as error:
+        raise MemberFailed(first_line(error)) from error
 
 
 _ACTORS: dict[InstanceRole, type] = {
@@ -94,6 +117,19 @@ class RayMember:
     async def stop(self) -> None:
         await self._call("stop")
 
+    async def topology(self) -> Topology | None:
+        topology: Topology | None = await self._call("topology")
+        return topology
+
+    async def drain(self, instance: str) -> None:
+        await self._call("drain", instance)
+
+    async def undo_drain(self, instance: str) -> None:
+        await self._call("undo_drain", instance)
+
+    async def flip(self, instance: str, role: str) -> None:
+        await self._call("flip", instance, role)
+
     def kill(self) -> None:
         ray.kill(self._actor)
 
@@ -107,9 +143,23 @@ class RayMember:
 class RayCluster:
     """Makes the controller's members. `on_loopback`: this machine is all there is."""
 
-    def __init__(self, router_node_id: str, *, on_loopback: bool) -> None:
+    def __init__(self, deployment: Deployment, router_node_id: str, *, on_loopback: bool) -> None:
+        self._links = LinkConfig(**deployment.spec.links.model_dump())
         self._router_node_id = router_node_id
         self._on_loopback = on_loopback
+        self._groups = PlacementGroups()
+
+    async def nodes(self) -> list[Node]:
+        found = await asyncio.to_thread(alive_nodes)
+        return [node.with_free(self._groups.taken(node)) for node in found]
+
+    async def survey(self, nodes: Sequence[Node], budget_s: float, say: Say) -> Survey:
+        wanted = {node.name for node in nodes}
+        there = [node for node in await asyncio.to_thread(alive_nodes) if node.name in wanted]
+        return await survey_nodes(there, nodes, self._links, budget_s, say)
+
+    async def reserve(self, target: InstanceTarget, node: str) -> None:
+        await self._groups.reserve(target, await self._find(node))
 
     def create_instance(self, target: InstanceTarget) -> Member:
         options = {
@@ -117,6 +167,7 @@ class RayCluster:
             "num_gpus": target.num_gpus,
             "memory": target.memory_bytes or None,
             "scheduling_strategy": "SPREAD",
+            **self._groups.options(target),
         }
         instance = actor_class(_ACTORS[target.config.role], **options)
         return RayMember(instance.remote(target.config, ROLE_POLICIES, on_loopback=self._on_loopback))
@@ -126,10 +177,16 @@ class RayCluster:
         here = NodeAffinitySchedulingStrategy(self._router_node_id, soft=False)
         return RayMember(actor_class(GlobalRouter, num_cpus=0, scheduling_strategy=here).remote(config))
 
+    async def _find(self, name: str) -> RayNode:
+        for node in await asyncio.to_thread(alive_nodes):
+            if node.name == name:
+                return node
+        raise MemberFailed(f"there is no node {name} in Ray any more")
+
 
 class DeploymentController:
     def __init__(self, deployment: Deployment, router_node_id: str, on_loopback: bool) -> None:
-        self._controller = Controller(deployment, RayCluster(router_node_id, on_loopback=on_loopback))
+        self._controller = Controller(deployment, RayCluster(deployment, router_node_id, on_loopback=on_loopback))
 
     async def up(self) -> None:
         """What it ends in is told by the events."""
@@ -149,17 +206,3 @@ class DeploymentController:
 def actor_class(kind: type, **options: Any) -> Any:
     """Ray's types do not follow its decorators."""
     return cast(Any, ray.remote(kind)).options(**options)
-
-
-def explain(error: RayError) -> str:
-    """One line for people: what the code in the process raised, or how the process ended."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        known = isinstance(error.cause, MemberFailed)
-        return first_line(error.cause) if known else f"{type(error.cause).__name__}: {first_line(error.cause)}"
-    if isinstance(error, RayActorError):
-        return f"its process is gone ({first_line(error)})"
-    return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

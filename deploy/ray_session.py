@@ -13,7 +13,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from cluster.spec.deployment import Deployment
 from deploy.errors import DeployError, MemberFailed
 from deploy.events import Event
-from deploy.ray_handle import DeploymentController, actor_class, explain, first_line
+from deploy.ray_errors import explain, first_line
+from deploy.ray_handle import DeploymentController, actor_class
 from deploy.target import InstanceTarget
 from router.config import RouterInfo
 

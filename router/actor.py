@@ -1,7 +1,10 @@
 """The Ray actor of the router: a shell around `RouterService`. No request passes through these calls."""
 
 from cluster.instance.config import InstanceInfo
+from cluster.topology.topology import Topology
 from router.config import RouterConfig, RouterInfo
+from router.errors import OperationRefused
+from router.operations import Operations
 from router.service import RouterService
 
 
@@ -21,6 +24,28 @@ class RouterActor:
         """All instances there are now."""
         if self._service is not None:
             await self._service.set_instances(infos)
+
+    async def topology(self) -> Topology | None:
+        """What is believed of the nodes and their links now."""
+        return self._service.topology() if self._service else None
+
+    async def drain(self, instance: str) -> None:
+        """Returns when nothing is there any more; OperationRefused says why it cannot be spared."""
+        async for _ in self._operations().drain(instance):
+            pass
+
+    async def undo_drain(self, instance: str) -> None:
+        self._operations().undo_drain(instance)
+
+    async def flip(self, instance: str, role: str) -> None:
+        """Returns when it has the role; OperationRefused."""
+        async for _ in self._operations().flip(instance, role):
+            pass
+
+    def _operations(self) -> Operations:
+        if self._service is None:
+            raise OperationRefused("the router has not started yet")
+        return self._service.router.operations
 
     async def progress(self) -> str:
         return "running" if self._service else "starting"

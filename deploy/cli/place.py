@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.durations import format_duration
 from deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _pairs(planner: "Planner", plan: "Plan", topology: "Topology") -> "Table":
         row, column = divmod(place, len(columns))
         source, target = int(rows[row]), int(columns[column])
         names = topology.nodes[source].name, topology.nodes[target].name
-        table.add_row(*names, _ms(alone_s[source, target]), _ms(shared_s[row, column]))
+        table.add_row(*names, format_duration(alone_s[source, target]), format_duration(shared_s[row, column]))
     if shared_s.size > _SHOWN_PAIRS:
         table.caption = f"the slowest {_SHOWN_PAIRS} of {shared_s.size}"
     return table
@@ -123,16 +124,14 @@ def _verdict(plan: "Plan", num_bytes: int, prompt_tokens: int) -> list[str]:
 
     chosen, worst = plan.chosen, plan.worst
     how = "the best there is" if chosen.is_exact else f"the best is no more than {chosen.gap:.1%} below"
-    bound = "" if chosen.is_exact else f" (lower bound {_ms(chosen.lower_bound_s)})"
+    bound = "" if chosen.is_exact else f" (lower bound {format_duration(chosen.lower_bound_s)})"
     lines = [
         f"{prompt_tokens} prompt tokens are {format_bytes(num_bytes)} of KV; predicted mean from prefill to decode:",
-        f"  this assignment      {_ms(chosen.cost_s):>10}   {how}{bound}",
+        f"  this assignment      {format_duration(chosen.cost_s):>10}   {how}{bound}",
     ]
     if plan.label_free:
-        lines.append(f"  not knowing links    {_ms(plan.label_free.cost_s):>10}   spread evenly, in the order listed")
+        lines.append(
+            f"  not knowing links    {format_duration(plan.label_free.cost_s):>10}   spread evenly, in the order listed"
+        )
     found = "the worst there is" if worst.is_exact else "the worst that was found"
-    return [*lines, f"  worst                {_ms(worst.cost_s):>10}   {found}"]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 10 else f"{seconds:.3g} s"
+    return [*lines, f"  worst                {format_duration(worst.cost_s):>10}   {found}"]

@@ -26,10 +26,12 @@ def show_line(event: Event) -> None:
 
 def describe(event: Event) -> str:
     match event.kind:
-        case EventKind.PROGRESS:
+        case EventKind.PROGRESS | EventKind.PLACED:
             return event.text
         case EventKind.READY:
             return ""
+        case EventKind.RUNNING:
+            return " ".join(filter(None, (event.kind.value, event.text)))
     return ": ".join(filter(None, (event.kind.value, event.text)))
 
 
@@ -49,7 +51,7 @@ def _in_place() -> Iterator[Show]:
                 progress.remove_task(tasks.pop(event.member))
             if event.member not in tasks:
                 tasks[event.member] = progress.add_task("", member=event.member, total=1)
-            completed = int(event.kind is EventKind.RUNNING)
+            completed = int(event.kind in (EventKind.RUNNING, EventKind.PLACED))
             progress.update(tasks[event.member], description=describe(event), completed=completed)
 
         yield show

@@ -140,4 +140,4 @@ def test_the_import_name_proto_is_left_to_its_owner():
 
 def test_only_files_named_after_ray_call_it():
     callers = {str(file.relative_to(ROOT)) for file in modules() if "ray" in {n.split(".")[0] for n in imports(file)}}
-    assert callers == {f"deploy/ray_{name}.py" for name in ("handle", "nodes", "session")}
+    assert callers == {f"deploy/ray_{name}.py" for name in ("errors", "groups", "handle", "nodes", "probe", "session")}

@@ -3,132 +3,14 @@ import asyncio
 import pytest
 
 from cluster.handshake import draw_secret
-from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.role import InstanceRole
-from cluster.spec.deployment import Deployment
-from deploy.controller import Controller
 from deploy.errors import MemberFailed
 from deploy.events import EventKind
 from deploy.target import instance_targets
-from router.config import RouterConfig, RouterInfo
+from router.config import RouterConfig
+from tests.unit.deploy.fake_cluster import FakeCluster, FakeTime, make_controller, make_deployment, settle
 
 pytestmark = pytest.mark.unit
-
-
-class FakeMember:
-    """A process that starts when it is told to, and dies when it is told to."""
-
-    def __init__(self, info, *, error=None):
-        self.info, self.error = info, error
-        self.death = asyncio.get_running_loop().create_future()
-        self.instances = []
-        self.stopped = self.killed = False
-
-    async def start(self):
-        if self.error:
-            raise MemberFailed(self.error)
-        return self.info
-
-    async def progress(self):
-        return "loading"
-
-    async def set_instances(self, infos):
-        self.instances.append(sorted((info.name, info.incarnation) for info in infos))
-
-    async def until_gone(self):
-        raise MemberFailed(await self.death)
-
-    async def stop(self):
-        self.stopped = True
-
-    def kill(self):
-        self.was_stopped_before_killed = self.stopped
-        self.killed = True
-
-
-class FakeCluster:
-    """`errors`: what goes wrong with the first life of a member."""
-
-    def __init__(self, **errors):
-        self.errors = errors
-        self.lives = {}
-        self.router_configs = []
-
-    def create_instance(self, target):
-        life = len(self.lives.get(target.name, ()))
-        return self._add(target.name, make_info(target.config, incarnation=life))
-
-    def create_router(self, config):
-        self.router_configs.append(config)
-        info = RouterInfo(name="router", term=config.term, grpc_address="g:1", http_address="h:2", pid=1)
-        return self._add("router", info)
-
-    def _add(self, name, info):
-        member = FakeMember(info, error=self.errors.pop(name.replace("-", "_"), None))
-        self.lives.setdefault(name, []).append(member)
-        return member
-
-    def __getitem__(self, name):
-        return self.lives[name][-1]
-
-    def all_lives(self):
-        return [member for lives in self.lives.values() for member in lives]
-
-
-class FakeTime:
-    """`sleep` ends when the test moves the clock."""
-
-    def __init__(self):
-        self.now_s = 0.0
-        self.sleepers = []
-
-    def clock(self):
-        return self.now_s
-
-    async def sleep(self, delay_s):
-        woken = asyncio.get_running_loop().create_future()
-        self.sleepers.append((self.now_s + delay_s, woken))
-        await woken
-
-    def advance(self, delay_s):
-        self.now_s += delay_s
-        for until_s, woken in self.sleepers:
-            if until_s <= self.now_s and not woken.done():
-                woken.set_result(None)
-
-
-def make_info(config: InstanceConfig, incarnation: int) -> InstanceInfo:
-    return InstanceInfo(
-        name=config.name,
-        incarnation=incarnation,
-        role=config.role,
-        address="a:1",
-        link_address="a:2",
-        pid=1,
-        num_blocks=10,
-        block_size=16,
-        max_model_len=100,
-        max_num_seqs=8,
-        saturation_tokens=64,
-    )
-
-
-def make_deployment(**spec) -> Deployment:
-    pools = [{"name": "p", "role": "prefill"}, {"name": "d", "role": "decode", "replicas": 2}]
-    document = {"apiVersion": "baton/v1", "kind": "Deployment", "metadata": {"name": "test"}}
-    return Deployment.model_validate({**document, "spec": {"model": {"path": "/model"}, "pools": pools, **spec}})
-
-
-def make_controller(cluster, time=None):
-    time = time or FakeTime()
-    terms = iter(range(1, 100))
-    return Controller(make_deployment(), cluster, draw_term=lambda: next(terms), clock=time.clock, sleep=time.sleep)
-
-
-async def settle():
-    """Lets everything run that can run without time passing."""
-    for _ in range(30):
-        await asyncio.sleep(0)
 
 
 async def test_up_starts_all_and_tells_the_router_of_all():

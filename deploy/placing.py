@@ -1,0 +1,147 @@
+"""Which node every instance belongs to: by measured links before the first one starts, and anew when a node is gone."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from cluster.spec.deployment import Deployment
+from cluster.spec.problem import format_path
+from cluster.spec.quantity import format_bytes
+from cluster.topology.topology import Node, Topology
+from deploy.durations import format_duration
+from deploy.errors import DeployError, MemberFailed
+from deploy.events import EventKind, EventLog
+from deploy.needs import EXPECTED_PROMPT_TOKENS, needs_of, place_in_yaml, request_bytes
+from deploy.planner.assumed import assume
+from deploy.planner.placement import NoRoom, Seat, Traffic
+from deploy.planner.planner import Plan, Planner
+from deploy.planner.refill import find_node
+from deploy.planner.room import Room
+from deploy.planner.transfer_cost import TransferCost
+from deploy.probing.survey import Say, Survey, explain
+
+PLACEMENT = "placement"
+
+
+class Network(Protocol):
+    """The nodes that there are."""
+
+    async def nodes(self) -> list[Node]:
+        """Those that are alive, with what is free there for this deployment, its own share included."""
+        ...
+
+    async def survey(self, nodes: Sequence[Node], budget_s: float, say: Say) -> Survey:
+        """DeployError when nothing could be measured."""
+        ...
+
+
+class Placing:
+    """With `spread`, or on one node, it says nothing of any instance: Ray chooses.
+
+    `topology`: as it was probed. `seats`: of the instances that have their places, by name.
+    """
+
+    def __init__(self, deployment: Deployment, network: Network, log: EventLog) -> None:
+        self._deployment, self._network, self._log = deployment, network, log
+        self._unreachable: tuple[tuple[str, str], ...] = ()
+        self.topology: Topology | None = None
+        self.seats: dict[str, Seat] = {}
+
+    async def begin(self) -> None:
+        """DeployError: the deployment fits nowhere, or its pools could not reach each other."""
+        placement = self._deployment.spec.placement
+        nodes = await self._network.nodes()
+        if placement.policy == "spread" or len(nodes) < 2:
+            return
+        survey = await self._network.survey(nodes, placement.probe_budget_s, self._say)
+        for line in explain(survey.unreachable):
+            self._say(line)
+        self.topology = survey.topology
+        self._unreachable = tuple((each.source, each.target) for each in survey.unreachable)
+        plan = await asyncio.to_thread(self._plan, survey.topology.nodes)
+        self.seats = {
+            placed.instance: Seat(instance=placed.instance, pool=placed.instance.rsplit("-", 1)[0], node=placed.node)
+            for placed in plan.chosen.instances
+        }
+        self._check_reachable()
+        self._tell(plan)
+
+    async def node_of(self, instance: str) -> str | None:
+        """For its next life; None: Ray chooses. MemberFailed: its node is gone, and nowhere else is room."""
+        if (seat := self.seats.get(instance)) is None:
+            return None
+        nodes = await self._network.nodes()
+        alive = {node.name for node in nodes}
+        if seat.node not in alive:
+            others = [other for other in self.seats.values() if other is not seat and other.node in alive]
+            found = await asyncio.to_thread(self._elsewhere, seat.pool, nodes, others)
+            if found is None:
+                raise MemberFailed(f"its node {seat.node} is gone, and no other has room for it")
+            self._log.add(EventKind.PROGRESS, instance, f"placed on {found}: {seat.node} is gone")
+            self.seats[instance] = replace(seat, node=found)
+        return self.seats[instance].node
+
+    def moved(self, instance: str, node: str) -> None:
+        self.seats[instance] = replace(self.seats[instance], node=node)
+
+    def flipped(self, instance: str, pool: str) -> None:
+        self.seats[instance] = replace(self.seats[instance], pool=pool)
+
+    def assumed(self, nodes: Sequence[Node], live: Topology | None = None) -> Topology:
+        """Of these nodes: by what is known now, else by what was probed before the first instance started.
+
+        What could not be reached then counts so until something else is known.
+        """
+        known = [topology for topology in (live, self.topology) if topology is not None]
+        unreachable = [pair for pair in self._unreachable if live is None or not _has_link(live, *pair)]
+        return assume(nodes, known, unreachable)
+
+    def planner(self, topology: Topology) -> Planner:
+        return Planner(needs_of(self._deployment), topology, traffic(self._deployment), np.random.default_rng(0))
+
+    def _plan(self, nodes: Sequence[Node]) -> Plan:
+        try:
+            return self.planner(self.assumed(nodes)).plan(with_worst=False)
+        except NoRoom as error:
+            path = format_path(place_in_yaml(self._deployment, error.pool, error.field))
+            raise DeployError(f"{path}: {error} (pool {error.pool})") from error
+
+    def _elsewhere(self, pool: str, nodes: Sequence[Node], others: Sequence[Seat]) -> str | None:
+        pools = needs_of(self._deployment)
+        cost = TransferCost(self.assumed(nodes), pools, traffic(self._deployment))
+        return find_node(cost, Room(pools, nodes), others, pool)
+
+    def _check_reachable(self) -> None:
+        """Who could give its requests to nobody, or be given none, would only look as if it served."""
+        roles = {pool.name: pool.role for pool in self._deployment.spec.pools}
+        for seat in self.seats.values():
+            role = roles[seat.pool]
+            wanted = "decode" if role == "prefill" else "prefill"
+            others = {other.node for other in self.seats.values() if roles[other.pool] in (wanted, "mixed")}
+            ways = {(seat.node, other) if role == "prefill" else (other, seat.node) for other in others}
+            if role != "mixed" and ways <= set(self._unreachable):
+                raise DeployError(f"{seat.instance} would be on {seat.node}, and no {wanted} instance within reach")
+
+    def _tell(self, plan: Plan) -> None:
+        for placed in plan.chosen.instances:
+            self._log.add(EventKind.PROGRESS, placed.instance, f"placed on {placed.node}")
+        size = format_bytes(traffic(self._deployment).request_bytes)
+        text = f"KV of {EXPECTED_PROMPT_TOKENS} tokens ({size}) should take {format_duration(plan.chosen.cost_s)}"
+        if plan.label_free:
+            text += f" from prefill to decode; {format_duration(plan.label_free.cost_s)} not knowing links"
+        self._log.add(EventKind.PLACED, PLACEMENT, text)
+
+    def _say(self, text: str) -> None:
+        self._log.add(EventKind.PROGRESS, PLACEMENT, text)
+
+
+def traffic(deployment: Deployment) -> Traffic:
+    return Traffic(request_bytes=request_bytes(deployment, EXPECTED_PROMPT_TOKENS))
+
+
+def _has_link(topology: Topology, source: str, target: str) -> bool:
+    names = {node.name for node in topology.nodes}
+    return {source, target} <= names and topology.link(source, target) is not None

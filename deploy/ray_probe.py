@@ -1,0 +1,100 @@
+"""Probers as Ray actors, one on each node."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.handshake import draw_secret
+from cluster.links.config import LinkConfig
+from cluster.links.errors import LinkError
+from cluster.links.probe.node import ProbeNode, ProbeTarget
+from cluster.messages import Probed
+from cluster.secret import ClusterSecret
+from cluster.topology.topology import Node
+from deploy.errors import MemberFailed
+from deploy.probing.survey import Say, Survey, survey
+from deploy.ray_errors import explain, first_line
+from deploy.ray_nodes import RayNode, address_here
+
+
+class ProbeActor:
+    """Two ends of links: to and from other nodes, and one more for the link inside this one."""
+
+    def __init__(self, name: str, config: LinkConfig, secret: ClusterSecret) -> None:
+        self._name, self._config, self._secret = name, config, secret
+
+    async def start(self) -> ProbeTarget:
+        try:
+            self._node = await asyncio.to_thread(self._make, self._name)
+            self._inner = await asyncio.to_thread(self._make, f"{self._name}-inner")
+        except (LinkError, ValueError, OSError) as error:
+            raise MemberFailed(first_line(error)) from error
+        return self._node.target
+
+    async def probe(self, target: ProbeTarget, budget_s: float) -> Probed:
+        return await asyncio.to_thread(self._node.probe, target, budget_s)
+
+    async def probe_within(self, budget_s: float) -> Probed:
+        return await asyncio.to_thread(self._node.probe, self._inner.target, budget_s)
+
+    async def flood(self, targets: Sequence[ProbeTarget], seconds: float) -> float:
+        try:
+            return await asyncio.to_thread(self._node.flood, targets, seconds)
+        except LinkError as error:
+            raise MemberFailed(first_line(error)) from error
+
+    async def stop(self) -> None:
+        await asyncio.gather(asyncio.to_thread(self._node.close), asyncio.to_thread(self._inner.close))
+
+    def _make(self, name: str) -> ProbeNode:
+        return ProbeNode(name, secret=self._secret, config=self._config, host=address_here())
+
+
+class RayProber:
+    """A process behind a Ray actor: Ray's errors become MemberFailed."""
+
+    def __init__(self, node: RayNode, config: LinkConfig, secret: ClusterSecret) -> None:
+        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        kind: Any = ray.remote(ProbeActor)
+        options = {"num_cpus": 0, "max_concurrency": 16, "scheduling_strategy": there}
+        self._actor = kind.options(**options).remote(node.name, config, secret)
+
+    async def start(self) -> ProbeTarget:
+        target: ProbeTarget = await self._call("start")
+        return target
+
+    async def probe(self, target: ProbeTarget, budget_s: float) -> Probed:
+        probed: Probed = await self._call("probe", target, budget_s)
+        return probed
+
+    async def probe_within(self, budget_s: float) -> Probed:
+        probed: Probed = await self._call("probe_within", budget_s)
+        return probed
+
+    async def flood(self, targets: Sequence[ProbeTarget], seconds: float) -> float:
+        return float(await self._call("flood", targets, seconds))
+
+    async def stop(self) -> None:
+        await self._call("stop")
+
+    def kill(self) -> None:
+        ray.kill(self._actor)
+
+    async def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return await getattr(self._actor, method).remote(*arguments)
+        except RayError as error:
+            raise MemberFailed(explain(error)) from error
+
+
+async def survey_nodes(
+    there: Sequence[RayNode], nodes: Sequence[Node], config: LinkConfig, budget_s: float, say: Say
+) -> Survey:
+    """`nodes`: what the topology is to say of those that are there. DeployError when nothing could be measured."""
+    secret = draw_secret()  # only for this
+    probers = {node.name: RayProber(node, config, secret) for node in there}
+    return await survey(probers, nodes, budget_s, say)

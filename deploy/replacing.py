@@ -1,0 +1,136 @@
+"""Looks now and then whether what runs should run elsewhere, as the links are now; says so, or carries it out.
+
+One step at a time, each by what serves requests anyway: a drain, a new life on another node, a flip.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from cluster.spec.deployment import Deployment
+from cluster.topology.topology import Topology
+from deploy.durations import format_duration
+from deploy.errors import MemberFailed
+from deploy.events import EventKind, EventLog
+from deploy.needs import alike_pools
+from deploy.placing import PLACEMENT, Network, Placing
+from deploy.planner.drift import Drift, DriftConfig
+from deploy.planner.steps import Flip, Move, Route, Step, find_route
+
+
+class Hands(Protocol):
+    """What the controller does with what runs. MemberFailed: it could not, and everything serves on as it can."""
+
+    def is_complete(self) -> bool:
+        """Whether all that should run does."""
+        ...
+
+    async def live_topology(self) -> Topology | None: ...
+
+    async def move(self, instance: str, node: str) -> None:
+        """Returns when its next life runs there."""
+        ...
+
+    async def flip(self, instance: str, pool: str) -> None:
+        """It is one of that pool from now on, where it is."""
+        ...
+
+
+class Replacing:
+    def __init__(
+        self,
+        deployment: Deployment,
+        placing: Placing,
+        network: Network,
+        hands: Hands,
+        log: EventLog,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._placement = deployment.spec.placement
+        self._alike = alike_pools(deployment)
+        self._placing, self._network, self._hands, self._log, self._sleep = placing, network, hands, log, sleep
+        self._drift = Drift(DriftConfig(margin=self._placement.margin))
+        self._said = ""
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while self._placement.replace != "off" and self._placing.seats:
+            await self._sleep(self._placement.check_interval_s)
+            if self._hands.is_complete():
+                await self.check()
+
+    async def check(self) -> None:
+        """What cannot be known now is left to the next time."""
+        try:
+            live = await self._hands.live_topology()
+            nodes = await self._network.nodes()
+        except MemberFailed:
+            return
+        topology = self._placing.assumed(nodes, live)
+        try:
+            current_s, best_s, route = await asyncio.to_thread(self._look, topology)
+        except ValueError:  # a node is going, and its instances are about to come back elsewhere
+            return
+        has_drifted = self._drift.check(current_s, best_s)
+        if not has_drifted:
+            self._said = ""
+        elif self._placement.replace == "warn" or not self._is_worth_it(current_s, route):
+            self._say_once(_describe(current_s, best_s, route))
+        else:
+            self._say_once(_describe(current_s, best_s, route))
+            await self._follow(route)
+
+    def _look(self, topology: Topology) -> tuple[float, float, Route]:
+        planner = self._placing.planner(topology)
+        seats = list(self._placing.seats.values())
+        current_s = planner.cost.mean_s(planner.room.counts(seats))
+        best_s = min(current_s, planner.plan(with_worst=False).chosen.cost_s)
+        return current_s, best_s, find_route(planner.cost, planner.room, seats, best_s, self._alike)
+
+    def _is_worth_it(self, current_s: float, route: Route) -> bool:
+        return bool(route.steps) and route.mean_s <= current_s * (1.0 - self._placement.margin)
+
+    async def _follow(self, route: Route) -> None:
+        """Ends with the first step that fails: what is best is looked for anew then."""
+        for step in route.steps:
+            try:
+                await self._take(step)
+            except MemberFailed as error:
+                self._say(f"{_text(step)} did not come off: {error}")
+                return
+        self._said = ""
+        self._say(f"done; {format_duration(route.mean_s)} predicted from prefill to decode")
+
+    async def _take(self, step: Step) -> None:
+        if isinstance(step, Move):
+            await self._hands.move(step.instance, step.target)
+            return
+        pools = {instance: self._placing.seats[instance].pool for instance in (step.first, step.second)}
+        await self._hands.flip(step.first, pools[step.second])
+        await self._hands.flip(step.second, pools[step.first])
+
+    def _say_once(self, text: str) -> None:
+        """The times change a little from check to check."""
+        steps = text.rpartition(":")[2]
+        if steps != self._said:
+            self._said = steps
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._log.add(EventKind.PROGRESS, PLACEMENT, text)
+
+
+def _describe(current_s: float, best_s: float, route: Route) -> str:
+    now = f"links have changed: KV takes {format_duration(current_s)} from prefill to decode"
+    if not route.steps:
+        why = f" ({' and '.join(route.bound)} cannot be spared)" if route.bound else ""
+        return f"{now}, {format_duration(best_s)} in another placement: no step gets there{why}"
+    return f"{now}, and would take {format_duration(route.mean_s)}: {', '.join(map(_text, route.steps))}"
+
+
+def _text(step: Step) -> str:
+    match step:
+        case Flip():
+            return f"{step.first} and {step.second} exchange their roles"
+        case Move():
+            return f"{step.instance} moves from {step.source} to {step.target}"

@@ -1,0 +1,172 @@
+"""Links drift while a deployment runs: what the controller says, and what it does where it may."""
+
+import pytest
+
+from deploy.events import EventKind
+from tests.unit.deploy.fake_cluster import FakeTime
+from tests.unit.deploy.test_placing import deployment, make_cluster, make_topology, texts, up, wait_for
+
+pytestmark = pytest.mark.unit
+
+__all__ = ["deployment"]
+INTERVAL_S = 20.0
+
+
+class Running:
+    """A deployment that is up, and checks its placement when the test says so."""
+
+    def __init__(self, cluster, controller, time):
+        self.cluster, self.controller, self.time = cluster, controller, time
+
+    async def check(self, number=1):
+        for _ in range(number):
+            self.time.advance(INTERVAL_S)
+            await wait_for(self.is_waiting)
+
+    def is_waiting(self):
+        """For the next check."""
+        return any(
+            until_s == self.time.now_s + INTERVAL_S and not woken.done() for until_s, woken in self.time.sleepers
+        )
+
+    async def said(self):
+        return [text for text in await texts(self.controller) if "links have changed" in text]
+
+
+@pytest.fixture
+async def run(deployment):
+    started = []
+
+    async def run(replace, names="abcd", *, pools=None, **network):
+        spec = {
+            "placement": {"replace": replace, "check_interval_s": INTERVAL_S},
+            **({"pools": pools} if pools else {}),
+        }
+        time, cluster = FakeTime(), make_cluster(names, **network)
+        controller = await up(cluster, deployment(**spec), time)
+        started.append(controller)
+        running = Running(cluster, controller, time)
+        if replace != "off":
+            await wait_for(running.is_waiting)
+        return running
+
+    yield run
+    for controller in started:
+        await controller.stop()
+
+
+async def test_a_link_that_stays_slow_is_told_of_once_and_nothing_moves(run):
+    running = await run("warn", slow="b")
+    places = dict(running.cluster.places)
+    running.cluster.live = make_topology("abcd", slow=places["d-0"])
+    await running.check(2)
+    assert await running.said() == [], "it may be a bad minute"
+    await running.check(3)
+    (said,) = await running.said()
+    now, _, then = said.partition(", and would take 1.67 ms: d-0 moves from ")
+    assert now == "links have changed: KV takes 79.5 ms from prefill to decode"
+    assert then[0] == places["d-0"]
+    assert running.cluster.places == places
+    assert running.cluster.calls == []
+
+
+async def test_told_again_when_it_drifts_again(run):
+    running = await run("warn", names="abcd", slow="b")
+    slow = make_topology("abcd", slow=running.cluster.places["d-0"])
+    for _ in range(2):
+        running.cluster.live = slow
+        await running.check(3)
+        running.cluster.live = make_topology("abcd", slow="b")
+        await running.check(1)
+    assert len(await running.said()) == 2
+
+
+async def test_where_it_is_off_nobody_looks(run):
+    running = await run("off")
+    running.cluster.live = make_topology("abcd", slow="abc")
+    running.time.advance(1000.0)
+    assert not running.is_waiting()
+
+
+async def test_a_decode_instance_moves_away_from_a_slow_node_drained_and_then_let_in_again(run):
+    running = await run("apply")
+    cluster, home = running.cluster, running.cluster.places["d-0"]
+    (free,) = set("abcd") - set(cluster.places.values())
+    cluster.live = make_topology("abcd", slow=home)
+    await running.check(2)
+    assert cluster.calls == []
+    running.time.advance(INTERVAL_S)
+    await wait_for(lambda: ("drain", "d-0") in cluster.calls)
+    await wait_for(lambda: cluster.places["d-0"] == free)
+    await wait_for(lambda: cluster.lives["d-0"][0].killed)
+    assert cluster.lives["d-0"][0].was_stopped_before_killed
+    await wait_for(lambda: running.controller._observed["d-0"].life.name == "GONE")
+    running.time.advance(0.5)
+    await wait_for(lambda: ("undo_drain", "d-0") in cluster.calls)
+    assert cluster.calls == [("drain", "d-0"), ("undo_drain", "d-0")]
+    assert len(cluster.lives["d-0"]) == 2
+    await wait_for(running.is_waiting)
+    said = await texts(running.controller)
+    assert said[-2].endswith(f": d-0 moves from {home} to {free}")
+    assert said[-1].startswith("done; ")
+    gone = [event.text for event in await running.controller.events(0) if event.kind is EventKind.GONE]
+    assert gone == [f"moves to {free}; made again in 0.5 s"]
+    await running.check(4)
+    assert len(cluster.calls) == 2, "it has arrived"
+
+
+ALIKE = [{"name": "p", "role": "prefill"}, {"name": "d", "role": "decode", "replicas": 2}]
+
+
+async def test_two_exchange_their_roles_where_only_a_flip_gets_there(run):
+    running = await run("apply", "abc", pools=ALIKE)
+    cluster, home = running.cluster, running.cluster.places["p-0"]
+    other = cluster.places["d-0"]
+    cluster.live = make_topology("abc", sources=other)
+    await running.check(3)
+    assert cluster.calls == [("flip", "d-0", "prefill"), ("flip", "p-0", "decode")]
+    assert len(cluster.lives["p-0"]) == len(cluster.lives["d-0"]) == 1, "no process ends for it"
+    await running.check(4)
+    assert len(cluster.calls) == 2
+    cluster["p-0"].death.set_result("killed")
+    await wait_for(lambda: running.controller._observed["p-0"].life.name == "GONE")
+    running.time.advance(0.5)
+    await wait_for(lambda: len(cluster.lives["p-0"]) == 2)
+    assert cluster["p-0"].info.role.value == "decode", "its next life goes on as what it has become"
+    assert cluster.places["p-0"] == home
+
+
+async def test_the_last_of_its_kind_stays_and_that_is_said(run):
+    pools = [
+        {"name": "p", "role": "prefill"},
+        {"name": "d", "role": "decode", "replicas": 2, "engine": {"max_num_seqs": 7}},
+    ]
+    running = await run("apply", pools=pools)
+    running.cluster.live = make_topology("abcd", slow=running.cluster.places["p-0"])
+    await running.check(5)
+    assert running.cluster.calls == []
+    (said,) = await running.said()
+    assert said.endswith("in another placement: no step gets there (p-0 cannot be spared)")
+
+
+async def test_a_refused_drain_changes_nothing_and_is_told(run):
+    running = await run("apply")
+    cluster, places = running.cluster, dict(running.cluster.places)
+    cluster.refusals["drain", "d-0"] = "d-0 is the last that can decode: no other could take its work"
+    cluster.live = make_topology("abcd", slow=places["d-0"])
+    await running.check(3)
+    assert cluster.places == places
+    assert not cluster["d-0"].killed
+    said = await texts(running.controller)
+    assert "did not come off: d-0 is the last that can decode" in said[-1]
+
+
+async def test_a_node_that_ray_does_not_give_leaves_it_where_it_is_and_undrained(run):
+    running = await run("apply")
+    cluster, home = running.cluster, running.cluster.places["d-0"]
+    cluster.full = set("abcd") - set(cluster.places.values())
+    cluster.live = make_topology("abcd", slow=home)
+    await running.check(3)
+    assert cluster.calls == [("drain", "d-0"), ("undo_drain", "d-0")]
+    assert not cluster["d-0"].killed
+    assert cluster.places["d-0"] == running.controller._placing.seats["d-0"].node == home
