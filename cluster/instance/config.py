@@ -13,8 +13,8 @@ class HandoverConfig:
     """A reservation lives `lease_s` after its source was last heard; a source waits `reserve_timeout_s` for one.
 
     A running request is moved in `max_stages` stages at most before it stands still, into room for `headroom_blocks`
-    more than it has; in pieces of `piece_bytes`, two at a time on each link, `max_bytes_in_flight` in all, and no more
-    than `bytes_per_s` (None: as fast as the links are).
+    more than it has; in pieces of what a link moves in 20 ms, `piece_bytes` at most, two at a time on each link,
+    `max_bytes_in_flight` in all, and no more than `bytes_per_s` (None: as fast as the links are).
     """
 
     lease_s: float = 5.0

@@ -5,6 +5,7 @@ It owns the requests it hosts (`Hosted`), the handovers that leave (`Outbound`) 
 """
 
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as List
 
 from cluster.engine.engine import Engine
@@ -300,6 +301,10 @@ class InstanceCore:
 
     def on_quiet(self, reservation: int) -> None:
         self._inbound.on_quiet(reservation)
+
+    def on_links_measured(self, link_speeds: Mapping[str, float]) -> None:
+        """bytes/s to other instances, by name."""
+        self._outbound.on_links_measured(link_speeds)
 
     def _activate(self, sequence: Sequence | None, baton: Pass) -> None:
         if sequence is None:

@@ -99,6 +99,7 @@ class Instance:
         self._sources = Sources(self.holder, secret, core, steps, drops=drops, vocab_size=vocab_size)
         self._receivers = Receivers(self.holder, secret, core, steps, drops=drops)
         self._seen: Seen | None = None
+        self._link_speeds: dict[str, float] = {}
 
     def _core_config(self, loaded: LoadedEngine) -> CoreConfig:
         options, blocks = self.config.engine, loaded.engine.scheduler.block_manager
@@ -203,11 +204,20 @@ class Instance:
                 if time.monotonic() - seen.at_s > stuck_after_s:
                     self._on_failure(TimeoutError(f"no step has ended for {stuck_after_s:g} s"))
                     return
-                self._fronts.report(seen.snapshot, seen.num_dispatches, self._link_snapshots())
+                links = self._link_snapshots()
+                self._fronts.report(seen.snapshot, seen.num_dispatches, links)
+                self._tell_speeds(links)
             if samples := self._links.take_samples():
                 for front in self._fronts.names:
                     self._fronts.tell(front, Transfers(samples=samples))
             await asyncio.sleep(self.config.snapshot_interval_s)
+
+    def _tell_speeds(self, links: tuple[LinkSnapshot, ...]) -> None:
+        """The core cuts what it sends by them."""
+        speeds = {link.target: link.beta_bytes_per_s for link in links if link.beta_bytes_per_s > 0.0}
+        if speeds != self._link_speeds:
+            self._link_speeds = speeds
+            self._steps.post(lambda: self._core.on_links_measured(speeds), mid_step=True)
 
     def _link_snapshots(self) -> tuple[LinkSnapshot, ...]:
         return tuple(

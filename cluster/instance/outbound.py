@@ -1,6 +1,6 @@
 """All handovers that leave one instance: carries out what each `HandoverSource` says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.scheduler import Scheduler
@@ -46,9 +46,12 @@ class Outbound:
         self._checksums = checksums
         self._emit = emit
         self._release = release
-        self._pacer = Pacer(config.max_bytes_in_flight, config.bytes_per_s)
+        self._pacer = Pacer(config.max_bytes_in_flight, config.bytes_per_s, config.piece_bytes)
         self._expected: dict[str, tuple[Hosted, Grant]] = {}
         self._open: dict[str, Hosted] = {}
+
+    def on_links_measured(self, link_speeds: Mapping[str, float]) -> None:
+        self._pacer.learned(link_speeds)
 
     # Beginnings
 
@@ -219,7 +222,7 @@ class Outbound:
                     self._emit(ToReceiver(handover.grant, message))
                 case Transfer(reservation, first_block, num_blocks):
                     if handover.decodes_on and handover.holds_baton:
-                        self._put_pieces(handover, reservation, first_block, num_blocks)
+                        self._put_piece(handover, reservation, first_block, num_blocks)
                         self._send_pieces(now_s)
                     else:
                         self._transfer(hosted, reservation, first_block, num_blocks)
@@ -239,20 +242,17 @@ class Outbound:
         refused = GrantRefused(request_id=hosted.request_id, epoch=grant.epoch, reason=reason, unreachable=unreachable)
         self._emit(ToFront(hosted.front, refused))
 
-    def _put_pieces(self, handover: HandoverSource, reservation: int, first_block: int, num_blocks: int) -> None:
-        size = max(1, self._config.piece_bytes // self._record_bytes)
-        for start in range(first_block, first_block + num_blocks, size):
-            count = min(size, first_block + num_blocks - start)
-            piece = Piece(
-                request_id=handover.request_id,
-                epoch=handover.grant.epoch,
-                receiver=handover.grant.receiver,
-                reservation=reservation,
-                first_block=start,
-                num_blocks=count,
-                num_bytes=count * self._record_bytes,
-            )
-            self._pacer.put(piece)
+    def _put_piece(self, handover: HandoverSource, reservation: int, first_block: int, num_blocks: int) -> None:
+        piece = Piece(
+            request_id=handover.request_id,
+            epoch=handover.grant.epoch,
+            receiver=handover.grant.receiver,
+            reservation=reservation,
+            first_block=first_block,
+            num_blocks=num_blocks,
+            num_bytes=num_blocks * self._record_bytes,
+        )
+        self._pacer.put(piece)
 
     def _send_pieces(self, now_s: float) -> None:
         for piece in self._pacer.take(now_s):

@@ -1,8 +1,10 @@
 """What is moved live leaves piece by piece, two on each link, within a budget and a rate."""
 
+from dataclasses import replace
+
 import pytest
 
-from cluster.instance.pacer import Pacer, Piece
+from cluster.instance.pacer import PIECE_S, Pacer, Piece
 from cluster.messages import Epoch, Holder
 
 pytestmark = pytest.mark.unit
@@ -109,3 +111,58 @@ def test_the_end_of_what_did_not_leave_from_here_is_nothing() -> None:
     pacer.put(piece("r", 1))
     pacer.put(piece("r", 2))
     assert pacer.take(0.0) == [piece("r", 1)]
+
+
+def make_range(num_blocks: int, receiver: Holder = A, block_bytes: int = 10) -> Piece:
+    whole = piece("r", 0, receiver)
+    return replace(whole, num_blocks=num_blocks, num_bytes=num_blocks * block_bytes)
+
+
+def blocks(pieces: list[Piece]) -> list[tuple[int, int]]:
+    return [(it.first_block, it.num_blocks) for it in pieces]
+
+
+def test_a_piece_is_cut_to_its_size_when_it_leaves() -> None:
+    pacer = Pacer(1000, None, piece_bytes=35)
+    pacer.put(make_range(8))
+    first, second = pacer.take(0.0)
+    end(pacer, first, second)
+    assert blocks([first, second, *pacer.take(0.0)]) == [(0, 3), (3, 3), (6, 2)]
+
+
+def test_on_a_slow_link_a_piece_is_what_moves_in_a_moment_and_one_block_at_least() -> None:
+    pacer = Pacer(10_000, None, piece_bytes=400)
+    pacer.learned({"a": 40 / PIECE_S, "b": 1.0})
+    pacer.put(make_range(100))
+    pacer.put(make_range(100, B))
+    assert sorted(blocks(pacer.take(0.0))) == [(0, 1), (0, 4), (1, 1), (4, 4)]
+
+
+def test_however_fast_a_link_no_piece_is_larger_than_allowed() -> None:
+    pacer = Pacer(10_000, None, piece_bytes=400)
+    pacer.learned({"a": 1e12})
+    pacer.put(make_range(100))
+    assert blocks(pacer.take(0.0)) == [(0, 40), (40, 40)]
+
+
+def test_a_link_that_becomes_slow_is_given_less_from_then_on() -> None:
+    pacer = Pacer(10_000, None, piece_bytes=400)
+    pacer.put(make_range(100))
+    first, second = pacer.take(0.0)
+    pacer.learned({"a": 50 / PIECE_S})
+    end(pacer, first, second)
+    assert blocks(pacer.take(0.0)) == [(80, 5), (85, 5)]
+
+
+def test_what_has_been_cut_off_is_withdrawn_as_one() -> None:
+    pacer = Pacer(10_000, None, piece_bytes=100)
+    pacer.put(make_range(50))
+    pacer.take(0.0)
+    assert blocks(pacer.withdraw("r", EPOCH)) == [(20, 30)]
+
+
+def test_links_take_turns_with_what_they_have_been_cut() -> None:
+    pacer = Pacer(1000, None, piece_bytes=100)
+    pacer.put(make_range(30))
+    pacer.put(make_range(30, B))
+    assert [it.receiver for it in pacer.take(0.0)] == [A, B, A, B]
