@@ -25,7 +25,7 @@ NETWORKS = {"unequal": dispatch_networks.unequal, "equal": dispatch_networks.equ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """`choosing_ms`: what a decision took, on the average. `peak_used`: of a decode instance's memory, the fullest."""
+    """`choosing_ms`: of processor time a decision, on the average. `peak_used`: of a decode instance's memory, the fullest."""
 
     trace: str
     network: str
