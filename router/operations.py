@@ -14,7 +14,7 @@ from cluster.role import InstanceRole
 from router.errors import DeadlineExceeded, InvalidRequest, OperationRefused
 from router.ledger import CannotMove, Entry, Ledger, Note, Place, Step
 from router.observer import RouterObserver
-from router.policies import InstanceLoad
+from router.policies import DISPATCH_POLICIES, InstanceLoad
 from router.policies.virtual_usage import has_room
 from router.rescheduler import Rescheduler
 from router.scheduler import Member, Scheduler
@@ -64,6 +64,14 @@ class Operations(RouterObserver):
         self._changed = asyncio.Event()
 
     # Operations
+
+    def set_dispatch_policy(self, name: str) -> str:
+        """From the next request on; says which it was."""
+        if name not in DISPATCH_POLICIES:
+            raise InvalidRequest("policy", f"there are {quoted(DISPATCH_POLICIES)}")
+        previous = self._scheduler.policy
+        self._scheduler.policy = DISPATCH_POLICIES[name]()
+        return next(known for known, policy in DISPATCH_POLICIES.items() if isinstance(previous, policy))
 
     async def migrate(self, request_id: str, instance: str) -> Migrated:
         """Returns when the request runs there. Raises OperationRefused: it has stayed where it was, or has ended."""

@@ -60,10 +60,19 @@ class OperatorServicer:
                     progress.nodes.extend(node_rows_to_pb(self._links.node_rows()))
                 await context.write(progress)
 
+    async def set_dispatch_policy(
+        self, request: baton_pb2.SetDispatchPolicyRequest, context: Context
+    ) -> baton_pb2.SetDispatchPolicyResponse:
+        async with errors_as_status(context):
+            _require(request, "policy")
+            previous = self._operations.set_dispatch_policy(request.policy)
+            return baton_pb2.SetDispatchPolicyResponse(previous=previous)
+
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         unary: dict[str, tuple[Any, Any]] = {
             "Migrate": (self.migrate, baton_pb2.MigrateRequest),
             "Trace": (self.trace, baton_pb2.TraceRequest),
+            "SetDispatchPolicy": (self.set_dispatch_policy, baton_pb2.SetDispatchPolicyRequest),
         }
         stream: dict[str, tuple[Any, Any]] = {
             "Drain": (self.drain, baton_pb2.DrainRequest),
