@@ -46,7 +46,7 @@ class LinkStats:
 
     def connected(self, transport: str, note: str) -> None:
         with self._lock:
-            if transport != self._transport:
+            if self._transport not in ("", transport):
                 self._samples.clear()
                 self._num_connections = 1
             self._transport, self._note = transport, note
@@ -93,5 +93,5 @@ class LinkStats:
                 last_failure=self._last_failure,
                 alpha_s=model.alpha_s if model else 0.0,
                 beta_bytes_per_s=model.beta_bytes_per_s if model else 0.0,
-                num_connections=self._num_connections if self._transport else 0,
+                num_connections=self._num_connections if self._transport == "tcp" else int(bool(self._transport)),
             )
