@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from cluster.spec.problem import SpecError
-from deploy.cli import bench, demo, describe, operate, place, serve, talk
+from deploy.cli import bench, demo, describe, operate, place, probe, serve, talk
 from deploy.errors import DeployError, InputError
 
 # Whatever typer raises for a wrong option; newer versions bring a click of their own, so it is found by inheritance.
@@ -29,6 +29,7 @@ describe.add_to(app)
 bench.add_to(app)
 demo.add_to(app)
 place.add_to(app)
+probe.add_to(app)
 
 
 def main(arguments: list[str] | None = None) -> None:

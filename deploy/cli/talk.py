@@ -49,6 +49,13 @@ def _print_status(cluster: "baton_pb2.ClusterStatus") -> None:
     console.print(instances)
     if cluster.handovers:
         console.print(_handovers(cluster))
+    if len(cluster.nodes) > 1:
+        from deploy.cli.links import matrix, summary
+
+        if nodes := matrix(cluster.nodes, cluster.node_links):
+            console.print(nodes)
+        for line in summary(cluster.nodes, cluster.node_links):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     if cluster.links:
         links = Table("link", "transport", "transfers", "MiB", "latency", "bandwidth", "failures")
         for link in cluster.links:
