@@ -212,6 +212,14 @@ class BatonClient:
         trace: baton_pb2.RequestTrace = await self._stub.Trace(request, timeout=CALL_TIMEOUT_S)
         return trace
 
+    async def set_dispatch_policy(self, policy: str) -> str:
+        """For the requests that come from now on; returns which it was."""
+        request = baton_pb2.SetDispatchPolicyRequest(policy=policy)
+        response: baton_pb2.SetDispatchPolicyResponse = await self._stub.SetDispatchPolicy(
+            request, timeout=CALL_TIMEOUT_S
+        )
+        return response.previous
+
     async def status(self, timeout_s: float | None = None) -> baton_pb2.ClusterStatus:
         status: baton_pb2.ClusterStatus = await self._stub.Status(baton_pb2.StatusRequest(), timeout=timeout_s)
         return status

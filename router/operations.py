@@ -68,7 +68,7 @@ class Operations(RouterObserver):
     def set_dispatch_policy(self, name: str) -> str:
         """From the next request on; says which it was."""
         if name not in DISPATCH_POLICIES:
-            raise InvalidRequest("policy", f"there are {quoted(DISPATCH_POLICIES)}")
+            raise InvalidRequest("policy", f"there are {', '.join(DISPATCH_POLICIES)}")
         previous = self._scheduler.policy
         self._scheduler.policy = DISPATCH_POLICIES[name]()
         return next(known for known, policy in DISPATCH_POLICIES.items() if isinstance(previous, policy))

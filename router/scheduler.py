@@ -97,7 +97,7 @@ class Scheduler:
     """
 
     def __init__(self, policy: DispatchPolicy, max_queued_requests: int) -> None:
-        self._policy = policy
+        self.policy = policy
         self._max_queued_requests = max_queued_requests
         self.forecast: Forecast = KnowsNothing()
         self._queue: dict[str, RequestView] = {}
@@ -189,7 +189,7 @@ class Scheduler:
         request = min(self._queue.values(), key=self._turn)
         members = [member for member in self._members.values() if not self.is_draining(member)]
         request = replace(request, num_known_tokens=self._known_tokens(request, members))
-        decision = self._policy.select(request, [member.view() for member in members], self.forecast)
+        decision = self.policy.select(request, [member.view() for member in members], self.forecast)
         if decision is None:
             return None
         del self._queue[request.request_id]

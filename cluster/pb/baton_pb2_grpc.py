@@ -86,6 +86,11 @@ class BatonStub:
                 request_serializer=cluster_dot_pb_dot_baton__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=cluster_dot_pb_dot_baton__pb2.ProbeProgress.FromString,
                 _registered_method=True)
+        self.SetDispatchPolicy = channel.unary_unary(
+                '/baton.v1.Baton/SetDispatchPolicy',
+                request_serializer=cluster_dot_pb_dot_baton__pb2.SetDispatchPolicyRequest.SerializeToString,
+                response_deserializer=cluster_dot_pb_dot_baton__pb2.SetDispatchPolicyResponse.FromString,
+                _registered_method=True)
 
 
 class BatonServicer:
@@ -163,6 +168,13 @@ class BatonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetDispatchPolicy(self, request, context):
+        """Chooses instances for requests by another policy from now on, and answers which it was: to compare them in one run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BatonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -215,6 +227,11 @@ def add_BatonServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=cluster_dot_pb_dot_baton__pb2.ProbeRequest.FromString,
                     response_serializer=cluster_dot_pb_dot_baton__pb2.ProbeProgress.SerializeToString,
+            ),
+            'SetDispatchPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDispatchPolicy,
+                    request_deserializer=cluster_dot_pb_dot_baton__pb2.SetDispatchPolicyRequest.FromString,
+                    response_serializer=cluster_dot_pb_dot_baton__pb2.SetDispatchPolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -489,6 +506,33 @@ class Baton:
             '/baton.v1.Baton/Probe',
             cluster_dot_pb_dot_baton__pb2.ProbeRequest.SerializeToString,
             cluster_dot_pb_dot_baton__pb2.ProbeProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDispatchPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.Baton/SetDispatchPolicy',
+            cluster_dot_pb_dot_baton__pb2.SetDispatchPolicyRequest.SerializeToString,
+            cluster_dot_pb_dot_baton__pb2.SetDispatchPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

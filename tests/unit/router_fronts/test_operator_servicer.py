@@ -90,3 +90,12 @@ async def test_what_is_missing_is_named(client: BatonClient) -> None:
 
 async def test_of_a_request_that_nobody_knows_there_is_no_trace(client: BatonClient) -> None:
     assert (await error_of(client.trace("r")))[0] is grpc.StatusCode.NOT_FOUND
+
+
+async def test_another_dispatch_policy_is_chosen_by_its_name_and_the_one_before_is_told(client: BatonClient) -> None:
+    policies = ["least_loaded", "least_time", "least_time"]
+    assert [await client.set_dispatch_policy(policy) for policy in policies] == ["least_time", *policies[:2]]
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await client.set_dispatch_policy("nearest")
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "least_time" in str(raised.value.details())
