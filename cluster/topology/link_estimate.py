@@ -31,7 +31,7 @@ class EstimateConfig:
     """or so much later."""
 
     min_samples: int = 4
-    """Fewer transfers change no state. (A probe may: it is many of them.)"""
+    """Fewer transfers change no state, and nothing that a probe has found. (A probe may: it is many of them.)"""
 
     degraded_slowdown: float = 2.0
     """A link is degraded when `reference_bytes` take so many times what they took, or take over links of its kind,"""
@@ -99,10 +99,12 @@ class LinkEstimate:
         """A transfer has come to its end; returns the state."""
         self._num_samples += 1
         self._samples.append((now_s, sample))
-        fitted = self._fit()
-        if fitted is None:
+        is_sure = len(self._samples) >= self._config.min_samples
+        if self._probe is not None and not is_sure:  # a stall right after a probe refutes nothing
+            self._updated_s = now_s
             return self._state
-        return self._update(fitted, now_s, kind, is_sure=len(self._samples) >= self._config.min_samples)
+        fitted = self._fit()
+        return self._state if fitted is None else self._update(fitted, now_s, kind, is_sure=is_sure)
 
     def _fit(self) -> LinkModel | None:
         believed = self._model or self._probe

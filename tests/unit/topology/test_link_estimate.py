@@ -55,6 +55,16 @@ def test_traffic_like_the_probe_leaves_the_estimate_where_it_was(rng, sizes):
     assert traffic.estimate.state is LinkState.GOOD
 
 
+def test_a_stall_right_after_a_probe_refutes_nothing(rng):
+    traffic = Traffic(rng, noise=0.0)
+    traffic.estimate.probed(PROBED, 100.0)
+    traffic.send(scaled(PROBED, alpha=100.0, beta=0.05), CONFIG.min_samples - 1)
+    assert traffic.estimate.model == PROBED
+    assert traffic.estimate.age_s(traffic.now_s) == 0.0
+    traffic.send(scaled(PROBED, alpha=100.0, beta=0.05), 1)
+    assert traffic.estimate.state is LinkState.DEGRADED
+
+
 @pytest.mark.parametrize("sizes", [(1 << 20,), (8 << 20,), (1 << 20, 4 << 20, 16 << 20), (4096, 64 << 20)])
 @pytest.mark.parametrize("slower", [{"beta": 0.3}, {"beta": 0.05}, {"alpha": 300.0}, {"alpha": 100.0, "beta": 0.1}])
 def test_a_slowed_link_is_noticed_within_ten_transfers(rng, sizes, slower):
