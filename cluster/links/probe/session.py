@@ -9,6 +9,9 @@ from cluster.links.probe.plan import ProbeLimits, ProbePlan, ProbeStep
 from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
 from cluster.messages import Holder, Probed, TransferSample
 
+# So long the first transfers may wait behind others, whatever the budget: without them there is nothing to say.
+_PATIENCE_S = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTarget:
@@ -19,7 +22,10 @@ class ProbeTarget:
 
 
 class ProbeSession:
-    """`on_end` is called once, from the link's thread or from within `start`."""
+    """`on_end` is called once, from the link's thread or from within `start`.
+
+    The budget is spent from the first transfer on: making the link does not count.
+    """
 
     def __init__(
         self,
@@ -37,21 +43,23 @@ class ProbeSession:
         self._number = number
         self._plan = ProbePlan(limits, links.num_connections(target.holder))
         self._transport = ""
+        self._start_s: float | None = None
 
     def start(self) -> None:
-        self._start_s = time.monotonic()
         self._send(self._plan.step)
 
     def _send(self, step: ProbeStep | None, failure: str = "") -> None:
         if step is None:
             self._end(failure)
             return
+        begun_s = time.monotonic() if self._start_s is None else self._start_s
+        patience_s = 0.0 if self._plan.samples else _PATIENCE_S
         probe = ProbeTransfer(
             num_bytes=step.num_bytes,
             num_connections=step.num_connections,
             num_kept=step.num_kept,
             counts=step.counts,
-            give_up_at_s=self._start_s + self._limits.budget_s,
+            give_up_at_s=begun_s + self._limits.budget_s + patience_s,
             on_end=self._on_outcome,
         )
         self._links.probe(self._target.link_address, self._target.holder, probe)
@@ -59,6 +67,8 @@ class ProbeSession:
     def _on_outcome(self, outcome: ProbeOutcome) -> None:
         self._transport = outcome.transport or self._transport
         if outcome.seconds is not None:
+            if self._start_s is None:
+                self._start_s = outcome.ended_s - outcome.seconds
             elapsed_s = outcome.ended_s - self._start_s
             self._plan.took(outcome.seconds, elapsed_s, can_split=outcome.transport == "tcp")
             self._send(self._plan.step)
@@ -71,13 +81,14 @@ class ProbeSession:
     def _end(self, error: str) -> None:
         num_connections = self._plan.num_connections if self._transport == "tcp" else 1
         self._links.split(self._target.holder, num_connections)
+        start_s = self._start_s or 0.0
         samples = tuple(
             TransferSample(
                 target=self._target.holder,
                 transport=self._transport,
                 num_bytes=sample.num_bytes,
                 seconds=sample.seconds,
-                ended_s=self._start_s + sample.ended_s,
+                ended_s=start_s + sample.ended_s,
             )
             for sample in self._plan.samples
         )
