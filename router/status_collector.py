@@ -24,6 +24,15 @@ INSTANCE_COUNTERS = (
 )
 LINK_GAUGES = (("alpha_s", "baton:link_alpha_seconds"), ("beta_bytes_per_s", "baton:link_beta_bytes_per_second"))
 LINK_COUNTERS = ("num_transfers", "num_bytes", "num_failures")
+NODE_LINK_GAUGES = (
+    ("alpha_s", "baton:node_link_alpha_seconds", "How long a transfer takes to begin, as believed"),
+    ("beta_bytes_per_s", "baton:node_link_beta_bytes_per_second", "What the link gives, as believed"),
+    ("age_s", "baton:node_link_age_seconds", "Since the link's last transfer or probe"),
+)
+NODE_GAUGES = (
+    ("egress_bytes_per_s", "baton:node_egress_bytes_per_second", "What a node can send in all, where it was measured"),
+    ("ingress_bytes_per_s", "baton:node_ingress_bytes_per_second", "What a node can get in all, where it was measured"),
+)
 
 
 class StatusCollector(Collector):
@@ -44,6 +53,8 @@ class StatusCollector(Collector):
         yield self._gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use; 1 is all", usage)
         yield from _instance_metrics(status.instances)
         yield from _link_metrics(status.links)
+        yield from _node_link_metrics(status.node_links)
+        yield from _node_metrics(status.nodes)
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(name, text, labels=("model_name",))
@@ -81,4 +92,30 @@ def _link_metrics(links: Iterable[baton_pb2.LinkStatus]) -> Iterator[Metric]:
     for field, family in families:
         for link in links:
             family.add_metric((link.source, link.target, link.transport), getattr(link, field))
+        yield family
+
+
+def _node_link_metrics(links: Iterable[baton_pb2.NodeLinkStatus]) -> Iterator[Metric]:
+    """Of a link of which nothing is known, its state only."""
+    labels = ("source_node", "target_node", "transport")
+    for field, name, text in NODE_LINK_GAUGES:
+        family = GaugeMetricFamily(name, text, labels=labels)
+        for link in links:
+            if link.beta_bytes_per_s:
+                family.add_metric((link.source_node, link.target_node, link.transport), getattr(link, field))
+        yield family
+    states = GaugeMetricFamily(
+        "baton:node_link_state", "1 for the state that the link is in", labels=(*labels, "state")
+    )
+    for link in links:
+        states.add_metric((link.source_node, link.target_node, link.transport, link.state), 1)
+    yield states
+
+
+def _node_metrics(nodes: Iterable[baton_pb2.NodeStatus]) -> Iterator[Metric]:
+    for field, name, text in NODE_GAUGES:
+        family = GaugeMetricFamily(name, text, labels=("node",))
+        for node in nodes:
+            if rate := getattr(node, field):
+                family.add_metric((node.node,), rate)
         yield family

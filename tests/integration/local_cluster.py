@@ -34,8 +34,10 @@ class LocalCluster:
         model_path: Path = MODEL_PATH,
         router: dict[str, Any] | None = None,
         failpoints: str = "",
+        nodes: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
+        """`nodes`: what the host of each instance is called; all are on this one."""
         counts = {"prefill": num_prefill, "decode": num_decode, "mixed": num_mixed}
         self._roles = {f"{role}-{index}": role for role, count in counts.items() for index in range(count)}
         self._model_path = model_path
@@ -43,7 +45,7 @@ class LocalCluster:
         self.secret = draw_secret()
         private = {"BATON_FAILPOINTS": failpoints, "BATON_TEST_SECRET": self.secret.value.hex()}
         self._environment = {**os.environ, **private}
-        self._options = options
+        self._options, self._nodes = options, nodes or {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.infos: dict[str, InstanceInfo] = {}
 
@@ -66,7 +68,7 @@ class LocalCluster:
 
     async def _spawn(self, name: str, role: str) -> InstanceInfo:
         process = await asyncio.create_subprocess_exec(
-            *self._command(name, role, self._options),
+            *self._command(name, role, {**self._options, **self._node(name)}),
             cwd=Path(__file__).parents[2],
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
@@ -78,6 +80,9 @@ class LocalCluster:
         assert line, f"{name} did not start"
         fields = json.loads(line)
         return InstanceInfo(**{**fields, "role": InstanceRole(fields["role"])})
+
+    def _node(self, name: str) -> dict[str, str]:
+        return {"node": self._nodes[name]} if name in self._nodes else {}
 
     def _command(self, name: str, role: str, options: dict[str, Any]) -> list[str]:
         module = "tests.integration.instance_process"
