@@ -99,6 +99,14 @@ class Controller:
         """Those after the first `number`; waits until there are some."""
         return await self._log.after(number)
 
+    async def topology(self) -> Topology:
+        """The nodes, with what they have for this deployment, and links as they are now. MemberFailed."""
+        live = await self.live_topology() if self.is_complete() else None
+        try:
+            return self._placing.assumed(await self._cluster.nodes(), live)
+        except ValueError as error:
+            raise MemberFailed(str(error)) from error
+
     # For Replacing
 
     def is_complete(self) -> bool:

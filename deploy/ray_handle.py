@@ -196,6 +196,9 @@ class DeploymentController:
     async def addresses(self) -> RouterInfo:
         return self._controller.addresses()
 
+    async def topology(self) -> Topology:
+        return await self._controller.topology()
+
     async def events(self, number: int) -> list[Event]:
         return await self._controller.events(number)
 

@@ -1,5 +1,6 @@
 """A command's connection to Ray, and through it to the controller of a deployment."""
 
+import asyncio
 import os
 import re
 import tempfile
@@ -9,18 +10,25 @@ from typing import IO, Any, Self, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.links.config import LinkConfig
 from cluster.spec.deployment import Deployment
+from cluster.topology.topology import Topology
 from deploy.errors import DeployError, MemberFailed
 from deploy.events import Event
+from deploy.probing.survey import Say, Survey
 from deploy.ray_errors import explain, first_line
 from deploy.ray_handle import DeploymentController, actor_class
+from deploy.ray_nodes import alive_nodes
+from deploy.ray_probe import survey_nodes
 from deploy.target import InstanceTarget
 from router.config import RouterInfo
 
 NAMESPACE = "baton"
 _OBJECT_STORE_BYTES = 80 << 20  # the least Ray accepts: neither tokens nor KV go through it
 _STOP_TIMEOUT_S = 8.0
+_CALL_TIMEOUT_S = 10.0
 
 
 class ControllerClient:
@@ -39,6 +47,13 @@ class ControllerClient:
             return cast(list[Event], ray.get(self._actor.events.remote(number)))
         except RayError as error:
             raise MemberFailed(explain(error)) from error
+
+    def topology(self) -> Topology:
+        """Its nodes, with what they have for it, and links as they are now. MemberFailed."""
+        try:
+            return cast(Topology, ray.get(self._actor.topology.remote(), timeout=_CALL_TIMEOUT_S))
+        except (RayError, TimeoutError) as error:
+            raise MemberFailed(explain(error) if isinstance(error, RayError) else "it does not answer") from error
 
     def stop(self) -> None:
         with suppress(RayActorError, GetTimeoutError):  # gone already, or stuck: the kill takes the others along
@@ -81,11 +96,22 @@ class RaySession:
                     f"{_amount(resource, free.get(resource, 0.0))} of {_amount(resource, total)} are free in Ray"
                 )
 
+    def survey(self, budget_s: float, say: Say, links: LinkConfig | None = None) -> Survey:
+        """All its nodes and the links between them, probed. DeployError when nothing could be measured."""
+        nodes = alive_nodes()
+        return asyncio.run(survey_nodes(nodes, [node.node for node in nodes], links or LinkConfig(), budget_s, say))
+
     def start_controller(self, deployment: Deployment, *, detached: bool) -> ControllerClient:
         """Begins to bring the deployment up; its events tell how that goes. DeployError when the name is taken."""
-        name = deployment.metadata.name
-        options = {"name": name, "lifetime": "detached" if detached else None, "num_cpus": 0, "max_concurrency": 100}
-        node_id = ray.get_runtime_context().get_node_id()
+        name, node_id = deployment.metadata.name, ray.get_runtime_context().get_node_id()
+        options = {
+            "name": name,
+            "lifetime": "detached" if detached else None,
+            "num_cpus": 0,
+            "max_concurrency": 100,
+            # Beside the router: on another node it would be one more whose end takes the deployment down.
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+        }
         try:
             actor = actor_class(DeploymentController, **options).remote(deployment, node_id, self.is_local)
         except ValueError as error:

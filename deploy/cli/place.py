@@ -1,5 +1,6 @@
 """`baton place`: where a deployment's instances should run, by what the links between the nodes give."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 def place(
     file: Annotated[Path, typer.Argument(help="The deployment, such as deploy/local.yaml.")],
-    topology: Annotated[Path | None, typer.Option(help="Nodes and measured links, YAML or JSON.")] = None,
+    topology: Annotated[Path | None, typer.Option(help="Nodes and links, YAML or JSON; else as measured.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the predicted time from node to node.")] = False,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a request, as expected.")] = 2048,
     in_flight: Annotated[
@@ -38,9 +39,7 @@ def place(
     from deploy.needs import request_bytes
 
     deployment = load_deployment(file)
-    if topology is None:
-        raise InputError("which nodes there are, and what their links give, has to be said with --topology FILE")
-    network = read_topology_file(topology)
+    network = read_topology_file(topology) if topology else _measured_topology(deployment)
     num_bytes = request_bytes(deployment, prompt_tokens)
     planner, plan = _plan(file, deployment, network, num_bytes, in_flight)
     console = Console()
@@ -49,6 +48,38 @@ def place(
         console.print(_pairs(planner, plan, network))
     for line in _verdict(plan, num_bytes, prompt_tokens):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _measured_topology(deployment: "Deployment") -> "Topology":
+    """As it is where the deployment runs; else that of Ray's nodes, probed now."""
+    from cluster.links.config import LinkConfig
+    from deploy.planner.assumed import assume
+    from deploy.preconditions import ray_address
+    from deploy.probing.survey import explain
+    from deploy.ray_session import RaySession
+    from deploy.records import find_record
+
+    record = find_record(deployment.metadata.name)
+    address = record.ray_address if record else ray_address()
+    if address is None:
+        raise InputError(
+            "which nodes there are, and what their links give, has to be said with --topology FILE "
+            "(without one, the deployment has to run, or RAY_ADDRESS to say which nodes are to be probed)"
+        )
+    with RaySession(address) as session:
+        controller = session.find_controller(deployment.metadata.name)
+        if controller is not None:
+            return controller.topology()
+        links = LinkConfig(**deployment.spec.links.model_dump())
+        survey = session.survey(deployment.spec.placement.probe_budget_s, _say, links)
+    for line in explain(survey.unreachable):
+        _say(line)
+    broken = [(each.source, each.target) for each in survey.unreachable]
+    return assume(survey.topology.nodes, [survey.topology], broken)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def read_topology_file(file: Path) -> "Topology":
