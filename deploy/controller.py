@@ -25,6 +25,7 @@ from deploy.reconcile import Life, Observed, gone, next_retry_s, running, starte
 from deploy.replacing import Replacing
 from deploy.target import instance_targets, router_config, same_ports
 from router.config import RouterInfo
+from router.links.live_links import LiveLinks
 
 ROUTER = "router"
 _PROGRESS_INTERVAL_S = 0.5
@@ -101,7 +102,7 @@ class Controller:
 
     async def topology(self) -> Topology:
         """The nodes, with what they have for this deployment, and links as they are now. MemberFailed."""
-        live = await self.live_topology() if self.is_complete() else None
+        live = await self.live_links() if self.is_complete() else None
         try:
             return self._placing.assumed(await self._cluster.nodes(), live)
         except ValueError as error:
@@ -114,9 +115,9 @@ class Controller:
         names = {ROUTER, *self._targets}
         return all(name in self._observed and self._observed[name].life is Life.RUNNING for name in names)
 
-    async def live_topology(self) -> Topology | None:
+    async def live_links(self) -> LiveLinks | None:
         """What the router believes of links now; MemberFailed."""
-        return await self._members[ROUTER].topology()
+        return await self._members[ROUTER].live_links()
 
     async def move(self, instance: str, node: str) -> None:
         """Drained, ended, and alive again on that node; MemberFailed."""

@@ -3,10 +3,10 @@
 from typing import Protocol
 
 from cluster.instance.config import InstanceInfo
-from cluster.topology.topology import Topology
 from deploy.placing import Network
 from deploy.target import InstanceTarget
 from router.config import RouterConfig, RouterInfo
+from router.links.live_links import LiveLinks
 
 
 class Member(Protocol):
@@ -16,7 +16,7 @@ class Member(Protocol):
     async def progress(self) -> str: ...
     # The router only:
     async def set_instances(self, infos: list[InstanceInfo]) -> None: ...
-    async def topology(self) -> Topology | None: ...
+    async def live_links(self) -> LiveLinks | None: ...
     async def drain(self, instance: str) -> None: ...  # ends when it is empty
     async def undo_drain(self, instance: str) -> None: ...
     async def flip(self, instance: str, role: str) -> None: ...

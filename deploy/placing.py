@@ -22,6 +22,7 @@ from deploy.planner.refill import find_node
 from deploy.planner.room import Room
 from deploy.planner.transfer_cost import TransferCost
 from deploy.probing.survey import Say, Survey, explain
+from router.links.live_links import LiveLinks
 
 PLACEMENT = "placement"
 
@@ -90,14 +91,15 @@ class Placing:
     def flipped(self, instance: str, pool: str) -> None:
         self.seats[instance] = replace(self.seats[instance], pool=pool)
 
-    def assumed(self, nodes: Sequence[Node], live: Topology | None = None) -> Topology:
+    def assumed(self, nodes: Sequence[Node], live: LiveLinks | None = None) -> Topology:
         """Of these nodes: by what is known now, else by what was probed before the first instance started.
 
-        What could not be reached then counts so until something else is known.
+        What could not be reached then counts so until something else is known. ValueError: nothing is known of any.
         """
-        known = [topology for topology in (live, self.topology) if topology is not None]
-        unreachable = [pair for pair in self._unreachable if live is None or not _has_link(live, *pair)]
-        return assume(nodes, known, unreachable)
+        now = live.topology if live else None
+        known = [topology for topology in (now, self.topology) if topology is not None]
+        unreachable = {pair for pair in self._unreachable if now is None or not _has_link(now, *pair)}
+        return assume(nodes, known, unreachable | (live.broken if live else frozenset()))
 
     def planner(self, topology: Topology) -> Planner:
         return Planner(needs_of(self._deployment), topology, traffic(self._deployment), np.random.default_rng(0))

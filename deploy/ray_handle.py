@@ -35,6 +35,7 @@ from prefill_workers.actor import PrefillActor
 from router.actor import RouterActor
 from router.config import RouterConfig, RouterInfo
 from router.errors import BatonError
+from router.links.live_links import LiveLinks
 
 
 class _Watched:
@@ -117,9 +118,9 @@ class RayMember:
     async def stop(self) -> None:
         await self._call("stop")
 
-    async def topology(self) -> Topology | None:
-        topology: Topology | None = await self._call("topology")
-        return topology
+    async def live_links(self) -> LiveLinks | None:
+        live: LiveLinks | None = await self._call("live_links")
+        return live
 
     async def drain(self, instance: str) -> None:
         await self._call("drain", instance)

@@ -16,6 +16,7 @@ from deploy.needs import alike_pools
 from deploy.placing import PLACEMENT, Network, Placing
 from deploy.planner.drift import Drift, DriftConfig
 from deploy.planner.steps import Flip, Move, Route, Step, find_route
+from router.links.live_links import LiveLinks
 
 
 class Hands(Protocol):
@@ -25,7 +26,7 @@ class Hands(Protocol):
         """Whether all that should run does."""
         ...
 
-    async def live_topology(self) -> Topology | None: ...
+    async def live_links(self) -> LiveLinks | None: ...
 
     async def move(self, instance: str, node: str) -> None:
         """Returns when its next life runs there."""
@@ -62,7 +63,7 @@ class Replacing:
     async def check(self) -> None:
         """What cannot be known now is left to the next time."""
         try:
-            live = await self._hands.live_topology()
+            live = await self._hands.live_links()
             nodes = await self._network.nodes()
         except MemberFailed:
             return

@@ -1,9 +1,9 @@
 """The Ray actor of the router: a shell around `RouterService`. No request passes through these calls."""
 
 from cluster.instance.config import InstanceInfo
-from cluster.topology.topology import Topology
 from router.config import RouterConfig, RouterInfo
 from router.errors import OperationRefused
+from router.links.live_links import LiveLinks
 from router.operations import Operations
 from router.service import RouterService
 
@@ -25,9 +25,9 @@ class RouterActor:
         if self._service is not None:
             await self._service.set_instances(infos)
 
-    async def topology(self) -> Topology | None:
+    async def live_links(self) -> LiveLinks | None:
         """What is believed of the nodes and their links now."""
-        return self._service.topology() if self._service else None
+        return self._service.router.links.live() if self._service else None
 
     async def drain(self, instance: str) -> None:
         """Returns when nothing is there any more; OperationRefused says why it cannot be spared."""

@@ -19,6 +19,10 @@ def assume(nodes: Sequence[Node], known: Sequence[Topology], unreachable: Iterab
     alpha_s, beta = (np.full((len(nodes), len(nodes)), np.nan) for _ in range(2))
     for topology in reversed(known):
         _copy(topology, nodes, alpha_s, beta)
+    within = np.isfinite(np.diag(beta))
+    if within.any():  # else nothing has to travel there
+        np.fill_diagonal(alpha_s, np.where(within, np.diag(alpha_s), np.median(np.diag(alpha_s)[within])))
+        np.fill_diagonal(beta, np.where(within, np.diag(beta), np.median(np.diag(beta)[within])))
     is_other = ~np.eye(len(nodes), dtype=bool)
     is_known = np.isfinite(beta) & is_other
     if len(nodes) > 1:

@@ -17,6 +17,7 @@ from cluster.topology.topology import Topology
 from router.ledger import Ledger, Note, Step
 from router.links.beliefs import LinkBeliefs
 from router.links.forecast import LiveForecast, Site
+from router.links.live_links import LiveLinks
 from router.links.places import Places
 from router.links.probe_plan import ProbeConfig, Wishes
 from router.links.probing import ProbeOrder, Probing
@@ -87,6 +88,10 @@ class Links(RouterObserver):
     def topology(self) -> Topology:
         """As believed now, with the nodes that were surveyed and have no instances."""
         return self._beliefs.whole_topology()
+
+    def live(self) -> LiveLinks:
+        """For others, who may keep it."""
+        return LiveLinks(topology=self.topology(), broken=frozenset(self._broken))
 
     def node_rows(self) -> list[NodeRow]:
         rows = []

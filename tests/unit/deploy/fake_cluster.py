@@ -45,13 +45,13 @@ class FakeMember:
 
 
 class FakeRouter(FakeMember):
-    """Does what operators ask for; `calls` is what. `topology_now`: of the links as they are."""
+    """Does what operators ask for; `calls` is what. `live_links` are those that the test has set."""
 
     def __init__(self, info, cluster, *, error=None):
         super().__init__(info, error=error)
         self.cluster = cluster
 
-    async def topology(self):
+    async def live_links(self):
         return self.cluster.live
 
     async def drain(self, instance):

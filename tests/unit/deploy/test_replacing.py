@@ -3,6 +3,7 @@
 import pytest
 
 from deploy.events import EventKind
+from router.links.live_links import LiveLinks
 from tests.unit.deploy.fake_cluster import FakeTime
 from tests.unit.deploy.test_placing import deployment, make_cluster, make_topology, texts, up, wait_for
 
@@ -58,7 +59,7 @@ async def run(deployment):
 async def test_a_link_that_stays_slow_is_told_of_once_and_nothing_moves(run):
     running = await run("warn", slow="b")
     places = dict(running.cluster.places)
-    running.cluster.live = make_topology("abcd", slow=places["d-0"])
+    running.cluster.live = LiveLinks(topology=make_topology("abcd", slow=places["d-0"]))
     await running.check(2)
     assert await running.said() == [], "it may be a bad minute"
     await running.check(3)
@@ -72,18 +73,18 @@ async def test_a_link_that_stays_slow_is_told_of_once_and_nothing_moves(run):
 
 async def test_told_again_when_it_drifts_again(run):
     running = await run("warn", names="abcd", slow="b")
-    slow = make_topology("abcd", slow=running.cluster.places["d-0"])
+    slow = LiveLinks(topology=make_topology("abcd", slow=running.cluster.places["d-0"]))
     for _ in range(2):
         running.cluster.live = slow
         await running.check(3)
-        running.cluster.live = make_topology("abcd", slow="b")
+        running.cluster.live = LiveLinks(topology=make_topology("abcd", slow="b"))
         await running.check(1)
     assert len(await running.said()) == 2
 
 
 async def test_where_it_is_off_nobody_looks(run):
     running = await run("off")
-    running.cluster.live = make_topology("abcd", slow="abc")
+    running.cluster.live = LiveLinks(topology=make_topology("abcd", slow="abc"))
     running.time.advance(1000.0)
     assert not running.is_waiting()
 
@@ -92,7 +93,7 @@ async def test_a_decode_instance_moves_away_from_a_slow_node_drained_and_then_le
     running = await run("apply")
     cluster, home = running.cluster, running.cluster.places["d-0"]
     (free,) = set("abcd") - set(cluster.places.values())
-    cluster.live = make_topology("abcd", slow=home)
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=home))
     await running.check(2)
     assert cluster.calls == []
     running.time.advance(INTERVAL_S)
@@ -122,7 +123,7 @@ async def test_two_exchange_their_roles_where_only_a_flip_gets_there(run):
     running = await run("apply", "abc", pools=ALIKE)
     cluster, home = running.cluster, running.cluster.places["p-0"]
     other = cluster.places["d-0"]
-    cluster.live = make_topology("abc", sources=other)
+    cluster.live = LiveLinks(topology=make_topology("abc", sources=other))
     await running.check(3)
     assert cluster.calls == [("flip", "d-0", "prefill"), ("flip", "p-0", "decode")]
     assert len(cluster.lives["p-0"]) == len(cluster.lives["d-0"]) == 1, "no process ends for it"
@@ -142,7 +143,7 @@ async def test_the_last_of_its_kind_stays_and_that_is_said(run):
         {"name": "d", "role": "decode", "replicas": 2, "engine": {"max_num_seqs": 7}},
     ]
     running = await run("apply", pools=pools)
-    running.cluster.live = make_topology("abcd", slow=running.cluster.places["p-0"])
+    running.cluster.live = LiveLinks(topology=make_topology("abcd", slow=running.cluster.places["p-0"]))
     await running.check(5)
     assert running.cluster.calls == []
     (said,) = await running.said()
@@ -153,7 +154,7 @@ async def test_a_refused_drain_changes_nothing_and_is_told(run):
     running = await run("apply")
     cluster, places = running.cluster, dict(running.cluster.places)
     cluster.refusals["drain", "d-0"] = "d-0 is the last that can decode: no other could take its work"
-    cluster.live = make_topology("abcd", slow=places["d-0"])
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=places["d-0"]))
     await running.check(3)
     assert cluster.places == places
     assert not cluster["d-0"].killed
@@ -165,8 +166,17 @@ async def test_a_node_that_ray_does_not_give_leaves_it_where_it_is_and_undrained
     running = await run("apply")
     cluster, home = running.cluster, running.cluster.places["d-0"]
     cluster.full = set("abcd") - set(cluster.places.values())
-    cluster.live = make_topology("abcd", slow=home)
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=home))
     await running.check(3)
     assert cluster.calls == [("drain", "d-0"), ("undo_drain", "d-0")]
     assert not cluster["d-0"].killed
     assert cluster.places["d-0"] == running.controller._placing.seats["d-0"].node == home
+
+
+async def test_a_link_that_broke_counts_as_none(run):
+    running = await run("warn")
+    places, links = running.cluster.places, make_topology("abcd")
+    running.cluster.live = LiveLinks(topology=links, broken=frozenset({(places["p-0"], places["d-0"])}))
+    await running.check(3)
+    (said,) = await running.said()
+    assert "d-0 moves from" in said

@@ -57,3 +57,8 @@ def test_what_was_known_is_left_as_it_was():
     known = topology(ab=1e9, ba=1e9)
     assume(nodes("ab"), [known], [("a", "b")])
     assert np.nanmax(known.alpha_s) < 1.0
+
+
+def test_links_within_nodes_are_all_known_or_all_nothing():
+    found = assume(nodes("abc"), [topology(ab=1e9, aa=4e9)])
+    assert {found.link(name, name).beta_bytes_per_s for name in "abc"} == {4e9}
