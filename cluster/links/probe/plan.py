@@ -25,6 +25,7 @@ _TRIALS = 3
 _BETTER = 1.1  # by so much more connections have to be faster
 _LONG_TRIAL = 4.0  # a trial that is worth it may take so many times as long as other transfers
 _MIN_ROUNDS, _MAX_ROUNDS = 4, 16
+_ROUND = _GROWTH / (_GROWTH - 1)  # of the largest transfer's time
 _SAME_BETA, _SAME_ALPHA = 0.03, 0.1
 
 
@@ -141,7 +142,7 @@ class ProbePlan:
         latency_s = self._best[SMALLEST_BYTES, 1]
         is_short = seconds <= max(self._limits.max_transfer_s, _LONG_LATENCY * latency_s)
         latency_counts = latency_s > _LATENCY_PART * self._predict_s(self._largest, count)
-        return is_short and latency_counts and self._affords((2 + 2 * _MIN_ROUNDS) * seconds)
+        return is_short and latency_counts and self._affords((2 + _MIN_ROUNDS * _ROUND) * seconds)
 
     def _try_connections(self) -> _Steps:
         size = max(self._largest // _GROWTH, self._limits.split_bytes)
