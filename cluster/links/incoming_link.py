@@ -19,7 +19,7 @@ from cluster.messages import Epoch, Holder
 from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, ProbeOffer
 from cluster.secret import Kind
 
-MAX_PROBE_BYTES = 1 << 30
+MAX_PROBE_BYTES = 256 << 20
 
 log = logging.getLogger(__name__)
 

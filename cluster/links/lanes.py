@@ -65,6 +65,9 @@ class Lanes:
 
     def run(self, records: Sequence[Record], num_connections: int, move: Move) -> None:
         """Raises LinkError. Law 9: however it ends, no connection touches a record any more."""
+        if num_connections == 1:
+            self._move(move, self._first, 0, records)
+            return
         with self._lock:
             lanes = self._lanes[: num_connections - 1]
         if len(lanes) < num_connections - 1:
@@ -75,7 +78,7 @@ class Lanes:
             lane.worker.submit(partial(self._move, move, lane.socket, *share))
             for lane, share in zip(lanes, shares[1:], strict=True)
         ]
-        with contextlib.suppress(Exception) if jobs else contextlib.nullcontext():
+        with contextlib.suppress(Exception):  # _failure has it
             self._move(move, self._first, *shares[0])
         for job in jobs:
             job.done.wait()

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 
 from cluster import failpoints
+from cluster.handshake import Caller
 from cluster.links.device_region import DeviceRegion
 from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
 from cluster.messages import Holder
+from cluster.pb.links_pb2 import ProbeOffer
+from cluster.secret import Kind
 
-from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS, Gate, Node
+from .factories import EPOCH, PATIENCE_S, SECRET, SOURCE_BLOCKS, TARGET_BLOCKS, Gate, Node
 from .fake_nccl import make_world
 from .nccl_nodes import GpuNode, LinkConfig
+from .test_links_strangers import connected, make_hello, say
 
 pytestmark = pytest.mark.unit
 
@@ -183,6 +187,21 @@ def test_closing_ends_a_probe_that_waits(pair):
         source.links.close()
         gate.opened.set()
     assert waiting.get().reason == "links are closed"
+
+
+@pytest.mark.parametrize("nonsense", [{"num_bytes": 0}, {"num_bytes": 1 << 40}, {"slot": 0}, {"num_connections": 3}])
+def test_a_probe_that_makes_no_sense_ends_its_link_and_is_counted(make_node, nonsense):
+    source, receiver = make_node("prefill-0"), make_node("decode-0")
+    with connected(receiver) as (sock, deadline):
+        hello = make_hello(source, receiver)
+        hello.transport = "tcp"
+        caller = Caller(SECRET, Kind.LINK, hello)
+        say(sock, deadline, hello=hello)
+        say(sock, deadline, proof=caller.answer(sock.expect(deadline).challenge))
+        assert sock.expect(deadline).welcome.transport == "tcp"
+        say(sock, deadline, probe=ProbeOffer(**{"slot": 1, "num_bytes": 4096, **nonsense}))
+        assert receiver.events.next("on_malformed") == ()
+    assert receiver.events.is_silent
 
 
 def test_transfers_of_blocks_are_samples_once(pair, transport):
