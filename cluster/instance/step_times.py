@@ -2,7 +2,8 @@
 
 from cluster.engine.scheduler_output import SchedulerOutput
 
-_KEPT = 0.9  # of what was known, with each step
+_KEPT = 0.9  # of what was known of decode steps, with each
+_HALF_LIFE_TOKENS = 4096.0  # of prompts: short ones, in which a step is mostly overhead, say little
 
 
 class StepTimes:
@@ -29,8 +30,10 @@ class StepTimes:
         if not output.scheduled or seconds <= 0.0:
             return
         if any(each.num_tokens > 1 for each in output.scheduled):
-            self._num_prefilled = _KEPT * self._num_prefilled + sum(each.num_tokens for each in output.scheduled)
-            self._prefill_s = _KEPT * self._prefill_s + seconds
+            num_tokens = sum(each.num_tokens for each in output.scheduled)
+            kept = 2.0 ** (-num_tokens / _HALF_LIFE_TOKENS)
+            self._num_prefilled = kept * self._num_prefilled + num_tokens
+            self._prefill_s = kept * self._prefill_s + seconds
         else:
             self._num_decode_steps = _KEPT * self._num_decode_steps + 1
             self._decode_s = _KEPT * self._decode_s + seconds

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.role import InstanceRole
+from cluster.topology.synthetic import measured
 from cluster.topology.topology import Topology
 from deploy.bench import dispatch_networks
 from deploy.bench.dispatch_machine import Machine
@@ -25,7 +27,7 @@ NETWORKS = {"unequal": dispatch_networks.unequal, "equal": dispatch_networks.equ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """`choosing_ms`: of processor time a decision, on the average. `peak_used`: of a decode instance's memory, the fullest."""
+    """`choosing_ms`: of processor time, on the average. `peak_used`: of the memory of the fullest decode instance."""
 
     trace: str
     network: str
@@ -43,11 +45,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calculation:
-    """`load`: what part of the time prefill instances compute, on the average, were nothing cached."""
+    """`load`: what part of the time prefill instances compute, on the average, were nothing cached.
+
+    `error`: how far off is what the router believes of each link, about, as a factor of 1 ± that.
+    """
 
     load: float
     machine: Machine
     policies: Sequence[str]
+    error: float = 0.0
 
     def compare(self, trace: str, requests: Sequence[WorkloadRequest]) -> Iterator[Row]:
         for network, make in NETWORKS.items():
@@ -74,7 +80,9 @@ class Calculation:
         roles: dict[str, InstanceRole],
         requests: Sequence[WorkloadRequest],
     ) -> Row:
-        world = World(DISPATCH_POLICIES[policy](), topology, roles, self.machine)
+        pairs = list(combinations([node.name for node in topology.nodes], 2))
+        believed = measured(topology, pairs, self.error, np.random.default_rng(0))
+        world = World(DISPATCH_POLICIES[policy](), topology, roles, self.machine, believed)
         return _row(trace, network, policy, world, world.run(requests))
 
 
@@ -126,5 +134,5 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 
 def keep(path: Path, rows: Sequence[Row], calculation: Calculation) -> None:
-    context = {"load": calculation.load, "machine": asdict(calculation.machine)}
+    context = {"load": calculation.load, "error": calculation.error, "machine": asdict(calculation.machine)}
     write_json(path, {}, **context, rows=[asdict(row) for row in rows])

@@ -63,9 +63,9 @@ class World:
         topology: Topology,
         roles: dict[str, InstanceRole],
         machine: Machine,
-        believed: Topology | None = None,
+        believed: Topology,
     ) -> None:
-        """`believed`: what has been measured of the links, where that is not what they are."""
+        """`believed`: what has been measured of the links."""
         self.clock = Clock()
         self.machine = machine
         self.links = SharedLinks(topology, self.clock)
@@ -83,7 +83,7 @@ class World:
             self._scheduler.join(instance.member)
             self.caches.join(instance.holder, machine.num_blocks)
             sites[instance.holder] = Site(node=node, token_bytes=machine.kv_bytes_per_token)
-        self._forecast.learned(believed or topology, (), sites)
+        self._forecast.learned(believed, (), sites)
 
     def run(self, requests: Sequence[WorkloadRequest]) -> list[Served]:
         for number, request in enumerate(requests):
@@ -166,7 +166,7 @@ class _Instance:
             max_num_seqs=self._machine.max_num_seqs,
             saturation_tokens=self._machine.chunk_tokens,
         )
-        self._waiting: deque[tuple[Served, int]] = deque()
+        self._waiting: deque[Served] = deque()
         self._is_prefilling = False
         self._num_seen = 0
         self._num_prefilled, self._prefill_s, self._step_s = 0, 0.0, 0.0
@@ -195,19 +195,20 @@ class _Instance:
     # Prefill
 
     def prefill(self, one: Served, number: int) -> None:
-        self._waiting.append((one, number))
+        self._waiting.append(one)
+        self._num_seen = number
         if not self._is_prefilling:
             self._next_prompt()
 
     def _num_waiting_tokens(self) -> int:
-        return sum(one.view.num_prompt_tokens for one, _ in self._waiting)
+        return sum(one.view.num_prompt_tokens for one in self._waiting)
 
     def _next_prompt(self) -> None:
         """The one in front stays among those that wait until it is done, as in a snapshot."""
         self._is_prefilling = bool(self._waiting)
         if not self._waiting:
             return
-        one, self._num_seen = self._waiting[0]
+        one = self._waiting[0]
         num_tokens = one.view.num_prompt_tokens
         cached = min(num_tokens - 1, self._world.num_cached(self.holder.instance, one.view))
         seconds = self._machine.prefill_s(num_tokens, cached)

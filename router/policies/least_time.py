@@ -22,6 +22,9 @@ _USUAL_DECODE_STEP_S = 0.03
 # Instances that differ by less are equally fast: measurements vary, and by that much nobody should be preferred.
 _SAME_SPEED = 1.5
 
+# And none counts as faster or slower than usual by more: whoever is avoided altogether never shows that it is not slow.
+_MOST_APART = 2.0
+
 # A request slows down the decode instance that it comes to, and is slowed down by it, for about so many steps.
 _STEPS_AHEAD = 32
 _LEAST_FREE = 0.01
@@ -94,4 +97,4 @@ def _about(measured: Sequence[float], usual: float) -> Matrix:
     middle = _middle(measured, usual)
     values = np.where(np.array(measured) > 0.0, measured, middle)
     is_alike = (values < middle * _SAME_SPEED) & (values * _SAME_SPEED > middle)
-    return np.where(is_alike, middle, values)
+    return np.clip(np.where(is_alike, middle, values), middle / _MOST_APART, middle * _MOST_APART)

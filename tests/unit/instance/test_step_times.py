@@ -37,3 +37,10 @@ def test_the_latest_count_most() -> None:
     for seconds in (0.02,) * 50 + (0.04,) * 30:
         step(times, 1, seconds=seconds)
     assert times.decode_step_s == pytest.approx(0.04, rel=0.05)
+
+
+def test_a_short_prompt_hardly_counts_among_long_ones() -> None:
+    times = StepTimes()
+    step(times, 2000, seconds=0.25)
+    step(times, 2, seconds=0.02)
+    assert times.prefill_tokens_per_s > 7000

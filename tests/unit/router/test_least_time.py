@@ -89,6 +89,13 @@ def test_a_fast_prefill_instance_is_worth_waiting_for_and_noise_is_worth_nothing
     assert select(views[0], fast, make_view("p2", P), make_view("d0", D)) == chosen("p1", "d0")
 
 
+def test_an_instance_that_seems_very_slow_is_tried_all_the_same_when_the_others_have_work() -> None:
+    slow = make_view("p0", P, prefill_tokens_per_s=10.0)
+    assert select(slow, make_view("p1", P), make_view("p2", P), make_view("d0", D)) == chosen("p1", "d0")
+    busy = [make_view(name, P, num_queued_tokens=1100) for name in ("p1", "p2")]
+    assert select(slow, *busy, make_view("d0", D)) == chosen("p0", "d0")
+
+
 def test_an_instance_that_has_measured_nothing_yet_counts_as_usual() -> None:
     views = [make_view("p0", P, num_queued_tokens=5), make_view("p1", P, prefill_tokens_per_s=0.0)]
     assert select(*views, make_view("d0", D)) == chosen("p1", "d0")
