@@ -11,7 +11,7 @@ class LinkConfig:
     """`auto` is nccl where KV is in GPUs' memory, else shm between processes of one host and tcp otherwise; the others
     insist, or fail.
 
-    Over tcp, transfers go over up to `max_connections` at once where a probe has found that to be faster.
+    Over tcp, large transfers go over up to `max_connections` (8 at most) where a probe has found that to be faster.
     `setup_timeout_s` bounds connecting and greeting, `transfer_timeout_s` one transfer from its offer to its end.
     """
 

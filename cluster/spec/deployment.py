@@ -32,6 +32,9 @@ class Links(Part):
     checksum: bool = _LINKS.checksum
     """Check every block after it has travelled."""
 
+    max_connections: Annotated[int, Field(ge=1, le=8)] = _LINKS.max_connections
+    """Over TCP, large transfers go over up to so many at once where a probe finds that faster."""
+
     setup_timeout_s: Seconds = _LINKS.setup_timeout_s
     transfer_timeout_s: Seconds = _LINKS.transfer_timeout_s
 

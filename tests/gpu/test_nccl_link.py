@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -19,7 +20,10 @@ from cluster.links.kv_region import checksum
 from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_channels import NcclChannels
 from cluster.links.nccl_device import NcclUnavailable
-from cluster.messages import Holder
+from cluster.links.probe.plan import ProbeLimits
+from cluster.links.probe.session import ProbeSession, ProbeTarget
+from cluster.messages import Holder, Probed
+from cluster.topology.fit import fit_link
 
 from .nccl_node import ENVIRONMENT, NUM_BLOCKS, GpuNode, serve
 
@@ -238,3 +242,18 @@ def test_a_frozen_receiver_fails_with_the_deadline_and_serves_again_when_it_thaw
     assert f"within {LONGER_S:g} s" in reason
     os.kill(receiver.process.pid, signal.SIGCONT)
     move(source, receiver, 3, (8, 10), (8, 10))
+
+
+def test_a_probe_measures_the_link_and_comes_to_no_block(make_source, make_receiver):
+    source, receiver = make_source(), make_receiver("decode-0")
+    before = receiver.call("content", tuple(range(NUM_BLOCKS)))
+    answers: queue.SimpleQueue[Probed] = queue.SimpleQueue()
+    target = ProbeTarget(holder=receiver.holder, link_address=receiver.address)
+    ProbeSession(source.links, target, ProbeLimits(), answers.put).start()
+    probed = answers.get(timeout=2 * SETUP_S)
+    assert (probed.transport, probed.error) == ("nccl", "")
+    model = fit_link([(sample.num_bytes, sample.seconds) for sample in probed.samples])
+    assert model is not None
+    print(f"{model.alpha_s * 1e6:.0f} us, {model.beta_bytes_per_s / 1e9:.1f} GB/s, with checksums of the CPU")
+    assert receiver.call("content", tuple(range(NUM_BLOCKS))) == before
+    move(source, receiver, 1, range(8), range(8, 16))
