@@ -93,7 +93,7 @@ class LinkEstimate:
         """A probe outweighs all that was known. `kind`: what links like this one give; returns the state."""
         self._probe = model
         self._samples.clear()
-        return self._update(model, now_s, kind, is_sure=True)
+        return self._update(model, now_s, kind, is_sure=True, is_probe=True)
 
     def transferred(self, sample: TransferSample, now_s: float, kind: LinkModel | None = None) -> LinkState:
         """A transfer has come to its end; returns the state."""
@@ -135,7 +135,9 @@ class LinkEstimate:
             return plain  # the transfers contradict the probe where it would have answered
         return anchored
 
-    def _update(self, model: LinkModel, now_s: float, kind: LinkModel | None, *, is_sure: bool) -> LinkState:
+    def _update(
+        self, model: LinkModel, now_s: float, kind: LinkModel | None, *, is_sure: bool, is_probe: bool = False
+    ) -> LinkState:
         seconds = model.seconds(self._config.reference_bytes)
         before_s = self._updated_s if self._updated_s is not None else now_s
         self._model, self._updated_s = model, now_s
@@ -146,8 +148,11 @@ class LinkEstimate:
         self._state = self._judge(seconds, kind)
         if self._state is LinkState.GOOD:
             kept = 2.0 ** -((now_s - before_s) / self._config.history_half_life_s)
-            # What is better than before is believed at once: a link cannot be fast by accident.
-            self._history_s = min(seconds, exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds)))
+            self._history_s = exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds))
+            if is_probe or any(it.num_bytes >= self._config.reference_bytes for _, it in self._samples):
+                # Better than before is believed at once: a link cannot be fast by accident. What small transfers seem
+                # to promise of larger ones can.
+                self._history_s = min(self._history_s, seconds)
         return self._state
 
     def _judge(self, seconds: float, kind: LinkModel | None) -> LinkState:

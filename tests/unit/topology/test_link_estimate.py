@@ -65,6 +65,18 @@ def test_a_stall_right_after_a_probe_refutes_nothing(rng):
     assert traffic.estimate.state is LinkState.DEGRADED
 
 
+def test_small_transfers_held_up_now_and_then_make_no_link_degraded(rng):
+    probed = LinkModel(alpha_s=2e-4, beta_bytes_per_s=62.5e6)
+    for _ in range(50):
+        estimate = LinkEstimate()
+        estimate.probed(probed, 0.0)
+        for number in range(120):
+            num_bytes = 48 << 10 if number % 4 == 3 else 384 << 10
+            seconds = probed.seconds(num_bytes) + rng.exponential(1e-3)
+            estimate.transferred(TransferSample(num_bytes=num_bytes, seconds=seconds), number * 0.2)
+        assert estimate.probed(probed, 24.0) is LinkState.GOOD
+
+
 @pytest.mark.parametrize("sizes", [(1 << 20,), (8 << 20,), (1 << 20, 4 << 20, 16 << 20), (4096, 64 << 20)])
 @pytest.mark.parametrize("slower", [{"beta": 0.3}, {"beta": 0.05}, {"alpha": 300.0}, {"alpha": 100.0, "beta": 0.1}])
 def test_a_slowed_link_is_noticed_within_ten_transfers(rng, sizes, slower):
