@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "baton"
+ROOT = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
 
 
@@ -77,6 +78,15 @@ def run(*command: str, text: str = "") -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"{' '.join(command)} {text}: {done.stderr.strip()}")
+
+
+def run_on(host: Host, command: list[str], env: dict[str, str], timeout_s: float = 120.0) -> str:
+    """What it prints there."""
+    done = subprocess.run(
+        [*host.enter, *command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
 
 
 def _behave_like_others(host: Host) -> None:

@@ -10,11 +10,10 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 
-from tests.netns.hosts import why_not
+from tests.netns.hosts import ROOT, why_not
 from tests.netns.network import Network
 
 NETWORK_VARIABLE = "BATON_TEST_NETWORK"
@@ -49,7 +48,7 @@ def _run_inside(test: str, network: Network) -> None:
     command = [*network.hosts[0].enter, sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", test]
     done = subprocess.run(
         command,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={**os.environ, NETWORK_VARIABLE: network.to_json()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Self
 
 from tests.netns import shaping
-from tests.netns.hosts import Host, namespaces, run
+from tests.netns.hosts import ROOT, Host, namespaces, run
 
 MAX_PACKET_BYTES = 65_000
 SWITCH = "switch"
@@ -173,8 +172,7 @@ def _delay_lines(network: Network, delays_s: Mapping[Way, float]) -> Iterator[No
         one, other = network[source], network[target]
         cables.append([one.namespace, one.device(other), other.namespace, other.device(one), delay_s])
     command = [sys.executable, "-m", "tests.netns.delay_line", json.dumps(cables)]
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdin is not None
         assert process.stdout is not None

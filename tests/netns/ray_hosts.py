@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.integration.baton_process import BATON, environment, iter_lines, next_line
-from tests.netns.hosts import Host
+from tests.netns.hosts import Host, run_on
 from tests.netns.network import Network
 
 RAY = Path(sys.executable).with_name("ray")
@@ -27,19 +27,15 @@ def ray_cluster(network: Network, folder: Path) -> Iterator[dict[str, str]]:
         nodes.append(_start(head, env, ends, "--head", f"--port={HEAD_PORT}", "--include-dashboard=false"))
         _wait_for(nodes[0])
         env["RAY_ADDRESS"] = f"{head.address}:{HEAD_PORT}"
-        for host in others:
+        for host in others:  # one by one: a node gives itself 30 s to start
             nodes.append(_start(host, env, ends, f"--address={env['RAY_ADDRESS']}"))
-        for node in nodes[1:]:
-            _wait_for(node)
+            _wait_for(nodes[-1])
         yield env
 
 
 def baton_on(host: Host, env: dict[str, str], *arguments: object) -> str:
     """What `baton ...` prints there."""
-    command = [*host.enter, str(BATON), *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_on(host, [str(BATON), *map(str, arguments)], env)
 
 
 def _start(host: Host, env: dict[str, str], ends: ExitStack, *arguments: str) -> "subprocess.Popen[str]":
@@ -60,4 +56,8 @@ def _end(nodes: "list[subprocess.Popen[str]]") -> None:
     for node in nodes:
         node.terminate()
     for node in nodes:
-        node.communicate(timeout=30)
+        try:
+            node.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            node.kill()  # its children go with the host
+            node.communicate()
