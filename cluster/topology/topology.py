@@ -109,14 +109,19 @@ class Topology:
 
     def rates(self, flows: Sequence[Flow]) -> list[float]:
         """bytes/s of each of these flows, with nothing else under way. A pair that was not measured: 0."""
-        capacities = dict(self._capacities)
-        for flow in flows:
-            link = self.link(flow.source, flow.target)
-            if link is not None:
-                capacities["link", flow.source, flow.target] = link.beta_bytes_per_s
-            elif flow.source != flow.target:
-                capacities["link", flow.source, flow.target] = 0.0
-        return max_min_rates([_resources(flow) for flow in flows], capacities)
+        passes = [self.capacities(flow) for flow in flows]
+        return max_min_rates(passes, {resource: rate for each in passes for resource, rate in each.items()})
+
+    def capacities(self, flow: Flow) -> dict[Hashable, float]:
+        """What the flow passes through, in bytes/s, by names that others who pass there have too."""
+        link = self.link(flow.source, flow.target)
+        if flow.source == flow.target:
+            return {("link", flow.source, flow.target): link.beta_bytes_per_s} if link else {}
+        found: dict[Hashable, float] = {("link", flow.source, flow.target): link.beta_bytes_per_s if link else 0.0}
+        for resource in (("out", flow.source), ("in", flow.target)):
+            if (rate := self._capacities.get(resource)) is not None:
+                found[resource] = rate
+        return found
 
     def share(self, flow: Flow, in_flight: Sequence[Flow]) -> float:
         """What part of the rate that it would have alone a flow has beside those."""
@@ -178,11 +183,6 @@ class Topology:
 
 def _or_inf(rate: float | None) -> float:
     return np.inf if rate is None else rate
-
-
-def _resources(flow: Flow) -> list[Hashable]:
-    link: Hashable = ("link", flow.source, flow.target)
-    return [link] if flow.source == flow.target else [link, ("out", flow.source), ("in", flow.target)]
 
 
 def _at(index: dict[str, int], name: str) -> int:

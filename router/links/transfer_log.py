@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cluster.topology.flights import Flights
 from cluster.topology.link_model import LinkModel, TransferSample
-from cluster.topology.topology import Topology
+from cluster.topology.topology import Flow, Topology
 
 HOLD_S = 1.0
 """What ended so long ago has been told by everybody: snapshots come several times a second."""
@@ -34,7 +34,8 @@ class TransferLog:
     """Says what share of its link each transfer had, next to all that anybody had under way. Times are passed in.
 
     A transfer is held back for `hold_s`, or about as long as transfers take of late, so that who was under way beside
-    it has ended, and been told of, as well. One told of later is dropped; so are those beyond `max_transfers`.
+    it has ended, and been told of, as well. One told of later is taken to have had the company that is there then. No
+    more than `max_transfers` are held back; others are dropped.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class TransferLog:
         max_hold_s: float = MAX_HOLD_S,
         max_transfers: int = MAX_TRANSFERS,
     ) -> None:
+        self._topology = topology
         self._flights = Flights(topology)
         self._hold_s, self._max_hold_s, self._max_transfers = hold_s, max_hold_s, max_transfers
         self._usual_s = 0.0
         self._transfers: dict[int, Transfer] = {}
         self._events: list[tuple[float, bool, int]] = []  # (when, whether it begins, which): a heap
         self._flying: set[int] = set()
+        self._late: list[Transfer] = []
         self._replayed_s = float("-inf")
         self._num_told = 0
         self.num_dropped = 0
@@ -62,9 +65,11 @@ class TransferLog:
 
     def learned(self, topology: Topology) -> None:
         """The links are believed to be otherwise. It has every node of which anything was told, unless it is gone."""
+        self._topology = topology
         self._flights.learned(topology)
 
     def gone(self, node: str) -> None:
+        self._late = [it for it in self._late if node not in (it.source, it.target)]
         for number in [number for number, it in self._transfers.items() if node in (it.source, it.target)]:
             del self._transfers[number]
             if number in self._flying:
@@ -72,8 +77,11 @@ class TransferLog:
                 self._flights.end(number, self._replayed_s)
 
     def tell(self, transfer: Transfer) -> None:
-        if transfer.ended_s <= self._replayed_s or len(self._transfers) >= self._max_transfers:
+        if len(self._transfers) + len(self._late) >= self._max_transfers:
             self.num_dropped += 1
+            return
+        if transfer.ended_s <= self._replayed_s:
+            self._late.append(transfer)
             return
         self._usual_s = max(transfer.seconds, self._usual_s * _FORGETS)
         self._num_told += 1
@@ -84,6 +92,10 @@ class TransferLog:
 
     def advance(self, now_s: float) -> Iterator[tuple[Transfer, float]]:
         """Those that were held back for long enough, by their ends, each with its share."""
+        late, self._late = self._late, []
+        for told in late:
+            flow = Flow(source=told.source, target=told.target)
+            yield told, self._topology.share(flow, self._flights.flows())
         until_s = now_s - max(self._hold_s, min(self._usual_s, self._max_hold_s))
         while self._events and self._events[0][0] <= until_s:
             at_s, begins, number = heapq.heappop(self._events)

@@ -75,12 +75,15 @@ def test_it_is_held_back_for_as_long_as_transfers_take_of_late():
     assert shares(log, 15.96)[-1][1] == 14.95
 
 
-def test_who_comes_too_late_is_dropped_and_who_began_long_ago_is_company_from_now_on(log):
+def test_who_comes_too_late_has_the_company_of_now_and_who_began_long_ago_is_company_from_now_on(log):
     assert shares(log, 11.0) == []
     log.tell(transfer("a", "b", 0.0, 9.0))
+    assert shares(log, 11.0) == [("ab", 9.0, 1.0)]
     log.tell(transfer("a", "b", 0.0, 20.0))
     log.tell(transfer("a", "c", 15.0, 20.0))
-    assert log.num_dropped == 1
+    assert shares(log, 13.0) == []
+    log.tell(transfer("a", "c", 8.0, 9.0))
+    assert shares(log, 13.0) == [("ac", 9.0, 0.5)]
     assert shares(log, 21.0) == [("ab", 20.0, 0.75), ("ac", 20.0, 0.5)]
 
 

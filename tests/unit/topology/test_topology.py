@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.topology.flights import Flights
+from cluster.topology.flights import MAX_EXACT, Flights
 from cluster.topology.sharing import max_min_rates
 from cluster.topology.topology import Flow, Node, UnknownNode
 from tests.unit.topology.factories import make_topology
@@ -128,3 +128,38 @@ def test_a_share_is_what_a_transfer_had_on_the_average_while_others_came_and_wen
     assert flights.end("first", 30.0) == pytest.approx((10 + 5 + 10) / 30)
     flights.begin("third", "a", "b", 40.0)
     assert flights.end("third", 50.0) == 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 10.0), st.floats(0.1, 10.0), st.permutations("abcd")), max_size=12))
+def test_shares_are_those_of_all_rates_worked_out_anew_at_every_change(transfers):
+    nodes = [Node(name=name, egress_bytes_per_s=100.0, ingress_bytes_per_s=120.0) for name in "abc"]
+    topology = make_topology(*nodes, "d", links={("a", "b"): 30.0, ("c", "d"): float("nan")}, beta=80.0)
+    events = sorted(
+        (at_s, begins, key)
+        for key, (begun_s, took_s, _) in enumerate(transfers)
+        for at_s, begins in ((begun_s, True), (begun_s + took_s, False))
+    )
+    flights, moved, before_s = Flights(topology), {}, 0.0
+    for at_s, begins, key in events:
+        flying = list(moved)
+        rates = topology.rates([flow(*transfers[it][2][:2]) for it in flying])
+        for it, rate in zip(flying, rates, strict=True):
+            moved[it] += rate * (at_s - before_s)
+        before_s = at_s
+        source, target = transfers[key][2][:2]
+        if begins:
+            moved[key] = 0.0
+            flights.begin(key, source, target, at_s)
+        else:
+            could = topology.rates([flow(source, target)])[0] * transfers[key][1]
+            assert flights.end(key, at_s) == pytest.approx(moved.pop(key) / could if could else 1.0)
+    assert flights.flows() == []
+
+
+def test_of_very_many_flows_each_resource_is_shared_evenly():
+    flights = Flights(make_topology(Node(name="a", egress_bytes_per_s=100.0), "b", "c"))
+    for key in range(2 * MAX_EXACT):
+        flights.begin(key, "a", "bc"[key % 2], 0.0)
+    assert [flights.end(key, 10.0) for key in range(2 * MAX_EXACT)] == pytest.approx(
+        [1 / (2 * MAX_EXACT)] * 2 * MAX_EXACT
+    )
