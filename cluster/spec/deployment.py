@@ -90,8 +90,8 @@ class Rescheduling(Part):
 
 class Router(Part):
     policy: Literal["least_time", "least_loaded"] = "least_time"
-    """Where a request is prefilled and decoded. least_time: by the seconds that both and the way between them are predicted
-    to cost, with the links as measured. least_loaded: by load alone."""
+    """Where a request is prefilled and decoded. least_time: by the seconds that both and the way between them are
+    predicted to cost, with the links as measured. least_loaded: by load alone."""
 
     max_queued_requests: Count = 1024
     request_timeout_s: Seconds = 600.0
@@ -119,7 +119,7 @@ class Placement(Part):
     """Which instance runs on which node, in a Ray cluster of more than one."""
 
     policy: Literal["measured", "spread"] = "measured"
-    """measured: links are probed, and instances put where KV travels fastest. spread: evenly, whatever the links give."""
+    """measured: links are probed, instances put where KV travels fastest. spread: evenly, whatever the links give."""
 
     probe_budget_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 20.0
     """How long all probing before the first instance starts may take, about."""

@@ -21,6 +21,7 @@ SPLIT_BYTES = 1 << 20
 _GROWTH = 4
 _LATENCY_PART = 0.02  # of the largest transfer's time: then it says all there is to say about the bandwidth
 _LONG_LATENCY = 2.0  # a transfer that takes little more than the latency says nothing of the bandwidth
+_LONGEST_S = 1.0
 _TRIALS = 3
 _BETTER = 1.1  # by so much more connections have to be faster
 _LONG_TRIAL = 4.0  # a trial that is worth it may take so many times as long as other transfers
@@ -107,9 +108,14 @@ class ProbePlan:
 
     @property
     def samples(self) -> list[Timed]:
-        """What was measured; where the budget was too short for that, what came before it."""
+        """What was measured; where the budget was too short for a round, what came before it, too."""
         measured = [sample for each in self._rounds for sample in each]
-        return measured if len({sample.num_bytes for sample in measured}) > 1 else [*self._grown[1:], *measured]
+        return measured if len(self._rounds) > 1 else [*self._grown[1:], *measured]
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether latency and bandwidth can be told apart."""
+        return len({sample.num_bytes for sample in self.samples}) > 1
 
     def _run(self) -> _Steps:
         yield from self._warm_up(1)
@@ -135,10 +141,10 @@ class ProbePlan:
     def _may_grow(self, count: int) -> bool:
         larger = self._largest * _GROWTH
         seconds = self._predict_s(larger, count)
-        if larger > self._limits.max_bytes or not self._affords(2 * seconds):
+        if self._largest == SMALLEST_BYTES:  # from one size alone nothing follows: a second one may exceed the budget
+            return seconds <= _LONGEST_S or self._affords(2 * seconds)
+        if larger > self._limits.max_bytes:
             return False
-        if self._largest == SMALLEST_BYTES:
-            return True  # from one size alone nothing follows
         latency_s = self._best[SMALLEST_BYTES, 1]
         is_short = seconds <= max(self._limits.max_transfer_s, _LONG_LATENCY * latency_s)
         latency_counts = latency_s > _LATENCY_PART * self._predict_s(self._largest, count)

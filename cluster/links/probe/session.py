@@ -53,7 +53,7 @@ class ProbeSession:
             self._end(failure)
             return
         begun_s = time.monotonic() if self._start_s is None else self._start_s
-        patience_s = 0.0 if self._plan.samples else _PATIENCE_S
+        patience_s = 0.0 if self._plan.is_telling else _PATIENCE_S
         probe = ProbeTransfer(
             num_bytes=step.num_bytes,
             num_connections=step.num_connections,
@@ -73,7 +73,7 @@ class ProbeSession:
             self._plan.took(outcome.seconds, elapsed_s, can_split=outcome.transport == "tcp")
             self._send(self._plan.step)
         elif outcome.is_late:
-            self._end("" if self._plan.samples else outcome.reason)
+            self._end("" if self._plan.is_telling else outcome.reason)
         else:
             self._plan.failed()
             self._send(self._plan.step, outcome.reason)
