@@ -1,7 +1,8 @@
 """Which node every instance belongs to: by measured links before the first one starts, and anew when a node is gone."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -57,6 +58,8 @@ class Placing:
         nodes = await self._network.nodes()
         if placement.policy == "spread" or len(nodes) < 2:
             return
+        with self._in_yaml():
+            Room(needs_of(self._deployment), nodes).check()  # before it takes time to probe
         survey = await self._network.survey(nodes, placement.probe_budget_s, self._say)
         for line in explain(survey.unreachable):
             self._say(line)
@@ -105,8 +108,14 @@ class Placing:
         return Planner(needs_of(self._deployment), topology, traffic(self._deployment), np.random.default_rng(0))
 
     def _plan(self, nodes: Sequence[Node]) -> Plan:
-        try:
+        with self._in_yaml():
             return self.planner(self.assumed(nodes)).plan(with_worst=False)
+
+    @contextmanager
+    def _in_yaml(self) -> Iterator[None]:
+        """What finds no room is named with its place there."""
+        try:
+            yield
         except NoRoom as error:
             path = format_path(place_in_yaml(self._deployment, error.pool, error.field))
             raise DeployError(f"{path}: {error} (pool {error.pool})") from error

@@ -1,0 +1,108 @@
+"""Placement by measured links on a real Ray of two nodes; both on this machine, so that what they measure is alike."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.baton_process import environment, iter_lines, next_line, run_baton, status, write_deployment
+from tests.integration.test_ray_job import end_group, free_ports
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+@contextmanager
+def ray_node(env: dict[str, str], name: str, *arguments: str) -> Iterator[None]:
+    """With room for two instances."""
+    command = [str(RAY), "start", "--block", f"--node-name={name}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    command += ["--object-store-memory=80000000", "--disable-usage-stats", *arguments]
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        next_line(iter_lines(process), "Ray runtime started")
+        yield
+    finally:
+        end_group(process)
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """The environment of users of a Ray of nodes a and b."""
+    env = environment(tmp_path_factory.mktemp("home"), RAY_AUTH_MODE="disabled")
+    (port,) = free_ports(1)
+    # Ray's sockets live below its temporary folder, and their paths may not be long.
+    with (
+        tempfile.TemporaryDirectory(prefix="baton-ray-", ignore_cleanup_errors=True) as folder,
+        ray_node(env, "a", "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"),
+        ray_node(env, "b", f"--address=127.0.0.1:{port}"),
+    ):
+        yield {**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+
+
+def write(folder: Path, *, num_decode: int = 2, **spec: object) -> Path:
+    file = write_deployment(folder, resources={"cpus": 1})
+    document = yaml.safe_load(file.read_text())
+    document["spec"]["pools"][1]["replicas"] = num_decode
+    document["spec"] |= {"placement": {"probe_budget_s": 4.0}, **spec}
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def test_up_probes_places_and_says_so_and_place_knows_the_same(two_nodes, tmp_path):
+    file = write(tmp_path)
+    probed = run_baton("place", file, env=two_nodes)
+    assert probed.returncode == 0, probed.stderr
+    assert "probing links: round 1 of 1" in probed.stderr
+    done = run_baton("up", file, "--detach", env=two_nodes)
+    try:
+        assert done.returncode == 0, done.stderr
+        assert "placement: probing links: round 1 of 1" in done.stdout
+        assert "from prefill to decode" in done.stdout
+        words = [line.split() for line in done.stdout.splitlines() if "placed on" in line]
+        placed = {instance.rstrip(":"): node for instance, *_, node in words}
+        assert sorted(placed) == ["decode-0", "decode-1", "prefill-0"]
+        assert set(placed.values()) == {"a", "b"}, "one has no room for three"
+        cluster = status(two_nodes)
+        assert {one["instance"]: one["node"] for one in cluster["instances"]} == placed
+        live = run_baton("place", file, env={**two_nodes, "RAY_ADDRESS": ""})
+        assert live.returncode == 0, live.stderr
+        assert "probing" not in live.stderr
+    finally:
+        run_baton("down", env=two_nodes)
+
+
+def test_a_pool_without_room_on_any_node_is_refused_by_its_field(two_nodes, tmp_path):
+    file = write(tmp_path, num_decode=1)
+    document = yaml.safe_load(file.read_text())
+    document["spec"]["pools"][0]["resources"] = {"cpus": 3}
+    file.write_text(yaml.safe_dump(document))
+    done = run_baton("up", file, env=two_nodes)
+    assert done.returncode == 1
+    assert "spec.pools[0].resources.cpus: an instance needs 3 CPUs; the node with most" in done.stderr.splitlines()[-1]
+
+
+def test_moving_and_flipping_instances_loses_nothing_of_running_requests(two_nodes, tmp_path):
+    command = [sys.executable, "-m", "tests.integration.replacing_process", str(write(tmp_path))]
+    done = subprocess.run(command, env=two_nodes, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same"], "moved or not, the tokens are the same"
+    assert found["lengths"] == [400] * 4
+    assert found["nodes"] == {name: node for name, (_, node) in found["after"].items()}
+    assert found["after"]["decode-0"][1] != found["before"]["decode-0"]
+    assert [found["after"][name][0] for name in ("decode-0", "decode-1", "prefill-0")] == [
+        "decode",
+        "prefill",
+        "decode",
+    ]
+    (gone,) = [event for event in found["events"] if ": gone " in event]
+    assert gone.startswith("decode-0: gone moves to ")
