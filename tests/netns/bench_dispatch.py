@@ -1,0 +1,46 @@
+"""`baton bench dispatch --cluster` on four hosts, two that prefill and two that decode, a cable for every pair.
+
+`python -m tests.netns.bench_dispatch unequal|equal [OPTIONS of baton bench dispatch]`: with unequal links, each of the
+two that prefill has one that decodes nearby and one far away. Not a test: it says how much, and takes its time.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from tests.integration.baton_process import BATON
+from tests.netns.host_cluster import HostCluster
+from tests.netns.hosts import ROOT, why_not
+from tests.netns.inside import NETWORK_VARIABLE
+from tests.netns.network import Network, mesh
+
+PLACES = {"prefill-0": "a", "prefill-1": "b", "decode-0": "c", "decode-1": "d"}
+NEAR_BYTES_PER_S, FAR_BYTES_PER_S = 25e6, 2.5e6
+FAR = [("a", "d"), ("b", "c")]
+KV_BYTES = 128 << 20
+
+
+async def bench(network: Network, options: list[str]) -> int:
+    async with HostCluster(network, PLACES, engine={"kv_cache_memory_bytes": KV_BYTES}) as cluster:
+        rows = cluster.service.router.links.link_rows
+        await cluster.until(lambda _: all(row.state == "good" for row in rows()), timeout_s=60)
+        command = [str(BATON), "bench", "dispatch", "--cluster", cluster.info.grpc_address, *options]
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+        return await process.wait()
+
+
+def main(which: str, options: list[str]) -> int:
+    if text := os.environ.get(NETWORK_VARIABLE):
+        return asyncio.run(bench(Network.from_json(text), options))
+    if reason := why_not():
+        sys.exit(reason)
+    far = dict.fromkeys(FAR, FAR_BYTES_PER_S) if which == "unequal" else {}
+    with mesh(4, bytes_per_s=NEAR_BYTES_PER_S, rates=far) as network:
+        command = [*network.hosts[0].enter, sys.executable, "-m", "tests.netns.bench_dispatch", which, *options]
+        env = {**os.environ, NETWORK_VARIABLE: network.to_json()}
+        return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
