@@ -4,11 +4,14 @@ from cluster.engine.sequence import FinishReason
 from cluster.messages import Holder, Probed, Transfers
 from router.errors import BatonError
 from router.ledger import Note
-from router.scheduler import Member
+from router.scheduler import Assignment, Member
 
 
 class RouterObserver:
     """Told in the router's event loop, after its own picture has changed. What is not overridden is not of interest."""
+
+    def on_assigned(self, assignment: Assignment) -> None:
+        """A request is about to be dispatched."""
 
     def on_note(self, note: Note) -> None:
         """A step of a request."""

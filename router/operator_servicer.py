@@ -1,4 +1,4 @@
-"""The calls of service Baton that are for operators: it only translates; `Operations`, `Links` and `Timeline` do the work."""
+"""The calls of service Baton that are for operators: it only translates what operations, links and timeline say."""
 
 from contextlib import aclosing
 from dataclasses import asdict

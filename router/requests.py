@@ -64,6 +64,8 @@ class Requests:
         if not self.is_dispatching:
             return
         while (assignment := self._scheduler.assign_next()) is not None:
+            for observer in self._observers:
+                observer.on_assigned(assignment)
             self.carry_out(
                 self._ledger.dispatch(assignment.request_id, assignment.prefill, assignment.decode, assignment.number)
             )

@@ -82,12 +82,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`decode` None: no handover. `number` counts the dispatches to the prefill instance."""
+    """`decode` None: no handover. `number` counts the dispatches to the prefill instance.
+
+    `num_missing_tokens`: of which the KV will probably have to travel.
+    """
 
     request_id: str
     prefill: Place
     decode: Place | None
     number: int
+    num_missing_tokens: int
 
 
 class Scheduler:
@@ -217,6 +221,7 @@ class Scheduler:
             prefill=prefill.place,
             decode=decode.place if decode is not prefill else None,
             number=prefill.num_dispatches,
+            num_missing_tokens=request.num_missing_tokens(decision.decode),
         )
 
     def grow(self, request_id: str, num_tokens: int) -> None:

@@ -24,7 +24,7 @@ from router.links.probing import ProbeOrder, Probing
 from router.links.rows import LinkRow, NodeRow
 from router.links.transfer_log import Transfer, TransferLog, as_sample
 from router.observer import RouterObserver
-from router.scheduler import Member
+from router.scheduler import Assignment, Member
 
 INTERVAL_S = 0.25
 FORGET_AFTER_S = 60.0
@@ -219,13 +219,21 @@ class Links(RouterObserver):
         if isinstance(message, Probed):
             self._on_probed(holder, message, now_s)
 
+    def on_assigned(self, assignment: Assignment) -> None:
+        """What is there already need not travel; the ledger's note of this does not say how much that is."""
+        if assignment.decode is not None:
+            ends = assignment.prefill.holder, assignment.decode.holder
+            self.forecast.promised(assignment.request_id, *ends, assignment.num_missing_tokens)
+
     def on_note(self, note: Note) -> None:
         """KV is promised to a link by a grant, until the request is there or will not be."""
+        if note.step is Step.DISPATCHED:
+            return
         if note.step is not Step.GRANTED:
             self.forecast.settled(note.request_id)
             if note.unreachable and note.holder and note.peer:
                 self._suspect(note.holder, note.peer)
-        elif note.holder and note.peer and (entry := self._ledger.get(note.request_id)):
+        elif note.reason != "prefill" and note.holder and note.peer and (entry := self._ledger.get(note.request_id)):
             num_tokens = len(entry.state.prompt_token_ids) + note.num_output_tokens
             self.forecast.promised(note.request_id, note.holder, note.peer, num_tokens)
 

@@ -8,6 +8,7 @@ from cluster.topology.topology import Node
 from router.ledger import Place, Step
 from router.ledger.instructions import Note
 from router.links.links import FORGET_AFTER_S
+from router.scheduler import Assignment
 from tests.unit.router_links.fake_nodes import GOOD, SLOW, FakeNodes
 from tests.unit.topology.factories import make_topology
 
@@ -122,11 +123,24 @@ def test_stale_links_are_probed_when_idle_and_not_while_kv_is_promised_to_them(n
     a, b = nodes.holders
     assert nodes.act(59.0) == []
     nodes.ledger.admit(request("r1", 100))
-    nodes.ledger.dispatch("r1", Place(a, "", ""), Place(b, "", ""), 1)
-    nodes.links.on_note(Note(request_id="r1", step=Step.GRANTED, holder=a, peer=b))
+    nodes.links.on_note(Note(request_id="r1", step=Step.GRANTED, holder=a, peer=b, reason="migrate"))
     assert nodes.act(2.0) == []
     nodes.links.on_note(Note(request_id="r1", step=Step.PASSED, holder=b, peer=a))
     assert len(nodes.act()) == 1
+
+
+def test_what_is_promised_is_what_is_missing_there(nodes):
+    a, b = nodes.holders
+    alone_s = nodes.links.forecast.transfer_s(a, b, 1600)
+    assigned = Assignment("r1", Place(a, "", ""), Place(b, "", ""), 1, num_missing_tokens=160)
+    nodes.links.on_assigned(assigned)
+    nodes.links.on_note(Note(request_id="r1", step=Step.DISPATCHED, holder=a))
+    nodes.links.on_note(Note(request_id="r1", step=Step.GRANTED, holder=a, peer=b, reason="prefill"))
+    assert nodes.links.forecast.transfer_s(a, b, 1600) == pytest.approx(alone_s + 160_000 / 1e8)
+    nodes.links.on_note(Note(request_id="r1", step=Step.FINISHED, holder=b))
+    assert nodes.links.forecast.transfer_s(a, b, 1600) == alone_s
+    nodes.links.on_assigned(Assignment("r2", Place(a, "", ""), None, 2, num_missing_tokens=160))
+    assert nodes.links.forecast.flows == []
 
 
 def test_a_survey_before_the_start_is_what_is_known_at_first():
