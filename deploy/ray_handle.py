@@ -146,6 +146,7 @@ class RayCluster:
 
     def __init__(self, deployment: Deployment, router_node_id: str, *, on_loopback: bool) -> None:
         self._links = LinkConfig(**deployment.spec.links.model_dump())
+        self._has_gpus = any(pool.resources.gpus for pool in deployment.spec.pools)
         self._router_node_id = router_node_id
         self._on_loopback = on_loopback
         self._groups = PlacementGroups()
@@ -155,6 +156,8 @@ class RayCluster:
         return [node.with_free(self._groups.taken(node)) for node in found]
 
     async def survey(self, nodes: Sequence[Node], budget_s: float, say: Say) -> Survey:
+        if self._has_gpus:
+            say("probing the network by TCP; NCCL links are measured once instances run")
         wanted = {node.name for node in nodes}
         there = [node for node in await asyncio.to_thread(alive_nodes) if node.name in wanted]
         return await survey_nodes(there, nodes, self._links, budget_s, say)

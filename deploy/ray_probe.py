@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -19,6 +20,9 @@ from deploy.errors import MemberFailed
 from deploy.probing.survey import Say, Survey, survey
 from deploy.ray_errors import explain, first_line
 from deploy.ray_nodes import RayNode, address_here
+
+
+_SETUP_TIMEOUT_S = 3.0  # a pair that cannot reach each other takes this from all others
 
 
 class ProbeActor:
@@ -94,7 +98,12 @@ class RayProber:
 async def survey_nodes(
     there: Sequence[RayNode], nodes: Sequence[Node], config: LinkConfig, budget_s: float, say: Say
 ) -> Survey:
-    """`nodes`: what the topology is to say of those that are there. DeployError when nothing could be measured."""
+    """`nodes`: what the topology is to say of those that are there. DeployError when nothing could be measured.
+
+    The probers have no GPUs: where instances use NCCL, what is measured is the network under it.
+    """
     secret = draw_secret()  # only for this
+    transport = "auto" if config.transport == "nccl" else config.transport
+    config = replace(config, transport=transport, setup_timeout_s=min(config.setup_timeout_s, _SETUP_TIMEOUT_S))
     probers = {node.name: RayProber(node, config, secret) for node in there}
     return await survey(probers, nodes, budget_s, say)

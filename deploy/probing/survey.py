@@ -186,6 +186,9 @@ class _Survey:
         return max(rate, *promised) if rate < _IS_LIMITED * fsum(promised) else None
 
     def _conclude(self, nodes: Sequence[Node], *, is_sample: bool, rng: np.random.Generator) -> Survey:
+        unreachable = tuple(sorted(self._unreachable, key=lambda each: (each.source, each.target)))
+        if len(nodes) > 1 and not any(source != target for source, target in self._models):
+            raise DeployError(f"no node can reach another: {unreachable[0]}")
         topology, errors = Topology.of_links(nodes, self._models), None
         if is_sample:
             try:
@@ -198,7 +201,6 @@ class _Survey:
                 f"probed {num_probed} of {num_links} links; the others are taken from {completed.num_groups} groups of "
                 f"like nodes, which is wrong by {errors[0]:.1%} in the median on links held out"
             )
-        unreachable = tuple(sorted(self._unreachable, key=lambda each: (each.source, each.target)))
         return Survey(topology=topology, links=self._links, unreachable=unreachable, errors=errors)
 
 

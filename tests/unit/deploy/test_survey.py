@@ -129,6 +129,11 @@ async def test_where_nothing_starts_anywhere_it_says_so():
     assert all(prober.was_killed for prober in network.probers.values())
 
 
+async def test_where_no_node_reaches_another_it_says_so():
+    with pytest.raises(DeployError, match="no node can reach another: a cannot reach b: timed out"):
+        await FakeNetwork("ab", broken=[("a", "b"), ("b", "a")]).survey()
+
+
 async def test_of_many_nodes_a_part_is_probed_and_the_rest_completed():
     names = [f"n{at:02}" for at in range(60)]
     rack = {name: at // 20 for at, name in enumerate(names)}
