@@ -5,6 +5,7 @@ two that prefill has one that decodes nearby and one far away. Not a test: it sa
 """
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -13,21 +14,37 @@ from tests.integration.baton_process import BATON
 from tests.netns.host_cluster import HostCluster
 from tests.netns.hosts import ROOT, why_not
 from tests.netns.inside import NETWORK_VARIABLE
-from tests.netns.network import Network, mesh
+from tests.netns.network import Network, Way, mesh
 
 PLACES = {"prefill-0": "a", "prefill-1": "b", "decode-0": "c", "decode-1": "d"}
 NEAR_BYTES_PER_S, FAR_BYTES_PER_S = 25e6, 2.5e6
-FAR = [("a", "d"), ("b", "c")]
+NEAR = [("a", "c"), ("b", "d")]
 KV_BYTES = 128 << 20
+
+
+def unequal() -> dict[Way, float]:
+    return dict.fromkeys(NEAR, NEAR_BYTES_PER_S)
+
+
+def equal() -> dict[Way, float]:
+    return dict.fromkeys(itertools.combinations("abcd", 2), NEAR_BYTES_PER_S)
+
+
+async def until_measured(cluster: HostCluster) -> None:
+    """Nothing is left to be probed because nothing is known of it."""
+    rows = cluster.service.router.links.link_rows
+    await cluster.until(lambda _: all(row.state == "good" for row in rows()), timeout_s=60)
 
 
 async def bench(network: Network, options: list[str]) -> int:
     async with HostCluster(network, PLACES, engine={"kv_cache_memory_bytes": KV_BYTES}) as cluster:
-        rows = cluster.service.router.links.link_rows
-        await cluster.until(lambda _: all(row.state == "good" for row in rows()), timeout_s=60)
+        await until_measured(cluster)
         command = [str(BATON), "bench", "dispatch", "--cluster", cluster.info.grpc_address, *options]
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
         return await process.wait()
+
+
+RATES = {"unequal": unequal, "equal": equal}
 
 
 def main(which: str, options: list[str]) -> int:
@@ -35,8 +52,7 @@ def main(which: str, options: list[str]) -> int:
         return asyncio.run(bench(Network.from_json(text), options))
     if reason := why_not():
         sys.exit(reason)
-    far = dict.fromkeys(FAR, FAR_BYTES_PER_S) if which == "unequal" else {}
-    with mesh(4, bytes_per_s=NEAR_BYTES_PER_S, rates=far) as network:
+    with mesh(4, bytes_per_s=FAR_BYTES_PER_S, rates=RATES[which]()) as network:
         command = [*network.hosts[0].enter, sys.executable, "-m", "tests.netns.bench_dispatch", which, *options]
         env = {**os.environ, NETWORK_VARIABLE: network.to_json()}
         return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
