@@ -32,7 +32,7 @@ class Network(Protocol):
     """The nodes that there are."""
 
     async def nodes(self) -> list[Node]:
-        """Those that are alive, with what is free there for this deployment, its own share included."""
+        """Those that are alive, with what is free there for this deployment, its own share included. MemberFailed."""
         ...
 
     async def survey(self, nodes: Sequence[Node], budget_s: float, say: Say) -> Survey:
@@ -122,7 +122,11 @@ class Placing:
 
     def _elsewhere(self, pool: str, nodes: Sequence[Node], others: Sequence[Seat]) -> str | None:
         pools = needs_of(self._deployment)
-        cost = TransferCost(self.assumed(nodes), pools, traffic(self._deployment))
+        try:
+            topology = self.assumed(nodes)
+        except ValueError:  # these nodes have all come since: one is as good as another
+            topology = Topology(nodes, np.zeros((len(nodes), len(nodes))), np.ones((len(nodes), len(nodes))))
+        cost = TransferCost(topology, pools, traffic(self._deployment))
         return find_node(cost, Room(pools, nodes), others, pool)
 
     def _check_reachable(self) -> None:

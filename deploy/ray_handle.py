@@ -152,14 +152,13 @@ class RayCluster:
         self._groups = PlacementGroups()
 
     async def nodes(self) -> list[Node]:
-        found = await asyncio.to_thread(alive_nodes)
-        return [node.with_free(self._groups.taken(node)) for node in found]
+        return [node.with_free(self._groups.taken(node)) for node in await self._alive()]
 
     async def survey(self, nodes: Sequence[Node], budget_s: float, say: Say) -> Survey:
         if self._has_gpus:
             say("probing the network by TCP; NCCL links are measured once instances run")
         wanted = {node.name for node in nodes}
-        there = [node for node in await asyncio.to_thread(alive_nodes) if node.name in wanted]
+        there = [node for node in await self._alive() if node.name in wanted]
         return await survey_nodes(there, nodes, self._links, budget_s, say)
 
     async def reserve(self, target: InstanceTarget, node: str) -> None:
@@ -182,10 +181,16 @@ class RayCluster:
         return RayMember(actor_class(GlobalRouter, num_cpus=0, scheduling_strategy=here).remote(config))
 
     async def _find(self, name: str) -> RayNode:
-        for node in await asyncio.to_thread(alive_nodes):
+        for node in await self._alive():
             if node.name == name:
                 return node
         raise MemberFailed(f"there is no node {name} in Ray any more")
+
+    async def _alive(self) -> list[RayNode]:
+        try:
+            return await asyncio.to_thread(alive_nodes)
+        except (RayError, RuntimeError, OSError) as error:
+            raise MemberFailed(f"Ray does not say which nodes there are: {first_line(error)}") from error
 
 
 class DeploymentController:

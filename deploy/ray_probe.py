@@ -21,7 +21,6 @@ from deploy.probing.survey import Say, Survey, survey
 from deploy.ray_errors import explain, first_line
 from deploy.ray_nodes import RayNode, address_here
 
-
 _SETUP_TIMEOUT_S = 3.0  # a pair that cannot reach each other takes this from all others
 
 

@@ -105,7 +105,7 @@ class _Survey:
         await self._probe_pairs(rounds, probe_s)
         limits = await self._measure_nodes(gathered, probe_s * _FLOOD_PART)
         nodes = [replace(node, **limits.get(node.name, {})) for node in self._nodes if node.name in self._targets]
-        return self._conclude(nodes, is_sample=len(rounds) < len(every), rng=rng)
+        return await self._conclude(nodes, is_sample=len(rounds) < len(every), rng=rng)
 
     async def _open(self) -> None:
         """Starts all; those that cannot be are left out."""
@@ -185,14 +185,14 @@ class _Survey:
             return None
         return max(rate, *promised) if rate < _IS_LIMITED * fsum(promised) else None
 
-    def _conclude(self, nodes: Sequence[Node], *, is_sample: bool, rng: np.random.Generator) -> Survey:
+    async def _conclude(self, nodes: Sequence[Node], *, is_sample: bool, rng: np.random.Generator) -> Survey:
         unreachable = tuple(sorted(self._unreachable, key=lambda each: (each.source, each.target)))
         if len(nodes) > 1 and not any(source != target for source, target in self._models):
             raise DeployError(f"no node can reach another: {unreachable[0]}")
         topology, errors = Topology.of_links(nodes, self._models), None
         if is_sample:
             try:
-                completed = complete_topology(topology, rng)
+                completed = await asyncio.to_thread(complete_topology, topology, rng)
             except ValueError as error:
                 raise DeployError(f"too few links could be probed: {error}") from error
             topology, errors = completed.topology, (completed.median_error, completed.p90_error)

@@ -176,3 +176,15 @@ async def test_without_room_elsewhere_it_waits_for_its_node(deployment):
     await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
     assert cluster.places["d-0"] == home
     await controller.stop()
+
+
+async def test_nodes_that_have_all_come_since_are_as_good_as_each_other(deployment):
+    cluster, time = make_cluster(), FakeTime()
+    controller = await up(cluster, deployment(), time)
+    cluster.alive = make_nodes("xy")
+    cluster["d-0"].death.set_result("its node is gone")
+    await settle()
+    time.advance(0.5)
+    await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
+    assert cluster.places["d-0"] in "xy"
+    await controller.stop()
