@@ -138,6 +138,9 @@ class Peer:
         )
         self._links.send(address, receiver, transfer)
 
+    def split(self, receiver: Holder, num_connections: int) -> None:
+        self._links.split(receiver, num_connections)
+
     def reserve(self, source: str, reservation: int, block_ids: tuple[int, ...]) -> None:
         self._slots.open(reservation, Holder(source, 1), EPOCH, block_ids, 0)
 
