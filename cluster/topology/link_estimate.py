@@ -14,6 +14,12 @@ _LARGE_BYTES = 64 << 20
 _TELLING_PART = 0.3
 _BETTER = 0.5
 
+# A change of state takes so many transfers in a row that bear it out: late ones by this factor, of those that should
+# show it by so much, for what takes less is as likely to have waited for a processor as for the link.
+_IN_A_ROW = 3
+_LATE = 1.5
+_NOTICEABLE_S = 0.002
+
 
 class LinkState(Enum):
     UNKNOWN = "unknown"
@@ -63,6 +69,8 @@ class LinkEstimate:
         self._model: LinkModel | None = None
         self._state = LinkState.UNKNOWN
         self._history_s = 0.0  # what reference_bytes took when the link was good
+        self._good: LinkModel | None = None  # as it was then
+        self._num_good = 0  # transfers in a row after which it seemed to be good
         self._updated_s: float | None = None
         self._num_samples = 0
 
@@ -138,15 +146,19 @@ class LinkEstimate:
     def _update(
         self, model: LinkModel, now_s: float, kind: LinkModel | None, *, is_sure: bool, is_probe: bool = False
     ) -> LinkState:
-        seconds = model.seconds(self._config.reference_bytes)
+        seconds = self._seconds(model)
         before_s = self._updated_s if self._updated_s is not None else now_s
         self._model, self._updated_s = model, now_s
         if not is_sure:
             return self._state
         if self._state is LinkState.UNKNOWN:
             self._state, self._history_s = LinkState.GOOD, seconds
-        self._state = self._judge(seconds, kind)
-        if self._state is LinkState.GOOD:
+        judged = self._judge(seconds, kind)
+        self._num_good = self._num_good + 1 if judged is LinkState.GOOD else 0
+        if is_probe or self._is_borne_out(judged, model, kind):
+            self._state = judged
+        if self._state is LinkState.GOOD and judged is LinkState.GOOD:
+            self._good = model
             kept = 2.0 ** -((now_s - before_s) / self._config.history_half_life_s)
             self._history_s = exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds))
             if is_probe or any(it.num_bytes >= self._config.reference_bytes for _, it in self._samples):
@@ -155,10 +167,29 @@ class LinkEstimate:
                 self._history_s = min(self._history_s, seconds)
         return self._state
 
+    def _is_borne_out(self, judged: LinkState, model: LinkModel, kind: LinkModel | None) -> bool:
+        """Whether the last transfers say by themselves that the link has changed; where it has not, nothing has to."""
+        if judged is self._state:
+            return True
+        if judged is LinkState.GOOD:
+            return self._num_good >= _IN_A_ROW
+        usual = min((it for it in (self._good, kind) if it is not None), key=self._seconds, default=None)
+        if usual is None:
+            return True
+        telling = [
+            it for _, it in self._samples if model.seconds(it.num_bytes) >= usual.seconds(it.num_bytes) + _NOTICEABLE_S
+        ]
+        last = telling[-_IN_A_ROW:]
+        late = (_alone_s(it, usual) >= _LATE * usual.seconds(it.num_bytes) for it in last)
+        return len(last) == _IN_A_ROW and all(late)
+
+    def _seconds(self, model: LinkModel) -> float:
+        return model.seconds(self._config.reference_bytes)
+
     def _judge(self, seconds: float, kind: LinkModel | None) -> LinkState:
         expected_s = self._history_s
         if kind is not None:
-            expected_s = min(expected_s, kind.seconds(self._config.reference_bytes))
+            expected_s = min(expected_s, self._seconds(kind))
         if seconds >= self._config.degraded_slowdown * expected_s:
             return LinkState.DEGRADED
         if seconds <= self._config.recovered_slowdown * expected_s:

@@ -11,6 +11,9 @@ from cluster.topology.schedule import Pair
 from cluster.topology.topology import Node, Topology
 from router.links.rows import LinkRow
 
+# Of one link no more is said in such a time: one that hovers about a threshold is not worth more lines.
+_SAY_EVERY_S = 30.0
+
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +34,7 @@ class LinkBeliefs:
         self._nodes: dict[str, Node] = {}
         self._transports: dict[Pair, str] = {}
         self._probes: dict[Pair, _LastProbe] = {}
-        self._degraded: set[Pair] = set()
+        self._said: dict[Pair, tuple[LinkState, float]] = {}  # and when
         self.topology = self._table.topology(())
         self.is_changed = False
 
@@ -55,7 +58,7 @@ class LinkBeliefs:
         """Nothing is known of it any more but what was measured before everything."""
         self._nodes.pop(name, None)
         self._table.gone(name)
-        self._degraded = {pair for pair in self._degraded if name not in pair}
+        self._said = {pair: it for pair, it in self._said.items() if name not in pair}
         self._transports = {pair: it for pair, it in self._transports.items() if name not in pair}
         self._probes = {pair: it for pair, it in self._probes.items() if name not in pair}
         self.is_changed = True
@@ -65,7 +68,7 @@ class LinkBeliefs:
     ) -> LinkState:
         state = self._table.probed(*pair, self._kind(pair, transport), model, now_s)
         self._probes[pair] = _LastProbe(at_s=now_s, num_samples=num_samples, num_connections=num_connections)
-        self._learned(pair, transport, state, model)
+        self._learned(pair, transport, state, now_s)
         return state
 
     def transferred(self, pair: Pair, transport: str, sample: TransferSample, ended_s: float, now_s: float) -> None:
@@ -73,7 +76,7 @@ class LinkBeliefs:
         probe = self._probes.get(pair)
         if probe is None or ended_s > probe.at_s:
             state = self._table.transferred(*pair, self._kind(pair, transport), sample, now_s)
-            self._learned(pair, transport, state)
+            self._learned(pair, transport, state, now_s)
 
     def model(self, pair: Pair) -> LinkModel | None:
         """As it was when the topology was made last."""
@@ -126,21 +129,15 @@ class LinkBeliefs:
         where = "within" if source is target else f"{source.group}-{target.group}"
         return f"{transport} {where}"
 
-    def _learned(self, pair: Pair, transport: str, state: LinkState, model: LinkModel | None = None) -> None:
+    def _learned(self, pair: Pair, transport: str, state: LinkState, now_s: float) -> None:
         """Degraded and recovered are said once each."""
         self._transports[pair] = transport
         self.is_changed = True
-        if state is LinkState.DEGRADED and pair not in self._degraded:
-            self._degraded.add(pair)
-            log.warning("link %s is degraded%s", _name(pair), _rates(model))
-        elif state is LinkState.GOOD and pair in self._degraded:
-            self._degraded.remove(pair)
-            log.warning("link %s has recovered%s", _name(pair), _rates(model))
+        said, at_s = self._said.get(pair, (LinkState.GOOD, float("-inf")))
+        if state not in (said, LinkState.UNKNOWN) and now_s - at_s >= _SAY_EVERY_S:
+            self._said[pair] = state, now_s
+            log.warning("link %s %s", _name(pair), "is degraded" if state is LinkState.DEGRADED else "has recovered")
 
 
 def _name(pair: Pair) -> str:
     return f"{pair[0]} → {pair[1]}" if pair[0] != pair[1] else f"within {pair[0]}"
-
-
-def _rates(model: LinkModel | None) -> str:
-    return f": {model.alpha_s * 1e3:.3g} ms, {model.beta_bytes_per_s / 1e6:.4g} MB/s" if model else ""

@@ -77,6 +77,22 @@ def test_small_transfers_held_up_now_and_then_make_no_link_degraded(rng):
         assert estimate.probed(probed, 24.0) is LinkState.GOOD
 
 
+def test_small_transfers_that_wait_for_a_processor_make_no_state_flap(rng):
+    probed = LinkModel(alpha_s=3e-4, beta_bytes_per_s=9e8)
+    changes = 0
+    for _ in range(20):
+        estimate = LinkEstimate()
+        state = estimate.probed(probed, 0.0)
+        for number in range(250):
+            seconds = probed.seconds(150 << 10) + rng.exponential(1.5e-3)
+            before, state = (
+                state,
+                estimate.transferred(TransferSample(num_bytes=150 << 10, seconds=seconds), number * 0.1),
+            )
+            changes += state is not before
+    assert changes / 20 < 3
+
+
 @pytest.mark.parametrize("sizes", [(1 << 20,), (8 << 20,), (1 << 20, 4 << 20, 16 << 20), (4096, 64 << 20)])
 @pytest.mark.parametrize("slower", [{"beta": 0.3}, {"beta": 0.05}, {"alpha": 300.0}, {"alpha": 100.0, "beta": 0.1}])
 def test_a_slowed_link_is_noticed_within_ten_transfers(rng, sizes, slower):
