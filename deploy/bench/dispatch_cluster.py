@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,8 @@ from deploy.workload.request import WorkloadError, WorkloadRequest
 from deploy.workload.scaling import fit_to_context
 from router.client import BatonClient
 from router.timeouts import CALL_TIMEOUT_S
+
+Figures = NDArray[np.float64]
 
 _NUM_WARM_UP = 4
 
@@ -88,7 +91,7 @@ class Replay:
         return outcomes
 
 
-def second_tokens_ms(outcomes: Sequence[Outcome]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def second_tokens_ms(outcomes: Sequence[Outcome]) -> Figures:
     return 1e3 * np.array([outcome.itls_s[0] for outcome in outcomes if outcome.itls_s])
 
 
@@ -108,8 +111,19 @@ class Compared:
 
     def change(self, policy: str, baseline: str) -> float:
         """Of the mean second token: -0.2 is 20 % less."""
-        ours, theirs = (np.mean([second_tokens_ms(one).mean() for one in self.rounds[it]]) for it in (policy, baseline))
-        return float(ours / theirs - 1.0)
+        return float(self._changes(policy, baseline).mean())
+
+    def error(self, policy: str, baseline: str) -> float:
+        """How far off that may be, from how far the rounds are apart: a standard error; nan of one round."""
+        changes = self._changes(policy, baseline)
+        return float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else float("nan")
+
+    def _changes(self, policy: str, baseline: str) -> Figures:
+        """[num_rounds]"""
+        ours, theirs = (
+            np.array([second_tokens_ms(one).mean() for one in self.rounds[it]]) for it in (policy, baseline)
+        )
+        return np.asarray(ours / theirs - 1.0)
 
 
 def _figures(rounds: Sequence[Sequence[Outcome]]) -> dict[str, object]:
@@ -133,7 +147,8 @@ def print_compared(compared: Compared, baseline: str, console: Console) -> None:
     console.print(table)
     for policy in compared.rounds:
         if policy != baseline:
-            console.print(f"{policy} {compared.change(policy, baseline):+.1%} mean second token against {baseline}")
+            change, error = compared.change(policy, baseline), compared.error(policy, baseline)
+            console.print(f"{policy} {change:+.1%} ± {error:.1%} mean second token against {baseline}")
 
 
 def print_links(address: str, console: Console) -> None:

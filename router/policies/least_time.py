@@ -25,6 +25,9 @@ _SAME_SPEED = 1.5
 # And none counts as faster or slower than usual by more: whoever is avoided altogether never shows that it is not slow.
 _MOST_APART = 2.0
 
+# Nor is a way shorter or longer than usual that differs from it by no more than links are measured wrong.
+_SAME_WAY = 1.15
+
 # A request slows down the decode instance that it comes to, and is slowed down by it, for about so many steps.
 _STEPS_AHEAD = 32
 _LEAST_FREE = 0.01
@@ -74,7 +77,7 @@ def _transfer_s(
     """[num_prefills, num_decodes]; inf where no KV gets through. An instance that can decode keeps what it prefills."""
     missing = np.array([float(request.num_missing_tokens(it.holder)) for it in decodes])
     sources, targets = ([it.holder for it in side] for side in (prefills, decodes))
-    times_s = forecast.transfers_s(sources, targets, np.broadcast_to(missing, (len(sources), len(targets)))).copy()
+    times_s = _alike(forecast.transfers_s(sources, targets, np.broadcast_to(missing, (len(sources), len(targets)))))
     columns = {target: column for column, target in enumerate(targets)}
     for row, prefill in enumerate(prefills):
         if (own := columns.get(prefill.holder)) is not None:
@@ -84,6 +87,11 @@ def _transfer_s(
             if (column := columns.get(target)) is not None and target != prefill.holder:
                 times_s[row, column] = np.inf
     return times_s
+
+
+def _alike(times_s: Matrix) -> Matrix:
+    usual_s = np.median(times_s)
+    return np.where((times_s < usual_s * _SAME_WAY) & (times_s * _SAME_WAY > usual_s), usual_s, times_s)
 
 
 def _middle(measured: Sequence[float], usual: float) -> float:

@@ -62,6 +62,12 @@ def test_waiting_is_worth_it_as_long_as_it_is_shorter_than_the_way_saved() -> No
     assert select(*views, forecast=Links({("p1", "d0"): 0.25})) == chosen("p1", "d0")
 
 
+def test_a_way_that_seems_a_little_shorter_is_no_reason() -> None:
+    views = [make_view("p0", P), make_view("d0", D, num_committed_blocks=1), make_view("d1", D), make_view("d2", D)]
+    assert select(*views, forecast=Links({("p0", "d0"): 0.9}, usual_s=1.0)) == chosen("p0", "d1")
+    assert select(*views, forecast=Links({("p0", "d0"): 0.8}, usual_s=1.0)) == chosen("p0", "d0")
+
+
 def test_a_long_prompt_goes_near_where_a_short_one_goes_to_whom_has_most_room() -> None:
     views = [make_view("p0", P), make_view("d0", D, num_committed_blocks=300), make_view("d1", D)]
     forecast = Links({("p0", "d1"): 0.5})
