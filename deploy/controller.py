@@ -67,7 +67,7 @@ class Controller:
         self._router_info: RouterInfo | None = None
         self._log = EventLog()
         self._placing = Placing(deployment, cluster, self._log)
-        self._replacing = Replacing(deployment, self._placing, cluster, self, self._log, sleep)
+        self._replacing = Replacing(deployment, self._placing, self, self._log, sleep)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def addresses(self) -> RouterInfo:
@@ -104,7 +104,7 @@ class Controller:
         """The nodes, with what they have for this deployment, and links as they are now. MemberFailed."""
         live = await self.live_links() if self.is_complete() else None
         try:
-            return self._placing.assumed(await self._cluster.nodes(), live)
+            return self._placing.assumed(await self._placing.nodes(), live)
         except ValueError as error:
             raise MemberFailed(str(error)) from error
 

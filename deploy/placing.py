@@ -51,6 +51,7 @@ class Placing:
         self._unreachable: tuple[tuple[str, str], ...] = ()
         self.topology: Topology | None = None
         self.seats: dict[str, Seat] = {}
+        self._choosing = asyncio.Lock()
 
     async def begin(self) -> None:
         """DeployError: the deployment fits nowhere, or its pools could not reach each other."""
@@ -75,18 +76,23 @@ class Placing:
 
     async def node_of(self, instance: str) -> str | None:
         """For its next life; None: Ray chooses. MemberFailed: its node is gone, and nowhere else is room."""
-        if (seat := self.seats.get(instance)) is None:
+        if instance not in self.seats:
             return None
-        nodes = await self._network.nodes()
-        alive = {node.name for node in nodes}
-        if seat.node not in alive:
-            others = [other for other in self.seats.values() if other is not seat and other.node in alive]
-            found = await asyncio.to_thread(self._elsewhere, seat.pool, nodes, others)
-            if found is None:
-                raise MemberFailed(f"its node {seat.node} is gone, and no other has room for it")
-            self._log.add(EventKind.PROGRESS, instance, f"placed on {found}: {seat.node} is gone")
-            self.seats[instance] = replace(seat, node=found)
+        async with self._choosing:  # one after the other: each knows what the one before has chosen
+            nodes, seat = await self.nodes(), self.seats[instance]
+            alive = {node.name for node in nodes}
+            if seat.node not in alive:
+                others = [other for other in self.seats.values() if other is not seat and other.node in alive]
+                found = await asyncio.to_thread(self._elsewhere, seat.pool, nodes, others)
+                if found is None:
+                    raise MemberFailed(f"its node {seat.node} is gone, and no other has room for it")
+                self._log.add(EventKind.PROGRESS, instance, f"placed on {found}: {seat.node} is gone")
+                self.moved(instance, found)
         return self.seats[instance].node
+
+    async def nodes(self) -> list[Node]:
+        """Those that are alive, but for those where no prober started. MemberFailed."""
+        return [node for node in await self._network.nodes() if (node.name, node.name) not in self._unreachable]
 
     def moved(self, instance: str, node: str) -> None:
         self.seats[instance] = replace(self.seats[instance], node=node)

@@ -13,7 +13,7 @@ from deploy.durations import format_duration
 from deploy.errors import MemberFailed
 from deploy.events import EventKind, EventLog
 from deploy.needs import alike_pools
-from deploy.placing import PLACEMENT, Network, Placing
+from deploy.placing import PLACEMENT, Placing
 from deploy.planner.drift import Drift, DriftConfig
 from deploy.planner.steps import Flip, Move, Route, Step, find_route
 from router.links.live_links import LiveLinks
@@ -42,14 +42,13 @@ class Replacing:
         self,
         deployment: Deployment,
         placing: Placing,
-        network: Network,
         hands: Hands,
         log: EventLog,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._placement = deployment.spec.placement
         self._alike = alike_pools(deployment)
-        self._placing, self._network, self._hands, self._log, self._sleep = placing, network, hands, log, sleep
+        self._placing, self._hands, self._log, self._sleep = placing, hands, log, sleep
         self._drift = Drift(DriftConfig(margin=self._placement.margin))
         self._said = ""
 
@@ -64,7 +63,7 @@ class Replacing:
         """What cannot be known now is left to the next time."""
         try:
             live = await self._hands.live_links()
-            nodes = await self._network.nodes()
+            nodes = await self._placing.nodes()
         except MemberFailed:
             return
         topology = self._placing.assumed(nodes, live)

@@ -188,3 +188,30 @@ async def test_nodes_that_have_all_come_since_are_as_good_as_each_other(deployme
     await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
     assert cluster.places["d-0"] in "xy"
     await controller.stop()
+
+
+async def test_two_whose_node_is_gone_do_not_take_the_same_place(deployment):
+    pools = [{"name": "p", "role": "prefill"}, {"name": "d", "role": "decode", "replicas": 2}]
+    cluster, time = make_cluster("abc", num_cpus=2.0), FakeTime()
+    controller = await up(cluster, deployment(pools=pools), time)
+    homes = [controller._placing.seats[name].node for name in ("d-0", "d-1")]
+    cluster.alive = [node for node in make_nodes("abcdef") if node.name not in homes]
+    for name in ("d-0", "d-1"):
+        cluster[name].death.set_result("its node is gone")
+    await settle()
+    time.advance(0.5)
+    await wait_for(lambda: len(cluster.lives["d-0"]) == len(cluster.lives["d-1"]) == 2)
+    assert cluster.places["d-0"] != cluster.places["d-1"]
+    await controller.stop()
+
+
+async def test_a_node_where_no_prober_started_is_given_no_instance_later_either(deployment):
+    cluster, time = make_cluster("abcd", unreachable=[("d", "d")]), FakeTime()
+    cluster.found = Survey(
+        topology=make_topology("abc", nodes=cluster.alive[:3]), unreachable=cluster.found.unreachable
+    )
+    controller = await up(cluster, deployment(), time)
+    assert "d cannot be probed: timed out" in await texts(controller)
+    assert set(cluster.places.values()) == {"a", "b", "c"}
+    assert [node.name for node in await controller._placing.nodes()] == ["a", "b", "c"]
+    await controller.stop()
