@@ -6,6 +6,7 @@ import pytest
 
 from cluster.pb import baton_pb2
 from cluster.topology.read import read_topology
+from deploy.cli import main
 from deploy.live_topology import progress_of, topology_of
 from deploy.probing.survey import Survey, SurveyedLink, Unreachable
 from tests.unit.topology.factories import make_topology
@@ -167,3 +168,34 @@ def test_a_survey_without_a_deployment_is_shown_like_one():
         ("", 0, "unreachable"),
     ]
     assert [node.node for node in found.nodes] == ["a", "b", "c"]
+
+
+class FakeSession:
+    """In the place of a connection to Ray: a survey that has been made."""
+
+    def __init__(self, address):
+        assert address == "10.0.0.1:6379"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def survey(self, budget_s, say):
+        say("probing links: round 1 of 1")
+        links = {("a", "b"): SurveyedLink(transport="tcp", num_samples=9, num_connections=4)}
+        return Survey(topology=make_topology("a", "b", alpha_s=1e-3, beta=1.25e8), links=links)
+
+
+def test_without_a_deployment_the_ray_cluster_is_surveyed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("deploy.ray_session.RaySession", FakeSession)
+    with pytest.raises(SystemExit) as ended:
+        main(["probe", "--save", str(tmp_path / "net.yaml")])
+    output = capsys.readouterr()
+    assert not ended.value.code
+    assert output.err == "probing links: round 1 of 1\n"
+    assert "2 links between 2 nodes, median 125 MB/s" in output.out
+    assert read_topology((tmp_path / "net.yaml").read_text(), "net.yaml").link("b", "a").alpha_s == 1e-3
