@@ -25,24 +25,20 @@ _SETUP_TIMEOUT_S = 3.0  # a pair that cannot reach each other takes this from al
 
 
 class ProbeActor:
-    """Two ends of links: to and from other nodes, and one more for the link inside this one."""
+    """A `ProbeNode` in a process of its own."""
 
     def __init__(self, name: str, config: LinkConfig, secret: ClusterSecret) -> None:
         self._name, self._config, self._secret = name, config, secret
 
     async def start(self) -> ProbeTarget:
         try:
-            self._node = await asyncio.to_thread(self._make, self._name)
-            self._inner = await asyncio.to_thread(self._make, f"{self._name}-inner")
+            self._node = await asyncio.to_thread(self._make)
         except (LinkError, ValueError, OSError) as error:
             raise MemberFailed(first_line(error)) from error
         return self._node.target
 
     async def probe(self, target: ProbeTarget, budget_s: float) -> Probed:
         return await asyncio.to_thread(self._node.probe, target, budget_s)
-
-    async def probe_within(self, budget_s: float) -> Probed:
-        return await asyncio.to_thread(self._node.probe, self._inner.target, budget_s)
 
     async def flood(self, targets: Sequence[ProbeTarget], seconds: float) -> float:
         try:
@@ -51,47 +47,49 @@ class ProbeActor:
             raise MemberFailed(first_line(error)) from error
 
     async def stop(self) -> None:
-        await asyncio.gather(asyncio.to_thread(self._node.close), asyncio.to_thread(self._inner.close))
+        await asyncio.to_thread(self._node.close)
 
-    def _make(self, name: str) -> ProbeNode:
-        return ProbeNode(name, secret=self._secret, config=self._config, host=address_here())
+    def _make(self) -> ProbeNode:
+        return ProbeNode(self._name, secret=self._secret, config=self._config, host=address_here())
 
 
 class RayProber:
-    """A process behind a Ray actor: Ray's errors become MemberFailed."""
+    """Two processes on a node: the link inside it is between them. Ray's errors become MemberFailed."""
 
     def __init__(self, node: RayNode, config: LinkConfig, secret: ClusterSecret) -> None:
         there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
         kind: Any = ray.remote(ProbeActor)
-        options = {"num_cpus": 0, "max_concurrency": 16, "scheduling_strategy": there}
-        self._actor = kind.options(**options).remote(node.name, config, secret)
+        actor = kind.options(num_cpus=0, max_concurrency=16, scheduling_strategy=there)
+        self._actor, self._other = (actor.remote(name, config, secret) for name in (node.name, f"{node.name}-other"))
 
     async def start(self) -> ProbeTarget:
-        target: ProbeTarget = await self._call("start")
-        return target
+        ends: list[ProbeTarget] = await asyncio.gather(_call(self._actor, "start"), _call(self._other, "start"))
+        self._inside = ends[1]
+        return ends[0]
 
     async def probe(self, target: ProbeTarget, budget_s: float) -> Probed:
-        probed: Probed = await self._call("probe", target, budget_s)
+        probed: Probed = await _call(self._actor, "probe", target, budget_s)
         return probed
 
     async def probe_within(self, budget_s: float) -> Probed:
-        probed: Probed = await self._call("probe_within", budget_s)
-        return probed
+        return await self.probe(self._inside, budget_s)
 
     async def flood(self, targets: Sequence[ProbeTarget], seconds: float) -> float:
-        return float(await self._call("flood", targets, seconds))
+        return float(await _call(self._actor, "flood", targets, seconds))
 
     async def stop(self) -> None:
-        await self._call("stop")
+        await asyncio.gather(_call(self._actor, "stop"), _call(self._other, "stop"))
 
     def kill(self) -> None:
-        ray.kill(self._actor)
+        for actor in (self._actor, self._other):
+            ray.kill(actor)
 
-    async def _call(self, method: str, *arguments: object) -> Any:
-        try:
-            return await getattr(self._actor, method).remote(*arguments)
-        except RayError as error:
-            raise MemberFailed(explain(error)) from error
+
+async def _call(actor: Any, method: str, *arguments: object) -> Any:
+    try:
+        return await getattr(actor, method).remote(*arguments)
+    except RayError as error:
+        raise MemberFailed(explain(error)) from error
 
 
 async def survey_nodes(
