@@ -24,11 +24,14 @@ serve: install
 
 test: test-unit test-integration
 
+# Two processes at a time, a core for each.
 test-unit: install
-	$(BIN)/pytest -m 'unit or simulated'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m 'unit or simulated'
 
+# Most of an integration test is waiting, so two files at a time; what measures shaped links runs alone.
 test-integration: install
-	$(BIN)/pytest -m 'integration or netns'
+	$(BIN)/pytest -n 2 --dist loadfile -m integration
+	$(BIN)/pytest -m netns
 
 # Ten thousand clusters of brains without bodies, each under another seed of faults: minutes.
 test-worlds: install
