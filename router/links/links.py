@@ -137,7 +137,9 @@ class Links(RouterObserver):
         samples = [(sample.num_bytes, sample.seconds) for sample in message.samples]
         model = fit_link(samples)
         if message.error or model is None:
-            self._probing.end(pair, now_s, error=message.error or "nothing was measured")
+            # Without a transport the link was not even made; with one, it was too busy, or broke meanwhile.
+            error, has_way = message.error or "nothing was measured", bool(message.transport)
+            self._probing.end(pair, now_s, error=error, has_way=has_way)
             return
         state = self._beliefs.probed(pair, message.transport, model, len(samples), message.num_connections, now_s)
         self._probing.end(pair, now_s, is_degraded=state is LinkState.DEGRADED)

@@ -17,7 +17,7 @@ class ProbeConfig:
     `rest`: a node that was probed only because a link of its was stale rests so many times as long as that took.
     `patience_s`: a degraded link is probed though its nodes are not idle when it has waited for so long.
     `max_interval_s`: between probes of a degraded link that find it no better, the time doubles up to this.
-    `num_failures`: so many in a row, and the way is held to be broken.
+    `num_failures`: so many that found no way, none between them that did, and it is held to be broken.
     """
 
     budget_s: float = 0.5
@@ -44,9 +44,10 @@ class Wishes:
 
 @dataclass(slots=True, kw_only=True)
 class _Record:
-    """Of a pair: how often in a row it failed, or was found degraded still, and until when it is left alone."""
+    """Of a pair: how often in a row it failed, found no way, or was no better, and until when it is left alone."""
 
     num_failures: int = 0
+    num_without_way: int = 0
     num_in_vain: int = 0
     not_before_s: float = float("-inf")
     waiting_since_s: float | None = None
@@ -74,7 +75,7 @@ class ProbePlan:
 
     def is_broken(self, pair: Pair) -> bool:
         record = self._records.get(pair)
-        return record is not None and record.num_failures >= self._config.num_failures
+        return record is not None and record.num_without_way >= self._config.num_failures
 
     def broken(self) -> list[Pair]:
         return [pair for pair in self._records if self.is_broken(pair)]
@@ -114,8 +115,13 @@ class ProbePlan:
             record.waiting_since_s = now_s
         return now_s - record.waiting_since_s >= self._config.patience_s
 
-    def end(self, pair: Pair, now_s: float, *, error: str = "", is_degraded: bool = False) -> None:
-        """It has been probed; `is_degraded`: it is no better."""
+    def end(
+        self, pair: Pair, now_s: float, *, error: str = "", has_way: bool = True, is_degraded: bool = False
+    ) -> None:
+        """It has been probed. `error` without `has_way`: there was none; with it, who was to do it did not come to it.
+
+        `is_degraded`: the link is no better.
+        """
         begun_s = self._running.pop(pair, now_s)
         record = self._records.setdefault(pair, _Record())
         record.error, record.waiting_since_s = error, None
@@ -125,9 +131,10 @@ class ProbePlan:
                 self._resting[node] = now_s + self._config.rest * (now_s - begun_s)
         if error:
             record.num_failures += 1
+            record.num_without_way += not has_way
             record.not_before_s = now_s + min(_MAX_RETRY_S, _RETRY_S * 2.0 ** (record.num_failures - 1))
         else:
-            record.num_failures = 0
+            record.num_failures = record.num_without_way = 0
             record.num_in_vain = record.num_in_vain + 1 if is_degraded else 0
             pause_s = min(self._config.max_interval_s, 10.0 * 2.0 ** (record.num_in_vain - 1)) if is_degraded else 0.0
             record.not_before_s = now_s + pause_s
@@ -140,7 +147,8 @@ class ProbePlan:
     def works(self, pair: Pair) -> None:
         """KV got through."""
         if (record := self._records.get(pair)) and record.num_failures:
-            record.num_failures, record.error, record.not_before_s = 0, "", float("-inf")
+            record.num_failures = record.num_without_way = 0
+            record.error, record.not_before_s = "", float("-inf")
 
     def gone(self, node: str) -> None:
         for pair in [pair for pair in (*self._running, *self._records) if node in pair]:

@@ -82,8 +82,10 @@ class Probing:
         del self._asked[message.number]
         return asked.pair
 
-    def end(self, pair: Pair, now_s: float, *, error: str = "", is_degraded: bool = False) -> None:
-        self.plan.end(pair, now_s, error=error, is_degraded=is_degraded)
+    def end(
+        self, pair: Pair, now_s: float, *, error: str = "", has_way: bool = True, is_degraded: bool = False
+    ) -> None:
+        self.plan.end(pair, now_s, error=error, has_way=has_way, is_degraded=is_degraded)
         for order in self._orders:
             order.done(pair, error)
 

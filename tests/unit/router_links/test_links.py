@@ -213,6 +213,9 @@ def test_a_probe_that_is_never_answered_is_given_up_and_late_answers_are_nothing
     assert nodes.row(*first).error == "the probe was not answered"
     nodes.answer(*late)
     assert nodes.row(*first).error == "the probe was not answered"
+    for _ in range(10):
+        nodes.act(11.0)
+    assert nodes.row(*first).state == "good"  # that says nothing of the link
 
 
 def test_an_answer_from_somebody_else_is_nothing():

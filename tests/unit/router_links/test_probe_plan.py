@@ -69,11 +69,11 @@ def test_a_degraded_link_that_is_no_better_is_probed_less_often_but_twice_a_minu
 
 def test_a_way_is_broken_after_two_failures_in_a_row_and_tried_again(plan):
     assert begin(plan, unknown=[AB]) == [AB]
-    plan.end(AB, 0.0, error="refused")
+    plan.end(AB, 0.0, error="refused", has_way=False)
     assert (plan.error(AB), plan.is_broken(AB)) == ("refused", False)
     assert begin(plan, 1.9, unknown=[AB]) == []
     assert begin(plan, 2.0, unknown=[AB]) == [AB]
-    plan.end(AB, 2.0, error="refused")
+    plan.end(AB, 2.0, error="refused", has_way=False)
     assert plan.broken() == [AB]
     assert begin(plan, 5.9, unknown=[AB]) == []
     assert begin(plan, 6.0, unknown=[AB]) == [AB]
@@ -81,10 +81,18 @@ def test_a_way_is_broken_after_two_failures_in_a_row_and_tried_again(plan):
     assert (plan.error(AB), plan.broken()) == ("", [])
 
 
+def test_a_link_that_is_too_busy_to_be_probed_is_not_broken(plan):
+    for now_s in (0.0, 10.0, 20.0):
+        assert begin(plan, now_s, unknown=[AB]) == [AB]
+        plan.end(AB, now_s, error="it waited behind others")
+    assert (plan.error(AB), plan.broken()) == ("it waited behind others", [])
+    assert begin(plan, 27.0, unknown=[AB]) == []
+
+
 def test_kv_that_gets_through_mends_a_way(plan):
     for now_s in (0.0, 10.0):
         assert begin(plan, now_s, unknown=[AB]) == [AB]
-        plan.end(AB, now_s, error="refused")
+        plan.end(AB, now_s, error="refused", has_way=False)
     plan.works(AB)
     assert plan.broken() == []
 
