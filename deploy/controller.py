@@ -67,7 +67,7 @@ class Controller:
         self._router_info: RouterInfo | None = None
         self._log = EventLog()
         self._placing = Placing(deployment, cluster, self._log)
-        self._replacing = Replacing(deployment, self._placing, self, self._log, sleep)
+        self._replacing = Replacing(deployment, self._placing, self, self._log, clock=clock, sleep=sleep)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def addresses(self) -> RouterInfo:

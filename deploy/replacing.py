@@ -19,6 +19,9 @@ from deploy.planner.steps import Flip, Move, Route, Step, find_route
 from router.links.live_links import LiveLinks
 
 
+_PAUSE = 20.0  # times what a check took: with a thousand nodes it is work
+
+
 class Hands(Protocol):
     """What the controller does with what runs. MemberFailed: it could not, and everything serves on as it can."""
 
@@ -44,20 +47,26 @@ class Replacing:
         placing: Placing,
         hands: Hands,
         log: EventLog,
+        *,
+        clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._placement = deployment.spec.placement
         self._alike = alike_pools(deployment)
-        self._placing, self._hands, self._log, self._sleep = placing, hands, log, sleep
+        self._placing, self._hands, self._log = placing, hands, log
+        self._clock, self._sleep = clock, sleep
         self._drift = Drift(DriftConfig(margin=self._placement.margin))
         self._said = ""
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        took_s = 0.0
         while self._placement.replace != "off" and self._placing.seats:
-            await self._sleep(self._placement.check_interval_s)
+            await self._sleep(max(self._placement.check_interval_s, _PAUSE * took_s))
             if self._hands.is_complete():
+                began_s = self._clock()
                 await self.check()
+                took_s = self._clock() - began_s
 
     async def check(self) -> None:
         """What cannot be known now is left to the next time."""
