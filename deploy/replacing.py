@@ -18,7 +18,6 @@ from deploy.planner.drift import Drift, DriftConfig
 from deploy.planner.steps import Flip, Move, Route, Step, find_route
 from router.links.live_links import LiveLinks
 
-
 _PAUSE = 20.0  # times what a check took: with a thousand nodes it is work
 
 
@@ -57,16 +56,14 @@ class Replacing:
         self._clock, self._sleep = clock, sleep
         self._drift = Drift(DriftConfig(margin=self._placement.margin))
         self._said = ""
+        self._took_s = 0.0
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        took_s = 0.0
         while self._placement.replace != "off" and self._placing.seats:
-            await self._sleep(max(self._placement.check_interval_s, _PAUSE * took_s))
+            await self._sleep(max(self._placement.check_interval_s, _PAUSE * self._took_s))
             if self._hands.is_complete():
-                began_s = self._clock()
                 await self.check()
-                took_s = self._clock() - began_s
 
     async def check(self) -> None:
         """What cannot be known now is left to the next time."""
@@ -75,11 +72,13 @@ class Replacing:
             nodes = await self._placing.nodes()
         except MemberFailed:
             return
-        topology = self._placing.assumed(nodes, live)
+        began_s = self._clock()
         try:
+            topology = self._placing.assumed(nodes, live)
             current_s, best_s, route = await asyncio.to_thread(self._look, topology)
         except ValueError:  # a node is going, and its instances are about to come back elsewhere
             return
+        self._took_s = self._clock() - began_s
         has_drifted = self._drift.check(current_s, best_s)
         if not has_drifted:
             self._said = ""
