@@ -20,7 +20,7 @@ from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Epoch, Holder
 from cluster.secret import SECRET_BYTES, ClusterSecret
-from tests.netns.hosts import Host, enter_namespace
+from tests.netns.hosts import Host, settle_on
 
 NUM_BLOCKS = 256
 RECORD_BYTES = 64 << 10
@@ -178,7 +178,7 @@ def _serve(
     config: LinkConfig,
 ) -> None:
     if on is not None:
-        enter_namespace(on.namespace)
+        settle_on(on)
     failpoints.arm_from_environment(armed)
     peer = Peer(events, holder, config, on.address if on else "127.0.0.1")
     pipe.send(peer.listener.address)

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.netns.hosts import enter_namespace
+from tests.netns.hosts import be_prompt, enter_namespace
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
@@ -74,7 +74,7 @@ def relay(directions: list[Direction]) -> None:
 
 def main(cables: list[tuple[str, str, str, str, float]]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
-    os.setpriority(os.PRIO_PROCESS, 0, -20)  # a cable does not wait until the hosts have nothing to compute
+    be_prompt()
     directions = []
     for namespace, device, other_namespace, other_device, delay_s in cables:
         one, other = make_device(namespace, device), make_device(other_namespace, other_device)

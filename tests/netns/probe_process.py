@@ -8,7 +8,7 @@ from typing import Any
 from cluster.links.probe.node import ProbeNode, ProbeTarget
 from cluster.messages import Probed
 from cluster.secret import SECRET_BYTES, ClusterSecret
-from tests.netns.hosts import Host, enter_namespace
+from tests.netns.hosts import Host, settle_on
 
 SECRET = ClusterSecret(bytes(SECRET_BYTES))
 PATIENCE_S = 60.0
@@ -52,7 +52,7 @@ class ProbeProcess:
 
 
 def _serve(pipe: Connection, host: Host) -> None:
-    enter_namespace(host.namespace)
+    settle_on(host)
     node = ProbeNode(host.name, secret=SECRET, host=host.address)
     pipe.send(node.target)
     while True:

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.netns
 GIGABIT_BYTES_PER_S = 125e6
 # An offer and its answer, the bytes and the word that they are there: a transfer's latency is two round trips.
 NUM_ROUND_TRIPS = 2
-TRIES = 6
-FLOOD_S = 0.5
+TRIES = 12
+FLOOD_S = 1.0
 
 
 @pytest.fixture
