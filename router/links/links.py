@@ -29,6 +29,9 @@ from router.scheduler import Assignment, Member
 INTERVAL_S = 0.25
 FORGET_AFTER_S = 60.0
 
+# Unless something has happened that asks for it sooner.
+_PLAN_EVERY_S = 1.0
+
 # A new picture of all links costs as much as there are of them: of so many in a second, at most.
 _PICTURED_PER_S = 20_000
 
@@ -55,7 +58,7 @@ class Links(RouterObserver):
         self.forecast = LiveForecast()
         self._suspects: set[Pair] = set()
         self._broken: set[Pair] = set()
-        self._pictured_s = float("-inf")
+        self._pictured_s = self._planned_s = float("-inf")
         self._is_due = asyncio.Event()
 
     async def run(self) -> None:
@@ -80,8 +83,15 @@ class Links(RouterObserver):
         self._tell_broken()
         if self._beliefs.is_changed and now_s - self._pictured_s >= len(self._places.pairs) / _PICTURED_PER_S:
             self._picture(now_s)
-        busy = self._log.busy_nodes | {node for flow in self.forecast.flows for node in (flow.source, flow.target)}
-        self._probing.begin(self._wishes(now_s), busy, now_s)
+        if now_s - self._planned_s >= _PLAN_EVERY_S:
+            self._planned_s = now_s
+            busy = self._log.busy_nodes | {node for flow in self.forecast.flows for node in (flow.source, flow.target)}
+            self._probing.begin(self._wishes(now_s), busy, now_s)
+
+    def _hurry(self) -> None:
+        """There may be something to probe now."""
+        self._planned_s = float("-inf")
+        self._is_due.set()
 
     # What is known
 
@@ -105,13 +115,13 @@ class Links(RouterObserver):
         known = {row.pair: row for row in self._beliefs.rows(self._clock())}
         unknown = LinkState.UNKNOWN.value
         rows = [known.get(pair) or LinkRow(pair=pair, state=unknown) for pair in sorted({*known, *self._places.pairs})]
-        return [row.probed(plan.error(row.pair), is_broken=plan.is_broken(row.pair)) for row in rows]
+        return [row.probed(error, plan.is_broken(row.pair)) if (error := plan.error(row.pair)) else row for row in rows]
 
     # Probing
 
     def order(self, budget_s: float = 0.0) -> ProbeOrder:
         """All links are probed now, whatever is known of them and is under way; 0: with the usual budget."""
-        self._is_due.set()
+        self._hurry()
         return self._probing.order(budget_s)
 
     def withdraw(self, order: ProbeOrder) -> None:
@@ -132,7 +142,7 @@ class Links(RouterObserver):
         pair = self._probing.answered(holder, message)
         if pair is None:
             return
-        self._is_due.set()  # both nodes are free for others
+        self._hurry()  # both nodes are free for others
         self._suspects.discard(pair)
         samples = [(sample.num_bytes, sample.seconds) for sample in message.samples]
         model = fit_link(samples)
@@ -205,14 +215,14 @@ class Links(RouterObserver):
         self._places.come(member)
         self._beliefs.come(member.node, now_s)
         self._picture(now_s)
-        self._is_due.set()
+        self._hurry()
 
     def on_lost(self, holder: Holder) -> None:
         now_s = self._clock()
         if self._places.leave(holder, now_s):
             self._probing.lost(holder)
             self._picture(now_s)
-            self._is_due.set()
+            self._hurry()
 
     def on_measured(self, holder: Holder, message: Probed | Transfers) -> None:
         now_s = self._clock()
@@ -243,3 +253,4 @@ class Links(RouterObserver):
         pair = self._places.node(source), self._places.node(target)
         if pair[0] is not None and pair[1] is not None:
             self._suspects.add((pair[0], pair[1]))
+            self._hurry()

@@ -25,8 +25,8 @@ class LinkRow:
     num_connections: int = 0
     error: str = ""
 
-    def probed(self, error: str, *, is_broken: bool) -> Self:
-        """With what the last probe ended in."""
+    def probed(self, error: str, is_broken: bool) -> Self:
+        """With why the last probe failed."""
         return replace(self, error=error, state="unreachable" if is_broken else self.state)
 
 

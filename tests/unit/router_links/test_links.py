@@ -126,7 +126,7 @@ def test_stale_links_are_probed_when_idle_and_not_while_kv_is_promised_to_them(n
     nodes.links.on_note(Note(request_id="r1", step=Step.GRANTED, holder=a, peer=b, reason="migrate"))
     assert nodes.act(2.0) == []
     nodes.links.on_note(Note(request_id="r1", step=Step.PASSED, holder=b, peer=a))
-    assert len(nodes.act()) == 1
+    assert len(nodes.act(1.0)) == 1
 
 
 def test_what_is_promised_is_what_is_missing_there(nodes):
