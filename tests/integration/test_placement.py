@@ -106,3 +106,16 @@ def test_moving_and_flipping_instances_loses_nothing_of_running_requests(two_nod
     ]
     (gone,) = [event for event in found["events"] if ": gone " in event]
     assert gone.startswith("decode-0: gone moves to ")
+
+
+def test_nodes_that_share_a_name_are_told_apart():
+    from deploy.ray_nodes import named
+
+    entries = [
+        {"NodeID": letter * 20, "NodeName": name, "NodeManagerAddress": "10.0.0.1"}
+        for letter, name in (("1", "10.0.0.1"), ("2", "10.0.0.1"), ("3", "c"))
+    ]
+    found = named(entries, {"3" * 20: {"CPU": 2.0, "GPU": 1.5, "memory": 1e9}})
+    assert [node.name for node in found] == ["10.0.0.1#111111", "10.0.0.1#222222", "c"]
+    assert (found[2].node.num_cpus, found[2].node.num_gpus, found[2].node.memory_bytes) == (2.0, 1, 1_000_000_000)
+    assert found[0].node.num_cpus == 0.0
