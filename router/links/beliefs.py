@@ -115,7 +115,7 @@ class LinkBeliefs:
 
     def whole_topology(self) -> Topology:
         """As believed now, and as it was surveyed where no instance runs."""
-        topology = self.remake_topology()
+        topology = self._table.topology(self.nodes)
         if self._surveyed is None:
             return topology
         nodes = [*self._surveyed.nodes, *(node for node in topology.nodes if node.name not in self._known)]

@@ -173,6 +173,16 @@ def test_the_whole_topology_has_nodes_without_instances_as_they_were_surveyed():
     assert ("new", "spare") in whole.missing()
 
 
+def test_who_asks_for_the_topology_keeps_no_news_from_the_forecast(nodes):
+    a, b = nodes.holders
+    nodes.network[AB] = SLOW
+    nodes.links.order()
+    nodes.probe_all()
+    nodes.links.topology()
+    nodes.act()
+    assert nodes.links.forecast.transfer_s(a, b, 1600) == pytest.approx(1e-4 + 1.6e6 / 1e7)
+
+
 def test_a_way_through_which_nothing_gets_is_infinite_shown_and_tried_again(caplog):
     nodes = FakeNodes("a", "b")
     a, b = nodes.holders
