@@ -14,6 +14,7 @@ from pathlib import Path
 PREFIX = "baton"
 ROOT = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
+_BUCKET = ("rate", "1mbit", "burst", "2000", "limit", "2000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,18 @@ def why_not() -> str:
         if shutil.which(tool) is None:
             return f"network namespaces need iproute2 (`{tool}` was not found)"
     name = f"{PREFIX}-{os.getpid()}-try"
-    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"network namespaces cannot be made here: {tried.stderr.strip()}"
-    run("ip", "netns", "del", name)
+    tries = {
+        "network namespaces cannot be made here": ["ip", "netns", "add", name],
+        "cables (veth) cannot be laid here": ["ip", "-n", name, "link", "add", "type", "veth"],
+        "cables cannot be shaped (tbf) here": ["tc", "-n", name, "qdisc", "add", "dev", "lo", "root", "tbf", *_BUCKET],
+    }
+    try:
+        for reason, command in tries.items():
+            tried = subprocess.run(command, capture_output=True, text=True, check=False)
+            if tried.returncode:
+                return f"{reason}: {tried.stderr.strip()}"
+    finally:
+        _remove(name)
     return ""
 
 

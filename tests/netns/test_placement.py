@@ -26,7 +26,7 @@ def write(folder: Path) -> Path:
     file = write_deployment(folder, resources={"cpus": NUM_CPUS})
     document: dict[str, Any] = yaml.safe_load(file.read_text())
     document["spec"]["model"] = {"path": str(MODEL_PATH), "max_model_len": 1024}
-    document["spec"]["placement"] = {"probe_budget_s": 10, "replace": "off"}
+    document["spec"]["placement"] = {"probe_budget_s": 5, "replace": "off"}
     file.write_text(yaml.safe_dump(document))
     return file
 
