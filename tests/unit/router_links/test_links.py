@@ -177,8 +177,10 @@ def test_who_asks_for_the_topology_keeps_no_news_from_the_forecast(nodes):
     a, b = nodes.holders
     nodes.network[AB] = SLOW
     nodes.links.order()
-    nodes.probe_all()
-    nodes.links.topology()
+    for _ in range(2):
+        nodes.act()
+        nodes.answer_all()
+        nodes.links.topology()
     nodes.act()
     assert nodes.links.forecast.transfer_s(a, b, 1600) == pytest.approx(1e-4 + 1.6e6 / 1e7)
 
