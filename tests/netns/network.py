@@ -47,7 +47,7 @@ class Network:
     def shape(self, source: str, target: str, bytes_per_s: float | None) -> None:
         """What this direction gives from now on."""
         self.ways[source, target].bytes_per_s = bytes_per_s
-        self._apply(source, target)
+        self.apply(source, target)
 
     def cut(self, one: str, other: str) -> None:
         """Nothing gets through, either way, and nobody is told."""
@@ -84,9 +84,10 @@ class Network:
     def _set_cut(self, one: str, other: str, is_cut: bool) -> None:
         for way in ((one, other), (other, one)):
             self.ways[way].is_cut = is_cut
-            self._apply(*way)
+            self.apply(*way)
 
-    def _apply(self, source: str, target: str) -> None:
+    def apply(self, source: str, target: str) -> None:
+        """To the cable, what is said here of it."""
         direction, ends = self.ways[source, target], (self.every[source], self.every[target])
         if direction.is_cut:
             shaping.block(*ends)
@@ -104,9 +105,7 @@ def mesh(
 ) -> Iterator[Network]:
     """Hosts a, b, c ...; a cable for every pair, of `bytes_per_s` each way unless `rates` says otherwise.
 
-    A rate that is given for one way only is that of both.
-
-    The pairs of `delays_s` get a cable on which every packet takes so long, each way.
+    A rate that is given for one way only is that of both. The pairs of `delays_s` get a cable on which every packet takes so long, each way.
     """
     names = "abcdefghijklmnop"[:num_hosts]
     rates, delays_s = rates or {}, delays_s or {}
@@ -162,7 +161,7 @@ def _bring_up(network: Network, source: str, target: str) -> None:
         routes = [f"route add {there.address} dev {device} src {SWITCH_ADDRESS}"]
     commands = [f"link set {device} mtu {mtu} up", *routes]
     run("ip", "-n", here.namespace, "-batch", "-", text="\n".join(commands))
-    network._apply(source, target)
+    network.apply(source, target)
 
 
 @contextmanager
