@@ -105,7 +105,8 @@ def mesh(
 ) -> Iterator[Network]:
     """Hosts a, b, c ...; a cable for every pair, of `bytes_per_s` each way unless `rates` says otherwise.
 
-    A rate that is given for one way only is that of both. The pairs of `delays_s` get a cable on which every packet takes so long, each way.
+    A rate that is given for one way only is that of both. The pairs of `delays_s` get a cable on which every packet
+    takes so long, each way.
     """
     names = "abcdefghijklmnop"[:num_hosts]
     rates, delays_s = rates or {}, delays_s or {}
