@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 NODES = {"prefill-0": "host-p", "decode-0": "host-d", "decode-1": "host-d"}
 PAIRS = {("host-p", "host-d"), ("host-d", "host-p"), ("host-d", "host-d")}
+MEASURED = {"good", "degraded"}  # which of them depends on what else this machine has to do
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,7 +45,7 @@ async def run(cluster: LocalCluster, *arguments: str) -> int:
 
 
 async def test_every_link_is_known_soon_after_the_start_without_anybody_asking(cluster: LocalCluster) -> None:
-    await cluster.until(lambda status: all(row.state == "good" for row in status.node_links), 30)
+    await cluster.until(lambda status: all(row.state in MEASURED for row in status.node_links), 30)
     found = rows(await cluster.client.status())
     assert set(found) == PAIRS
     assert all(row.transport == "tcp" and row.num_samples > 0 and row.num_connections >= 1 for row in found.values())
@@ -65,7 +66,7 @@ async def test_probe_measures_every_link_once_more(cluster: LocalCluster) -> Non
     last = steps[-1]
     assert (last.done, last.num_done, last.num_failed) == (True, 3, 0)
     assert {(row.source_node, row.target_node) for row in last.links} == PAIRS
-    assert all(row.age_s < 10.0 and row.state != "unknown" for row in last.links)
+    assert all(row.age_s < 10.0 and row.state in MEASURED for row in last.links)
     instances = {node.node: list(node.instances) for node in last.nodes}
     assert instances == {"host-p": ["prefill-0"], "host-d": ["decode-0", "decode-1"]}
     await cluster.until_empty()
@@ -100,5 +101,5 @@ async def test_a_node_whose_instances_died_holds_no_probe_up(cluster: LocalClust
     steps = [step async for step in cluster.client.probe(0.2)]
     assert steps[-1].done
     states = {(row.source_node, row.target_node): row.state for row in steps[-1].links}
-    assert states["host-p", "host-d"] == states["host-d", "host-p"] == "good"
+    assert {states["host-p", "host-d"], states["host-d", "host-p"]} <= MEASURED
     await cluster.restart("decode-1")
