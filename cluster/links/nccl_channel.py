@@ -18,7 +18,7 @@ from cluster.links.errors import LinkError, MemoryInUse
 from cluster.links.nccl_device import Communicator, NcclDevice
 from cluster.links.nccl_messages import STAGING_BYTES
 from cluster.links.nccl_streams import Streams
-from cluster.links.nccl_worker import Death, Job, Worker
+from cluster.links.worker import Death, Job, Worker
 
 if TYPE_CHECKING:
     from cluster.links.device_region import DeviceRegion
