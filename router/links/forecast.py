@@ -13,7 +13,6 @@ from router.policies import Forecast
 
 INFINITE = float("inf")
 
-_MAX_TABLES = 32
 _UNLIMITED = 1e18
 
 
@@ -27,7 +26,7 @@ class Site:
 
 
 class LiveForecast(Forecast):
-    """Of the links as they are believed to be now; what is worked out is kept until they or the promises change."""
+    """Of the links as they are believed to be now. What is asked is worked out, and no more."""
 
     def __init__(self) -> None:
         self._topology = filled(Topology((), np.empty((0, 0)), np.empty((0, 0))), ())
@@ -37,7 +36,6 @@ class LiveForecast(Forecast):
         self._nodes: Indices = np.empty(0, np.intp)  # of each instance, by its row
         self._token_bytes: Matrix = np.empty(0)
         self._in_flight: InFlight | None = None
-        self._tables: dict[int, list[list[float]]] = {}
 
     # What it goes by
 
@@ -72,15 +70,7 @@ class LiveForecast(Forecast):
     # Forecast
 
     def transfer_s(self, source: Holder, target: Holder, num_tokens: int) -> float:
-        if source == target:
-            return 0.0
-        row, column = self._rows.get(source), self._rows.get(target)
-        if row is None or column is None or target in self._sites[source].unreachable:
-            return INFINITE
-        table = self._tables.get(num_tokens)
-        if table is None:
-            table = self._table(num_tokens)
-        return table[row][column]
+        return float(self.transfers_s([source], [target], np.full((1, 1), float(num_tokens)))[0, 0])
 
     def transfers_s(self, sources: Sequence[Holder], targets: Sequence[Holder], num_tokens: Matrix) -> Matrix:
         rows, columns = (np.array([self._rows.get(it, -1) for it in ends], np.intp) for ends in (sources, targets))
@@ -96,15 +86,6 @@ class LiveForecast(Forecast):
                 times_s[row, column] = 0.0
         return times_s
 
-    def _table(self, num_tokens: int) -> list[list[float]]:
-        """Of all instances, by their rows."""
-        if len(self._tables) >= _MAX_TABLES:
-            self._tables.clear()
-        everybody = np.arange(len(self._rows))
-        table: list[list[float]] = self._predict(everybody, everybody, np.asarray(num_tokens, float)).tolist()
-        self._tables[num_tokens] = table
-        return table
-
     def _predict(self, rows: Indices, columns: Indices, num_tokens: Matrix) -> Matrix:
         if not self._rows:
             return np.full((len(rows), len(columns)), INFINITE)
@@ -117,7 +98,6 @@ class LiveForecast(Forecast):
 
     def _forget(self) -> None:
         self._in_flight = None
-        self._tables.clear()
 
 
 def filled(topology: Topology, broken: Iterable[tuple[str, str]]) -> Topology:

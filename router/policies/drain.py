@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from cluster.messages import Holder
 from router.policies.interface import Forecast
 from router.policies.rescheduling import InstanceLoad, Move, RequestLoad, ReschedulingConfig
@@ -50,27 +52,39 @@ class Picture:
             key=lambda instance: (self.freeness_steps(instance), instance.holder.instance),
         )
 
-    def targets(self, source: InstanceLoad, request: RequestLoad) -> list[InstanceLoad]:
-        """Where the request could run and gets to: the near ones of the most free first, then the others."""
-        fits = [
+    def target(self, source: InstanceLoad, request: RequestLoad, max_move_s: float = math.inf) -> InstanceLoad | None:
+        """Of those with room for it that it gets to soon enough: the nearest of the most free."""
+        roomy = [
             instance
             for instance in reversed(self.free_hands())
             if instance.can_decode
             and instance.kv_layout == source.kv_layout
             and not instance.is_draining
             and instance.holder != source.holder
-            and self.move_s(request, source, instance) < math.inf
+            and has_room(instance, request)
         ]
+        moves_s = self._moves_s(request, source, roomy)
+        fits = [it for it in roomy if moves_s[it.holder] < math.inf and moves_s[it.holder] <= max_move_s]
         if not fits:
-            return []
+            return None
         most = self.freeness_steps(fits[0])
         enough = most - (1.0 - _ABOUT_AS_FREE) * abs(most)
         about = [instance for instance in fits if self.freeness_steps(instance) >= enough]
-        return sorted(about, key=lambda it: self.move_s(request, source, it)) + fits[len(about) :]
+        return min(about, key=lambda it: moves_s[it.holder])
 
     def move_s(self, request: RequestLoad, source: InstanceLoad, target: InstanceLoad) -> float:
-        """Until all its KV is there; what waits for its first step has none."""
-        return 0.0 if request.is_queued else self._forecast.transfer_s(source.holder, target.holder, request.num_tokens)
+        return self._moves_s(request, source, [target])[target.holder]
+
+    def _moves_s(
+        self, request: RequestLoad, source: InstanceLoad, targets: Sequence[InstanceLoad]
+    ) -> dict[Holder, float]:
+        """Until all its KV is there, asked for all at once; what waits for its first step has none."""
+        holders = [target.holder for target in targets]
+        if request.is_queued or not holders:
+            return dict.fromkeys(holders, 0.0)
+        num_tokens = np.full((1, len(holders)), float(request.num_tokens))
+        times_s = self._forecast.transfers_s([source.holder], holders, num_tokens)[0]
+        return dict(zip(holders, times_s.tolist(), strict=True))
 
     def move(self, request: RequestLoad, source: InstanceLoad, target: InstanceLoad, reason: str) -> None:
         self.moves.append(
@@ -101,10 +115,9 @@ def _moves_one(picture: Picture, source: InstanceLoad) -> bool:
     if not picture.has_free_hand(source):
         return False
     for request in sorted(victims(source), key=_was_just_tried):
-        for target in picture.targets(source, request):
-            if has_room(target, request):
-                picture.move(request, source, target, "drain")
-                return True
+        if (target := picture.target(source, request)) is not None:
+            picture.move(request, source, target, "drain")
+            return True
     return False
 
 

@@ -32,24 +32,17 @@ class LoadBalance:
         if not picture.has_free_hand(current):
             return  # it has become a target meanwhile
         requests = [request for request in victims(current) if self._may_leave(request)]
-        target = self._near_enough(picture, requests, current) if requests else None
+        if not requests:
+            return
+        soonest = min(requests, key=lambda request: request.num_tokens)
+        target = picture.target(current, soonest, self._config.max_move_s)
         if target is None or picture.freeness_steps(target) <= self._config.target_above_steps:
             return
         for request in requests:
-            is_short = picture.move_s(request, current, target) <= self._config.max_move_s
-            if is_short and self._improves(picture, request, current, target):
+            improves = self._improves(picture, request, current, target)
+            if improves and picture.move_s(request, current, target) <= self._config.max_move_s:
                 picture.move(request, current, target, "balance")
                 return
-
-    def _near_enough(
-        self, picture: Picture, requests: Sequence[RequestLoad], source: InstanceLoad
-    ) -> InstanceLoad | None:
-        """The first that at least one of them would get to soon enough."""
-        soonest = min(requests, key=lambda request: request.num_tokens)
-        for target in picture.targets(source, soonest):
-            if picture.move_s(soonest, source, target) <= self._config.max_move_s:
-                return target
-        return None
 
     def _may_leave(self, request: RequestLoad) -> bool:
         since = request.num_rounds_since_move

@@ -1,6 +1,7 @@
 """Which requests move where: Llumnix's load balance, and the emptying of an instance."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from router.policies import (
     ReschedulingConfig,
 )
 from router.policies.drain import victims
+from router.policies.interface import Matrix
 from router.policies.virtual_usage import Usage, has_room, spread_steps
 
 pytestmark = pytest.mark.unit
@@ -282,3 +284,35 @@ def test_nothing_is_moved_to_where_no_kv_gets_through() -> None:
     assert DrainOnly(CONFIG).plan([draining, cut_off], SecondsTo(cut_off=math.inf)) == []
     waits = make_instance("old", make_request("q", 50, is_queued=True), is_draining=True)
     assert len(DrainOnly(CONFIG).plan([waits, cut_off], SecondsTo(cut_off=math.inf))) == 1
+
+
+class CountsAsks(KnowsNothing):
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    def transfer_s(self, source: Holder, target: Holder, num_tokens: int) -> float:
+        self.num_asked += 1
+        return super().transfer_s(source, target, num_tokens)
+
+    def transfers_s(self, sources: Sequence[Holder], targets: Sequence[Holder], num_tokens: Matrix) -> Matrix:
+        self.num_asked += 1
+        return super().transfers_s(sources, targets, num_tokens)
+
+
+@pytest.mark.parametrize("policy", [LoadBalance, DrainOnly])
+def test_the_forecast_is_asked_of_no_more_than_what_might_be_moved(policy: type[LoadBalance | DrainOnly]) -> None:
+    requests = [make_request(f"r{index}", 100 + index) for index in range(12)]
+    source = make_instance("source", *requests, is_draining=policy is DrainOnly)
+    shut, forecast = make_instance("shut", max_num_seqs=0), CountsAsks()
+    assert policy(CONFIG).plan([source, shut], forecast) == []
+    assert forecast.num_asked == 0
+    others = [make_instance(f"idle{index}") for index in range(20)]
+    num_moves = len(policy(CONFIG).plan([source, shut, *others], forecast))
+    assert num_moves > 0
+    assert forecast.num_asked <= 2 * num_moves, "once for all targets, once for the request that leaves"
+
+
+def test_who_has_room_is_a_target_where_the_freest_has_none() -> None:
+    shut, idle = make_instance("shut", num_blocks=200, max_num_seqs=0), make_instance("idle")
+    [move] = LoadBalance(CONFIG).plan([make_busy(), shut, idle], KnowsNothing())
+    assert move.target == idle.holder

@@ -107,17 +107,22 @@ def test_before_there_is_anything_there_is_nothing_to_say():
     assert forecast.transfers_s([A], [B], np.ones((1, 1))).tolist() == [[INF]]
 
 
-def test_64_by_64_instances_are_looked_at_in_one_go(monkeypatch):
+def test_64_by_64_instances_are_looked_at_in_one_go_and_one_pair_alone(monkeypatch):
     topology = racks(8, 16, inside=1e9, between=1e8)
     holders = [Holder(node.name, 1) for node in topology.nodes]
     forecast = LiveForecast()
     forecast.learned(topology, [], {holder: Site(node=holder.instance, token_bytes=1e4) for holder in holders})
     for number in range(100):
         forecast.promised(f"r{number}", holders[number % 64], holders[64 + number % 63], 1000)
-    num_looked = []
+    looked_at = []
     predict = type(topology).predict_among
-    monkeypatch.setattr(type(topology), "predict_among", lambda *given: num_looked.append(1) or predict(*given))
+
+    def predict_among(self, sources, targets, *given):
+        looked_at.append((len(sources), len(targets)))
+        return predict(self, sources, targets, *given)
+
+    monkeypatch.setattr(type(topology), "predict_among", predict_among)
     at_once = forecast.transfers_s(holders[:64], holders[64:], np.full((64, 64), 2048.0))
-    one_by_one = [[forecast.transfer_s(source, target, 2048) for target in holders[64:]] for source in holders[:64]]
-    assert np.allclose(at_once, one_by_one)
-    assert len(num_looked) == 2
+    one_by_one = [[forecast.transfer_s(holders[at], target, 2048) for target in holders[64:]] for at in (0, 63)]
+    assert np.allclose(at_once[[0, 63]], one_by_one)
+    assert looked_at == [(64, 64)] + [(1, 1)] * 128
