@@ -238,7 +238,7 @@ class Scheduler:
 
     def computed(self, request_id: str, token_ids: Sequence[int]) -> None:
         """All that the request has computed where it is, output and all: the blocks stay there for others."""
-        if hashes := self._block_hashes.get(request_id):
+        if (hashes := self._block_hashes.get(request_id)) is not None:
             for member in self._held_by.get(request_id, ()):
                 more = hash_blocks(token_ids[len(hashes) * member.block_size :], member.block_size, hashes)
                 self._known.add(member.place.holder, (*hashes, *more))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.engine.block_hash import hash_blocks
 from cluster.messages import Holder
 from cluster.role import InstanceRole, InstanceStatus
 from cluster.snapshot import InstanceSnapshot
@@ -124,6 +125,21 @@ def test_a_request_weighs_on_its_decode_instance_until_it_is_forgotten() -> None
     assert decode.view().num_committed_blocks == 120 // 16 + 1
     scheduler.forget("a")
     assert (decode.view().num_committed_blocks, decode.view().num_requests) == (0, 0)
+
+
+@pytest.mark.parametrize("num_prompt_tokens", [5, 40])
+def test_what_was_computed_stays_where_it_was_for_prompts_shorter_than_a_block_too(num_prompt_tokens: int) -> None:
+    prefill, decode = make_member("p0", P), make_member("d0", D)
+    scheduler = make_scheduler(prefill, decode)
+    token_ids = list(range(num_prompt_tokens + 30))
+    for request_id, length in (("a", num_prompt_tokens), ("b", len(token_ids))):
+        hashes = tuple(hash_blocks(token_ids[:length], 16))
+        scheduler.enqueue(RequestView(request_id=request_id, num_prompt_tokens=length, block_hashes=hashes))
+        [assignment] = scheduler.assign()
+        scheduler.settle(request_id, holder("d0"))
+        scheduler.computed(request_id, token_ids)
+        scheduler.forget(request_id)
+    assert assignment.num_missing_tokens == len(token_ids) % 16
 
 
 def test_a_request_weighs_on_both_until_it_is_handed_over() -> None:
