@@ -122,8 +122,8 @@ class World:
         target = (assignment.decode or assignment.prefill).holder
         one.source, one.target = source.instance, target.instance
         if source != target:
-            missing = one.view.num_prompt_tokens - self._num_cached(target, one.view)
-            self._forecast.promised(one.view.request_id, source, target, missing)
+            ends = source, target
+            self._forecast.promised(assignment.request_id, *ends, assignment.num_missing_tokens, is_queued=True)
         used = self._instances[one.target].used()
         self.peak_used[one.target] = max(self.peak_used[one.target], used)
         self._instances[one.source].prefill(one, assignment.number)
@@ -133,6 +133,9 @@ class World:
 
     def num_cached(self, node: str, view: RequestView) -> int:
         return self._num_cached(self._instances[node].holder, view)
+
+    def prefilled(self, one: Served) -> None:
+        self._forecast.computed(one.view.request_id)
 
     def arrived(self, one: Served) -> None:
         """All its KV is where it decodes."""
@@ -224,6 +227,7 @@ class _Instance:
     def _computed(self, one: Served, sending: "_Sending") -> None:
         one.first_token_s = self._clock.now_s
         one.num_output_tokens = 1
+        self._world.prefilled(one)
         self._waiting.popleft()
         self.member.observe_load(self._num_waiting_tokens(), self._num_seen)
         self._world.caches.add(self.holder, one.view.block_hashes)

@@ -1,8 +1,8 @@
 """How long KV will take from one instance to another, next to what is promised to their links already."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,13 +25,25 @@ class Site:
     unreachable: AbstractSet[Holder] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Promise:
+    """`is_queued`: it is to be prefilled there, and has no token yet."""
+
+    source: Holder
+    flow: Flow
+    is_queued: bool
+
+
 class LiveForecast(Forecast):
-    """Of the links as they are believed to be now. What is asked is worked out, and no more."""
+    """Of the links as they are believed to be now. What is asked is worked out, and no more.
+
+    Prompts that wait for each other at one instance do not send together: of these only the first counts.
+    """
 
     def __init__(self) -> None:
         self._topology = filled(Topology((), np.empty((0, 0)), np.empty((0, 0))), ())
         self._sites: Mapping[Holder, Site] = {}
-        self._promised: dict[str, Flow] = {}
+        self._promised: dict[str, _Promise] = {}
         self._rows: dict[Holder, int] = {}
         self._nodes: Indices = np.empty(0, np.intp)  # of each instance, by its row
         self._token_bytes: Matrix = np.empty(0)
@@ -48,15 +60,23 @@ class LiveForecast(Forecast):
         self._token_bytes = np.array([site.token_bytes for site in self._sites.values()])
         self._forget()
 
-    def promised(self, request_id: str, source: Holder, target: Holder, num_tokens: int) -> None:
+    def promised(
+        self, request_id: str, source: Holder, target: Holder, num_tokens: int, *, is_queued: bool = False
+    ) -> None:
         """So much KV is to go there; what was promised to this request before is not."""
         ends = self._sites.get(source), self._sites.get(target)
         if ends[0] is None or ends[1] is None:
             self.settled(request_id)
             return
-        num_bytes = num_tokens * ends[0].token_bytes
-        self._promised[request_id] = Flow(source=ends[0].node, target=ends[1].node, num_bytes=num_bytes)
+        flow = Flow(source=ends[0].node, target=ends[1].node, num_bytes=num_tokens * ends[0].token_bytes)
+        self._promised[request_id] = _Promise(source=source, flow=flow, is_queued=is_queued)
         self._forget()
+
+    def computed(self, request_id: str) -> None:
+        """It has been prefilled: what is not there yet is on its way, and the next one's turn comes."""
+        if (promise := self._promised.get(request_id)) and promise.is_queued:
+            self._promised[request_id] = replace(promise, is_queued=False)
+            self._forget()
 
     def settled(self, request_id: str) -> None:
         """It is there, or will not be."""
@@ -65,7 +85,16 @@ class LiveForecast(Forecast):
 
     @property
     def flows(self) -> list[Flow]:
-        return list(self._promised.values())
+        """All that is promised, queued or not."""
+        return [promise.flow for promise in self._promised.values()]
+
+    def _under_way(self) -> Iterator[Flow]:
+        sending: set[Holder] = set()
+        for promise in self._promised.values():
+            if not promise.is_queued or promise.source not in sending:
+                yield promise.flow
+            if promise.is_queued:
+                sending.add(promise.source)
 
     # Forecast
 
@@ -91,7 +120,7 @@ class LiveForecast(Forecast):
             return np.full((len(rows), len(columns)), INFINITE)
         if self._in_flight is None:
             known = {node.name for node in self._topology.nodes}
-            flows = [flow for flow in self._promised.values() if {flow.source, flow.target} <= known]
+            flows = [flow for flow in self._under_way() if {flow.source, flow.target} <= known]
             self._in_flight = self._topology.in_flight(flows)
         num_bytes = num_tokens * self._token_bytes[rows, None]
         return self._topology.predict_among(self._nodes[rows], self._nodes[columns], num_bytes, self._in_flight)

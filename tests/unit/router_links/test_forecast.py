@@ -70,6 +70,22 @@ def test_what_is_promised_to_a_link_takes_of_it_until_it_is_there():
     assert forecast.transfer_s(A, B, 100) == 11.0
 
 
+def test_of_the_prompts_that_wait_for_each_other_at_one_instance_only_the_first_is_under_way():
+    forecast = make()
+    for number in range(5):
+        forecast.promised(f"r{number}", A, B, 50, is_queued=True)
+    assert forecast.transfer_s(A, B, 100) == 16.0
+    forecast.computed("r0")  # its last blocks leave, those of r1 come
+    assert forecast.transfer_s(A, B, 100) == 21.0
+    forecast.settled("r0")
+    forecast.computed("r0")
+    assert forecast.transfer_s(A, B, 100) == 16.0
+    forecast.promised("moved", A, B, 50)
+    forecast.promised("beside", A2, B, 50, is_queued=True)
+    assert forecast.transfer_s(A, B, 100) == 26.0
+    assert len(forecast.flows) == 6
+
+
 def test_two_flows_out_of_a_node_share_its_egress():
     nodes = [Node(name="a", egress_bytes_per_s=100.0), "b", "c"]
     forecast = make(nodes=nodes)
