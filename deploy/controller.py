@@ -17,7 +17,7 @@ from cluster.instance.config import InstanceInfo
 from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Topology
-from deploy.errors import DeployError, MemberFailed
+from deploy.errors import DeployError, MemberFailed, describe
 from deploy.events import Event, EventKind, EventLog
 from deploy.member import Cluster, Member
 from deploy.placing import Placing
@@ -76,21 +76,22 @@ class Controller:
         return self._router_info
 
     async def up(self) -> None:
-        """Everything placed and started, in parallel; MemberFailed, with nothing left running, when one cannot be."""
+        """Everything placed and started, in parallel; MemberFailed, with nothing left running, when one cannot be.
+
+        Cancelled when it is stopped meanwhile.
+        """
+        this = asyncio.current_task()
+        assert this is not None
+        self._tasks.add(this)
         try:
-            await self._placing.begin()
-        except DeployError as error:
-            await self._end(EventKind.FAILED, str(error))
-            raise MemberFailed(str(error)) from error
-        self._spawn(self._reconcile())
-        while not (self.is_complete() or self._first_failure):
-            await self._next_change()
-        if self._first_failure:
-            await self._end(EventKind.FAILED, str(self._first_failure))
-            raise self._first_failure
-        await self._tell_router()
-        router = self.addresses()
-        self._log.add(EventKind.READY, text=f"gRPC {router.grpc_address}, HTTP http://{router.http_address}")
+            await self._begin()
+        except Exception as error:
+            if not isinstance(error, DeployError):
+                log.exception("the deployment could not be brought up")
+            await self._end(EventKind.FAILED, describe(error))
+            raise MemberFailed(describe(error)) from error
+        finally:
+            self._tasks.discard(this)
         self._spawn(self._replacing.run())
 
     async def stop(self) -> None:
@@ -107,6 +108,17 @@ class Controller:
             return self._placing.assumed(await self._placing.nodes(), live)
         except ValueError as error:
             raise MemberFailed(str(error)) from error
+
+    async def _begin(self) -> None:
+        await self._placing.begin()
+        self._spawn(self._reconcile())
+        while not (self.is_complete() or self._first_failure):
+            await self._next_change()
+        if self._first_failure:
+            raise self._first_failure
+        await self._tell_router()
+        router = self.addresses()
+        self._log.add(EventKind.READY, text=f"gRPC {router.grpc_address}, HTTP http://{router.http_address}")
 
     # For Replacing
 
@@ -166,10 +178,12 @@ class Controller:
             await self._start(name, member)
             await self._tell_router()
             await member.until_gone()
-        except MemberFailed as error:
+        except Exception as error:
+            if not isinstance(error, MemberFailed):
+                log.exception("a life of %s ended in what nobody foresaw", name)
             if member is not None:
                 member.kill()
-            await self._on_gone(name, error)
+            await self._on_gone(name, describe(error))
 
     async def _place(self, name: str) -> None:
         if name != ROUTER and (node := await self._placing.node_of(name)):
@@ -208,10 +222,10 @@ class Controller:
                 shown.add(text)
                 await self._sleep(_PROGRESS_INTERVAL_S)
 
-    async def _on_gone(self, name: str, error: MemberFailed) -> None:
+    async def _on_gone(self, name: str, why: str) -> None:
         self._infos.pop(name, None)
-        why = self._leaving.pop(name, str(error))
-        self._first_failure = self._first_failure or MemberFailed(f"{name}: {error}")
+        self._first_failure = self._first_failure or MemberFailed(f"{name}: {why}")
+        why = self._leaving.pop(name, why)
         self._observe(name, gone(self._observed[name], self._clock()))
         delay_s = self._observed[name].retry_at_s - self._clock()
         self._log.add(EventKind.GONE, name, f"{why}; made again in {delay_s:.1f} s")
@@ -246,7 +260,7 @@ class Controller:
 
     async def _end(self, kind: EventKind, text: str) -> None:
         """The router first, so that clients are told; what does not end in time is killed."""
-        for task in self._tasks:
+        for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         if router := self._members.pop(ROUTER, None):
             await _stop(router)
@@ -275,7 +289,9 @@ async def _within(timeout_s: float, work: Awaitable[None], otherwise: str) -> No
 
 
 async def _stop(member: Member) -> None:
-    with contextlib.suppress(MemberFailed, TimeoutError):
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            await member.stop()
-    member.kill()
+    try:
+        with contextlib.suppress(MemberFailed, TimeoutError):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await member.stop()
+    finally:
+        member.kill()

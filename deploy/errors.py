@@ -11,3 +11,12 @@ class MemberFailed(DeployError):
 
 class InputError(DeployError):
     """The command was given something it cannot work with."""
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def describe(error: BaseException) -> str:
+    """In one line; with its kind where it was not written for people."""
+    return first_line(error) if isinstance(error, DeployError) else f"{type(error).__name__}: {first_line(error)}"

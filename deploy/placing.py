@@ -17,7 +17,7 @@ from deploy.errors import DeployError, MemberFailed
 from deploy.events import EventKind, EventLog
 from deploy.needs import EXPECTED_PROMPT_TOKENS, needs_of, place_in_yaml, request_bytes
 from deploy.planner.assumed import assume
-from deploy.planner.placement import NoRoom, Seat, Traffic
+from deploy.planner.placement import NoRoom, PoolNeeds, Seat, Traffic
 from deploy.planner.planner import Plan, Planner
 from deploy.planner.refill import find_node
 from deploy.planner.room import Room
@@ -52,6 +52,8 @@ class Placing:
         self.topology: Topology | None = None
         self.seats: dict[str, Seat] = {}
         self._choosing = asyncio.Lock()
+        self._needs: list[PoolNeeds] = []  # these two are read before the first plan: the checkpoint may go later
+        self._traffic = Traffic(request_bytes=0)
 
     async def begin(self) -> None:
         """DeployError: the deployment fits nowhere, or its pools could not reach each other."""
@@ -59,8 +61,10 @@ class Placing:
         nodes = await self._network.nodes()
         if placement.policy == "spread" or len(nodes) < 2:
             return
+        self._needs = needs_of(self._deployment)
+        self._traffic = Traffic(request_bytes=request_bytes(self._deployment, EXPECTED_PROMPT_TOKENS))
         with self._in_yaml():
-            Room(needs_of(self._deployment), nodes).check()  # before it takes time to probe
+            Room(self._needs, nodes).check()  # before it takes time to probe
         survey = await self._network.survey(nodes, placement.probe_budget_s, self._say)
         for line in explain(survey.unreachable):
             self._say(line)
@@ -111,7 +115,7 @@ class Placing:
         return assume(nodes, known, unreachable | (live.broken if live else frozenset()))
 
     def planner(self, topology: Topology) -> Planner:
-        return Planner(needs_of(self._deployment), topology, traffic(self._deployment), np.random.default_rng(0))
+        return Planner(self._needs, topology, self._traffic, np.random.default_rng(0))
 
     def _plan(self, nodes: Sequence[Node]) -> Plan:
         with self._in_yaml():
@@ -127,13 +131,12 @@ class Placing:
             raise DeployError(f"{path}: {error} (pool {error.pool})") from error
 
     def _elsewhere(self, pool: str, nodes: Sequence[Node], others: Sequence[Seat]) -> str | None:
-        pools = needs_of(self._deployment)
         try:
             topology = self.assumed(nodes)
         except ValueError:  # these nodes have all come since: one is as good as another
             topology = Topology(nodes, np.zeros((len(nodes), len(nodes))), np.ones((len(nodes), len(nodes))))
-        cost = TransferCost(topology, pools, traffic(self._deployment))
-        return find_node(cost, Room(pools, nodes), others, pool)
+        cost = TransferCost(topology, self._needs, self._traffic)
+        return find_node(cost, Room(self._needs, nodes), others, pool)
 
     def _check_reachable(self) -> None:
         """Who could give its requests to nobody, or be given none, would only look as if it served."""
@@ -149,7 +152,7 @@ class Placing:
     def _tell(self, plan: Plan) -> None:
         for placed in plan.chosen.instances:
             self._log.add(EventKind.PROGRESS, placed.instance, f"placed on {placed.node}")
-        size = format_bytes(traffic(self._deployment).request_bytes)
+        size = format_bytes(self._traffic.request_bytes)
         text = f"KV of {EXPECTED_PROMPT_TOKENS} tokens ({size}) should take {format_duration(plan.chosen.cost_s)}"
         if plan.label_free:
             text += f" from prefill to decode; {format_duration(plan.label_free.cost_s)} not knowing links"
@@ -157,10 +160,6 @@ class Placing:
 
     def _say(self, text: str) -> None:
         self._log.add(EventKind.PROGRESS, PLACEMENT, text)
-
-
-def traffic(deployment: Deployment) -> Traffic:
-    return Traffic(request_bytes=request_bytes(deployment, EXPECTED_PROMPT_TOKENS))
 
 
 def _has_link(topology: Topology, source: str, target: str) -> bool:

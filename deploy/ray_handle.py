@@ -21,11 +21,11 @@ from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Node, Topology
 from decode_workers.actor import DecodeActor
 from deploy.controller import Controller
-from deploy.errors import MemberFailed
+from deploy.errors import MemberFailed, first_line
 from deploy.events import Event
 from deploy.member import Member
 from deploy.probing.survey import Say, Survey
-from deploy.ray_errors import explain, first_line
+from deploy.ray_errors import explain
 from deploy.ray_groups import PlacementGroups
 from deploy.ray_nodes import RayNode, address_here, alive_nodes, this_node
 from deploy.ray_probe import survey_nodes
@@ -199,7 +199,7 @@ class DeploymentController:
 
     async def up(self) -> None:
         """What it ends in is told by the events."""
-        with suppress(MemberFailed):
+        with suppress(MemberFailed, asyncio.CancelledError):
             await self._controller.up()
 
     async def addresses(self) -> RouterInfo:

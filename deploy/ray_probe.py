@@ -16,9 +16,9 @@ from cluster.links.probe.node import ProbeNode, ProbeTarget
 from cluster.messages import Probed
 from cluster.secret import ClusterSecret
 from cluster.topology.topology import Node
-from deploy.errors import MemberFailed
+from deploy.errors import MemberFailed, first_line
 from deploy.probing.survey import Say, Survey, survey
-from deploy.ray_errors import explain, first_line
+from deploy.ray_errors import explain
 from deploy.ray_nodes import RayNode, address_here
 
 _SETUP_TIMEOUT_S = 3.0  # a pair that cannot reach each other takes this from all others

@@ -15,10 +15,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.links.config import LinkConfig
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Topology
-from deploy.errors import DeployError, MemberFailed
+from deploy.errors import DeployError, MemberFailed, first_line
 from deploy.events import Event
 from deploy.probing.survey import Say, Survey
-from deploy.ray_errors import explain, first_line
+from deploy.ray_errors import explain
 from deploy.ray_handle import DeploymentController, actor_class
 from deploy.ray_nodes import alive_nodes
 from deploy.ray_probe import survey_nodes

@@ -4,19 +4,22 @@ One step at a time, each by what serves requests anyway: a drain, a new life on 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Topology
 from deploy.durations import format_duration
-from deploy.errors import MemberFailed
+from deploy.errors import MemberFailed, describe
 from deploy.events import EventKind, EventLog
 from deploy.needs import alike_pools
 from deploy.placing import PLACEMENT, Placing
 from deploy.planner.drift import Drift, DriftConfig
 from deploy.planner.steps import Flip, Move, Route, Step, find_route
 from router.links.live_links import LiveLinks
+
+log = logging.getLogger(__name__)
 
 _PAUSE = 20.0  # times what a check took: with a thousand nodes it is work
 
@@ -63,7 +66,15 @@ class Replacing:
         while self._placement.replace != "off" and self._placing.seats:
             await self._sleep(max(self._placement.check_interval_s, _PAUSE * self._took_s))
             if self._hands.is_complete():
-                await self.check()
+                await self._check_safely()
+
+    async def _check_safely(self) -> None:
+        """Whatever one check ends in, there is a next one."""
+        try:
+            await self.check()
+        except Exception as error:
+            log.exception("a check of the placement ended in what nobody foresaw")
+            self._say_once(f"the placement could not be checked: {describe(error)}")
 
     async def check(self) -> None:
         """What cannot be known now is left to the next time."""

@@ -9,8 +9,11 @@ from deploy.events import EventKind
 from deploy.target import instance_targets
 from router.config import RouterConfig
 from tests.unit.deploy.fake_cluster import FakeCluster, FakeTime, make_controller, make_deployment, settle
+from tests.unit.deploy.test_placing import deployment, make_cluster
 
 pytestmark = pytest.mark.unit
+
+__all__ = ["deployment"]
 
 
 async def test_up_starts_all_and_tells_the_router_of_all():
@@ -98,6 +101,43 @@ async def test_stop_ends_all_and_makes_nothing_again():
     assert all(member.was_stopped_before_killed for member in cluster.all_lives()), "clients are told, not cut off"
     assert len(cluster.all_lives()) == 4
     assert (await controller.events(0))[-1].kind is EventKind.STOPPED
+
+
+@pytest.mark.parametrize("failing", ["survey", "create_instance"])
+async def test_what_nobody_foresaw_ends_the_start_and_is_told(failing, deployment):
+    cluster = make_cluster()
+
+    def fail(*_):
+        raise OSError("No such device\n(and more)")
+
+    setattr(cluster, failing, fail)
+    controller = make_controller(cluster, None, deployment())
+    with pytest.raises(MemberFailed, match=r"OSError: No such device$"):
+        await controller.up()
+    assert all(member.killed for member in cluster.all_lives())
+    last = (await controller.events(0))[-1]
+    assert last.kind is EventKind.FAILED
+    assert last.text.endswith("OSError: No such device")
+
+
+async def test_stop_while_it_probes_is_the_end(deployment):
+    cluster, gate = make_cluster(), asyncio.Event()
+    survey = cluster.survey
+
+    async def held(*arguments):
+        await gate.wait()
+        return await survey(*arguments)
+
+    cluster.survey = held
+    controller = make_controller(cluster, None, deployment())
+    starting = asyncio.ensure_future(controller.up())
+    await settle()
+    await controller.stop()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert cluster.all_lives() == []
+    assert [event.kind for event in await controller.events(0)] == [EventKind.STOPPED]
 
 
 async def test_events_are_waited_for():

@@ -1,5 +1,7 @@
 """Links drift while a deployment runs: what the controller says, and what it does where it may."""
 
+import shutil
+
 import pytest
 
 from deploy.events import EventKind
@@ -180,3 +182,23 @@ async def test_a_link_that_broke_counts_as_none(run):
     await running.check(3)
     (said,) = await running.said()
     assert "d-0 moves from" in said
+
+
+async def test_what_nobody_foresaw_is_told_and_the_next_check_comes(run):
+    running = await run("warn", slow="b")
+    places = running.cluster.places
+    running.cluster.live = "no links at all"
+    await running.check(2)
+    said = [text for text in await texts(running.controller) if "could not be checked" in text]
+    assert said == ["the placement could not be checked: AttributeError: 'str' object has no attribute 'topology'"]
+    running.cluster.live = LiveLinks(topology=make_topology("abcd", slow=places["d-0"]))
+    await running.check(3)
+    assert len(await running.said()) == 1
+
+
+async def test_the_checkpoint_is_not_needed_once_it_runs(run, tmp_path):
+    running = await run("warn", slow="b")
+    shutil.rmtree(tmp_path / "model")
+    running.cluster.live = LiveLinks(topology=make_topology("abcd", slow=running.cluster.places["d-0"]))
+    await running.check(3)
+    assert len(await running.said()) == 1
