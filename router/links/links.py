@@ -235,7 +235,7 @@ class Links(RouterObserver):
         """What is there already need not travel; the ledger's note of this does not say how much that is."""
         if assignment.decode is not None:
             ends = assignment.prefill.holder, assignment.decode.holder
-            self.forecast.promised(assignment.request_id, *ends, assignment.num_missing_tokens)
+            self._promise(assignment.request_id, *ends, assignment.num_missing_tokens)
 
     def on_note(self, note: Note) -> None:
         """KV is promised to a link by a grant, until the request is there or will not be."""
@@ -243,11 +243,18 @@ class Links(RouterObserver):
             return
         if note.step is not Step.GRANTED:
             self.forecast.settled(note.request_id)
+            self._log.settled(note.request_id)
             if note.unreachable and note.holder and note.peer:
                 self._suspect(note.holder, note.peer)
         elif note.reason != "prefill" and note.holder and note.peer and (entry := self._ledger.get(note.request_id)):
             num_tokens = len(entry.state.prompt_token_ids) + note.num_output_tokens
-            self.forecast.promised(note.request_id, note.holder, note.peer, num_tokens)
+            self._promise(note.request_id, note.holder, note.peer, num_tokens)
+
+    def _promise(self, request_id: str, source: Holder, target: Holder, num_tokens: int) -> None:
+        self.forecast.promised(request_id, source, target, num_tokens)
+        nodes = self._places.node(source), self._places.node(target)
+        if nodes[0] is not None and nodes[1] is not None:
+            self._log.promised(request_id, nodes[0], nodes[1], self._clock())
 
     def _suspect(self, source: Holder, target: Holder) -> None:
         pair = self._places.node(source), self._places.node(target)

@@ -119,6 +119,28 @@ def test_what_was_slow_in_company_is_no_slow_link():
     assert all(row.beta_bytes_per_s == pytest.approx(1e8, rel=0.02) for row in rows)
 
 
+@pytest.mark.parametrize("takes_s", [2.0, 4.0, 8.0])
+def test_long_company_makes_no_good_link_degraded(takes_s):
+    topology = make_topology(Node(name="p", egress_bytes_per_s=1e8), *"def", alpha_s=GOOD.alpha_s, beta=1e8)
+    nodes = FakeNodes(*"pdef", topology=topology)
+    p, d, *others = nodes.holders
+    states = set()
+    for step in range(241):
+        if step * 0.25 % takes_s == 0.0:
+            for target in others:
+                nodes.links.on_note(Note(request_id=target.instance, step=Step.PASSED, holder=target, peer=p))
+                if step:
+                    sample = nodes.sample(target, int(takes_s * 1e8 / 3), takes_s)
+                    nodes.links.on_measured(p, Transfers(samples=(sample,)))
+                nodes.links.on_assigned(
+                    Assignment(target.instance, Place(p, "", ""), Place(target, "", ""), 1, num_missing_tokens=160)
+                )
+        nodes.links.on_measured(p, Transfers(samples=(nodes.sample(d, 3_000_000, 0.09),)))
+        nodes.act(0.25)
+        states.add(nodes.row("p", "d").state)
+    assert states == {"good"}
+
+
 def test_stale_links_are_probed_when_idle_and_not_while_kv_is_promised_to_them(nodes):
     a, b = nodes.holders
     assert nodes.act(59.0) == []
