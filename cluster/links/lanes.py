@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,6 +36,7 @@ class Lanes:
         self._first = first
         self._lock = threading.Lock()
         self._lanes: list[_Lane] = []
+        self._joining: FrameSocket | None = None
         self._closed = False
         self._failure: Exception | None = None
 
@@ -43,6 +44,19 @@ class Lanes:
     def num_connections(self) -> int:
         with self._lock:
             return 1 + len(self._lanes)
+
+    @contextlib.contextmanager
+    def joining(self, sock: FrameSocket) -> Iterator[None]:
+        """While it greets, it ends with the link. Raises LinkError when that is over."""
+        with self._lock:
+            if self._closed:
+                raise LinkError("the link is over")
+            self._joining = sock
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._joining = None
 
     def add(self, sock: FrameSocket) -> None:
         """It is the link's from now on. Raises LinkError, and then it is not."""
@@ -89,10 +103,11 @@ class Lanes:
         """Whatever is under way on any connection ends soon."""
         with self._lock:
             self._closed = True
-            lanes = list(self._lanes)
-        self._first.shutdown()
-        for lane in lanes:
-            lane.socket.shutdown()
+            sockets = [self._first, *(lane.socket for lane in self._lanes)]
+            if self._joining is not None:
+                sockets.append(self._joining)
+        for sock in sockets:
+            sock.shutdown()
 
     def close(self) -> None:
         """The first connection is left to its owner."""

@@ -72,8 +72,9 @@ class SourceConnection:
         while self._lanes.num_connections < num_connections:
             sock, _ = FrameSocket.to(self._key.address)
             try:
-                self._greet(sock, joins=self._link_id)
-                self._lanes.add(sock)
+                with self._lanes.joining(sock):
+                    self._greet(sock, joins=self._link_id)
+                    self._lanes.add(sock)
             except BaseException:
                 sock.close()
                 raise

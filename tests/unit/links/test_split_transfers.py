@@ -192,6 +192,27 @@ def test_closing_within_a_split_transfer_ends_it_on_all_connections(wide, end):
     source.events.next("on_send_failed")
 
 
+def test_closing_ends_the_greeting_of_a_further_connection(make_node, monkeypatch):
+    source = make_node(
+        "prefill-0", transport="tcp", record_bytes=RECORD_BYTES, num_blocks=NUM_BLOCKS, setup_timeout_s=60
+    )
+    receiver = make_node("decode-0", record_bytes=RECORD_BYTES, num_blocks=NUM_BLOCKS)
+    gate, links = Gate(), receiver.listener._receiving.links
+    join_later = links.join
+    monkeypatch.setattr(links, "join", lambda *arguments: gate() or join_later(*arguments))
+    source.links.split(receiver.holder, 2)
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    assert gate.reached.wait(PATIENCE_S)
+    closing = threading.Thread(target=source.links.close)
+    closing.start()
+    closing.join(PATIENCE_S / 2)
+    try:
+        assert not closing.is_alive()
+    finally:
+        gate.opened.set()
+    assert source.events.next("on_send_failed")[1] == "links are closed"
+
+
 def test_connections_that_cannot_be_had_fail_one_transfer_and_are_not_asked_for_again(wide, monkeypatch):
     source, receiver = wide
     with monkeypatch.context() as patch:
