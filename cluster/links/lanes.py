@@ -45,6 +45,11 @@ class Lanes:
         with self._lock:
             return 1 + len(self._lanes)
 
+    @property
+    def is_over(self) -> bool:
+        with self._lock:
+            return self._closed
+
     @contextlib.contextmanager
     def joining(self, sock: FrameSocket) -> Iterator[None]:
         """While it greets, it ends with the link. Raises LinkError when that is over."""

@@ -13,8 +13,8 @@ NUM_SAMPLES = 32
 class LinkStatus:
     """A transfer of n bytes takes `alpha_s + n / beta_bytes_per_s`; both are 0 before the first one.
 
-    `note` says why the transport is not the better one, `last_failure` why a transfer failed. Over `num_connections`
-    large transfers are split (0: there was no link yet).
+    `note` says why the transport is not the better one, or why there are fewer connections than wanted; `last_failure`
+    why a transfer failed. Over `num_connections` large transfers are split (0: there was no link yet).
     """
 
     source: str
@@ -42,13 +42,13 @@ class LinkStats:
         self._samples: deque[tuple[int, float]] = deque(maxlen=NUM_SAMPLES)  # (bytes, seconds)
         self._transport = self._note = self._last_failure = ""
         self._num_transfers = self._num_bytes = self._num_failures = 0
-        self._num_connections = 1
+        self._num_connections, self._lack = 1, ""
 
     def connected(self, transport: str, note: str) -> None:
         with self._lock:
             if self._transport not in ("", transport):
                 self._samples.clear()
-                self._num_connections = 1
+                self._num_connections, self._lack = 1, ""
             self._transport, self._note = transport, note
 
     @property
@@ -57,9 +57,10 @@ class LinkStats:
         with self._lock:
             return self._num_connections
 
-    def split(self, num_connections: int) -> None:
+    def split(self, num_connections: int, lack: str = "") -> None:
+        """`lack`: why not over more."""
         with self._lock:
-            self._num_connections = num_connections
+            self._num_connections, self._lack = num_connections, lack
 
     def probed(self, num_bytes: int, seconds: float) -> None:
         """Says as much of the link as a transfer, and is none."""
@@ -86,7 +87,7 @@ class LinkStats:
                 source_rank=self._source_rank,
                 target_rank=self._target_rank,
                 transport=self._transport,
-                note=self._note,
+                note=self._note or self._lack,
                 num_transfers=self._num_transfers,
                 num_bytes=self._num_bytes,
                 num_failures=self._num_failures,

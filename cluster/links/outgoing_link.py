@@ -151,22 +151,25 @@ class OutgoingLink:
 
     def _move_probe(self, connection: SourceConnection, probe: ProbeTransfer) -> None:
         num_connections = probe.num_connections if connection.transport == "tcp" else 1
-        connection.widen(num_connections)
+        if lack := connection.widen(num_connections):
+            raise TransferRefused(lack)
         seconds = connection.probe(probe.num_bytes, num_connections, probe.num_kept)
         if probe.counts:
             self._stats.probed(probe.num_bytes, seconds)
         probe.on_end(ProbeOutcome(transport=connection.transport, seconds=seconds, ended_s=time.monotonic()))
 
     def _widened(self, connection: SourceConnection, num_bytes: int) -> int:
-        """Over how many connections so many bytes go; the first time, the others are made."""
+        """Over how many connections so many bytes go; the first time, the others are made.
+
+        If there are fewer, over those; the transfers to come, too, until a probe tries more.
+        """
         num_connections = self._stats.num_connections
         if num_connections == 1 or num_bytes < SPLIT_BYTES or connection.transport != "tcp":
             return 1
-        try:
-            connection.widen(num_connections)
-        except LinkError:
-            self._stats.split(1)  # the next transfer does without them
-            raise
+        if lack := connection.widen(num_connections):
+            note = f"{connection.num_connections} of {num_connections} connections: {lack}"
+            num_connections = connection.num_connections
+            self._stats.split(num_connections, note)
         return num_connections
 
     def _next(self) -> BlockTransfer | ProbeTransfer | None:

@@ -54,6 +54,7 @@ class SourceConnection:
         self._secret = secret
         self._slot = 0
         self._lanes = Lanes(sock)
+        self._lack = ""
         self._link_id = b""
         self._nccl = NcclSender(sock, region) if isinstance(region, DeviceRegion) else None
         self.transport = ""
@@ -67,17 +68,24 @@ class SourceConnection:
         self.transport, self._link_id = welcome.transport, welcome.link_id
         return welcome
 
-    def widen(self, num_connections: int) -> None:
-        """A tcp link gets so many connections if it has fewer. Raises LinkError."""
-        while self._lanes.num_connections < num_connections:
-            sock, _ = FrameSocket.to(self._key.address)
+    @property
+    def num_connections(self) -> int:
+        return self._lanes.num_connections
+
+    def widen(self, num_connections: int) -> str:
+        """A tcp link gets so many connections if it has fewer; why it does not, or nothing. Raises LinkError when it is
+        over.
+
+        After one that failed no other is made: the receiver may have taken it, and would count otherwise than this end.
+        """
+        while self._lanes.num_connections < num_connections and not self._lack:
             try:
-                with self._lanes.joining(sock):
-                    self._greet(sock, joins=self._link_id)
-                    self._lanes.add(sock)
-            except BaseException:
-                sock.close()
-                raise
+                self._join()
+            except (LinkError, OSError) as error:
+                if self._lanes.is_over:
+                    raise
+                self._lack = str(error)
+        return self._lack if self._lanes.num_connections < num_connections else ""
 
     def shutdown(self) -> None:
         self._lanes.shutdown()
@@ -140,6 +148,16 @@ class SourceConnection:
     def _begin(self) -> Deadline:
         self._slot += 1
         return Deadline.after(self._config.transfer_timeout_s, "answer to an offer")
+
+    def _join(self) -> None:
+        sock, _ = FrameSocket.to(self._key.address)
+        try:
+            with self._lanes.joining(sock):
+                self._greet(sock, joins=self._link_id)
+                self._lanes.add(sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def _greet(self, sock: FrameSocket, joins: bytes) -> LinkWelcome:
         """A connection of its own, or one more of the link that it joins."""

@@ -14,9 +14,11 @@ from cluster.handshake import Caller
 from cluster.links import frame_socket, lanes
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
+from cluster.links.errors import LinkError
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.probe.node import ProbeNode
 from cluster.links.probe.transfer import ProbeTransfer
+from cluster.links.source_connection import SourceConnection
 from cluster.pb.links_pb2 import LinkFrame
 from cluster.secret import Kind
 
@@ -213,15 +215,64 @@ def test_closing_ends_the_greeting_of_a_further_connection(make_node, monkeypatc
     assert source.events.next("on_send_failed")[1] == "links are closed"
 
 
-def test_connections_that_cannot_be_had_fail_one_transfer_and_are_not_asked_for_again(wide, monkeypatch):
+@pytest.fixture
+def only_two(monkeypatch):
+    monkeypatch.setattr(lanes, "MAX_CONNECTIONS", 2)
+
+
+def test_blocks_go_over_what_connections_can_be_had(wide, only_two):
     source, receiver = wide
-    with monkeypatch.context() as patch:
-        patch.setattr(lanes, "MAX_CONNECTIONS", 2)
-        source.send(receiver, source.transfer(SOURCE_BLOCKS))
-        assert "2 connections already" in source.events.next("on_send_failed")[1]
-        source.send(receiver, source.transfer(SOURCE_BLOCKS))
-        assert has_arrived(source, receiver)
-    assert source.links.status()[0].num_connections == 1
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    assert has_arrived(source, receiver)
+    (status,) = source.links.status()
+    assert (status.num_connections, status.num_failures) == (2, 0)
+    assert status.note.startswith("2 of 4 connections: ")
+    assert "2 connections already" in status.note
+    source.links.split(receiver.holder, 2)
+    assert source.links.status()[0].note == ""
+
+
+def test_a_probe_over_connections_that_cannot_be_had_fails_alone(wide, only_two):
+    source, receiver = wide
+    gate = Gate()
+    with failpoints.armed("links.source.offer", gate):
+        source.send(receiver, source.transfer(SOURCE_BLOCKS[:3]))
+        assert gate.reached.wait(PATIENCE_S)
+        outcome = probe(source, receiver, 4 << 20, num_connections=4)
+        another = probe(source, receiver, 4 << 20, num_connections=2)
+        gate.opened.set()
+    assert "2 connections already" in outcome.get().reason
+    assert another.get().seconds is not None
+    assert receiver.listener.num_links == 1
+    source.events.next("on_sent")
+    assert source.events.is_silent
+    receiver.slots.close(1)
+    receiver.slots.open(2, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
+    source.send(receiver, source.transfer(SOURCE_BLOCKS, reservation=2))
+    source.events.next("on_sent")
+
+
+def test_a_connection_whose_welcome_is_lost_is_not_made_again(wide, monkeypatch):
+    """The receiver counts it, and this end does not."""
+    source, receiver = wide
+    greet = SourceConnection._greet
+    num_greetings = 0
+
+    def lose_third(*arguments, **options):
+        nonlocal num_greetings
+        num_greetings += 1
+        welcome = greet(*arguments, **options)
+        if num_greetings == 3:
+            raise LinkError("the welcome is lost")
+        return welcome
+
+    monkeypatch.setattr(SourceConnection, "_greet", lose_third)
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    assert has_arrived(source, receiver)
+    assert source.links.status()[0].note == "2 of 4 connections: the welcome is lost"
+    assert probe(source, receiver, 4 << 20, num_connections=3).get().reason == "the welcome is lost"
+    assert probe(source, receiver, 4 << 20, num_connections=2).get().seconds is not None
+    assert num_greetings == 3
 
 
 def test_connections_that_are_not_kept_are_closed_at_both_ends(wide):
