@@ -235,7 +235,10 @@ class Links(RouterObserver):
         """What is there already need not travel; the ledger's note of this does not say how much that is."""
         if assignment.decode is not None:
             ends = assignment.prefill.holder, assignment.decode.holder
-            self._promise(assignment.request_id, *ends, assignment.num_missing_tokens)
+            self._promise(assignment.request_id, *ends, assignment.num_missing_tokens, is_queued=True)
+
+    def on_tokens(self, request_id: str, num_tokens: int) -> None:
+        self.forecast.computed(request_id)
 
     def on_note(self, note: Note) -> None:
         """KV is promised to a link by a grant, until the request is there or will not be."""
@@ -250,8 +253,10 @@ class Links(RouterObserver):
             num_tokens = len(entry.state.prompt_token_ids) + note.num_output_tokens
             self._promise(note.request_id, note.holder, note.peer, num_tokens)
 
-    def _promise(self, request_id: str, source: Holder, target: Holder, num_tokens: int) -> None:
-        self.forecast.promised(request_id, source, target, num_tokens)
+    def _promise(
+        self, request_id: str, source: Holder, target: Holder, num_tokens: int, *, is_queued: bool = False
+    ) -> None:
+        self.forecast.promised(request_id, source, target, num_tokens, is_queued=is_queued)
         nodes = self._places.node(source), self._places.node(target)
         if nodes[0] is not None and nodes[1] is not None:
             self._log.promised(request_id, nodes[0], nodes[1], self._clock())

@@ -165,6 +165,16 @@ def test_what_is_promised_is_what_is_missing_there(nodes):
     assert nodes.links.forecast.flows == []
 
 
+def test_a_prompt_is_under_way_beside_the_one_before_it_from_that_ones_first_token(nodes):
+    a, b = nodes.holders
+    alone_s = nodes.links.forecast.transfer_s(a, b, 1600)
+    for number in (1, 2):
+        nodes.links.on_assigned(Assignment(f"r{number}", Place(a, "", ""), Place(b, "", ""), number, 160))
+    assert nodes.links.forecast.transfer_s(a, b, 1600) == pytest.approx(alone_s + 160_000 / 1e8)
+    nodes.links.on_tokens("r1", 1)
+    assert nodes.links.forecast.transfer_s(a, b, 1600) == pytest.approx(alone_s + 320_000 / 1e8)
+
+
 def test_a_survey_before_the_start_is_what_is_known_at_first():
     topology = make_topology(Node(name="a", group="g", egress_bytes_per_s=5e7), "b", alpha_s=1e-3, beta=1e8)
     nodes = FakeNodes("a", "b", "c", topology=topology)
