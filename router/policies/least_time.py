@@ -32,6 +32,9 @@ _SAME_WAY = 1.15
 _STEPS_AHEAD = 32
 _LEAST_FREE = 0.01
 
+# Of the blocks, for output that is to come: an instance counts as full when it has no more than this left.
+_KEPT_FREE = 0.1
+
 
 class LeastTime:
     def select(self, request: RequestView, instances: Sequence[InstanceView], forecast: Forecast) -> Decision | None:
@@ -59,12 +62,16 @@ def _decode_s(request: RequestView, decodes: Sequence[InstanceView]) -> Matrix:
 
     A step takes longer the more memory there is to read and the more sequences there are, and the less is free, the
     sooner some will have to be computed again: the steps ahead count as many times as a queue of that utilisation is
-    longer than an empty one, 1 / (1 - used). How long a step is says what the load was a moment ago more than what the
-    machine can do, so it is the same for all, and only makes seconds of what is used; that is up to date.
+    longer than an empty one, 1 / (1 - used), a hundred times at most. How long a step is says what the load was a
+    moment ago more than what the machine can do, so it is the same for all, and only makes seconds of what is used;
+    that is up to date.
     """
     needed = [request.num_prompt_tokens // it.block_size + 1 for it in decodes]
     used = [
-        max((it.num_committed_blocks + more) / it.num_blocks, (it.num_requests + 1) / it.max_num_seqs)
+        max(
+            (it.num_committed_blocks + more) / (it.num_blocks * (1.0 - _KEPT_FREE)),
+            (it.num_requests + 1) / it.max_num_seqs,
+        )
         for it, more in zip(decodes, needed, strict=True)
     ]
     step_s = _middle([it.decode_step_s for it in decodes], _USUAL_DECODE_STEP_S)

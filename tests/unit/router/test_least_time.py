@@ -55,6 +55,13 @@ def test_of_instances_alike_the_near_pair_is_chosen() -> None:
     assert select(*views, forecast=Links({("p1", "d0"): 0.01})) == chosen("p1", "d0")
 
 
+@pytest.mark.parametrize(("num_committed", "target"), [(300, "d0"), (850, "d1")])
+def test_however_short_steps_are_a_near_instance_is_not_filled_up(num_committed: int, target: str) -> None:
+    near = make_view("d0", D, num_committed_blocks=num_committed, decode_step_s=0.002)
+    far = make_view("d1", D, num_committed_blocks=300, decode_step_s=0.002)
+    assert select(make_view("p0", P), near, far, forecast=Links({("p0", "d0"): 0.01}, 1.0)) == chosen("p0", target)
+
+
 def test_waiting_is_worth_it_as_long_as_it_is_shorter_than_the_way_saved() -> None:
     near = make_view("p0", P, num_queued_tokens=1000)  # 0.2 s
     views = [near, make_view("p1", P), make_view("d0", D)]
