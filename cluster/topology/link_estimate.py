@@ -47,7 +47,11 @@ class EstimateConfig:
 
     reference_bytes: int = 4 << 20
     history_half_life_s: float = 600.0
-    """What a link used to give moves half of the way to what it gives in such a time; not while it is degraded."""
+    """What a link used to give moves half of the way to what it gives in such a time. While it is degraded too: what
+    seemed to be its usual may have been luck, and what it has given for long is what it gives."""
+
+    better_after: int = 8
+    """So many transfers in a row that are better than what it used to give are believed; a probe counts for half."""
 
     stale_after_s: float = 60.0
     """Without transfer and probe for so long, a link is worth a probe,"""
@@ -69,6 +73,7 @@ class LinkEstimate:
         self._model: LinkModel | None = None
         self._state = LinkState.UNKNOWN
         self._history_s = 0.0  # what reference_bytes took when the link was good
+        self._num_better, self._better_s = 0, 0.0  # transfers in a row that took less, and the longest of them
         self._good: LinkModel | None = None  # as it was then
         self._num_good = 0  # transfers in a row after which it seemed to be good
         self._updated_s: float | None = None
@@ -159,13 +164,23 @@ class LinkEstimate:
             self._state = judged
         if self._state is LinkState.GOOD and judged is LinkState.GOOD:
             self._good = model
-            kept = 2.0 ** -((now_s - before_s) / self._config.history_half_life_s)
-            self._history_s = exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds))
-            if is_probe or any(it.num_bytes >= self._config.reference_bytes for _, it in self._samples):
-                # Better than before is believed at once: a link cannot be fast by accident. What small transfers seem
-                # to promise of larger ones can.
-                self._history_s = min(self._history_s, seconds)
+        self._remember(seconds, now_s - before_s, is_probe)
         return self._state
+
+    def _remember(self, seconds: float, after_s: float, is_probe: bool) -> None:
+        """What the link used to give, so much later. One measurement speaks for no longer than until it is stale."""
+        kept = 2.0 ** -(min(after_s, self._config.stale_after_s) / self._config.history_half_life_s)
+        self._history_s = exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds))
+        # Better than before is believed soon. What small transfers seem to promise of larger ones is not.
+        is_telling = is_probe or any(it.num_bytes >= self._config.reference_bytes for _, it in self._samples)
+        if seconds >= self._history_s or not is_telling:
+            self._num_better, self._better_s = 0, 0.0
+            return
+        self._num_better += self._config.better_after // 2 if is_probe else 1
+        self._better_s = max(self._better_s, seconds)
+        if self._num_better >= self._config.better_after:
+            self._history_s = min(self._history_s, self._better_s)
+            self._num_better, self._better_s = 0, 0.0
 
     def _is_borne_out(self, judged: LinkState, model: LinkModel, kind: LinkModel | None) -> bool:
         """Whether the last transfers say by themselves that the link has changed; where it has not, nothing has to."""

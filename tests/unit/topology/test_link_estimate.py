@@ -171,3 +171,39 @@ def test_small_transfers_say_nothing_of_the_bandwidth(rng):
     model = traffic.send(scaled(PROBED, alpha=3.0), 30).model
     assert model.alpha_s == pytest.approx(6e-4, rel=0.15)
     assert model.beta_bytes_per_s == pytest.approx(1e9, rel=0.1)
+
+
+def test_a_probe_that_was_too_fast_makes_no_link_degraded_for_ever():
+    estimate = LinkEstimate()
+    estimate.probed(scaled(PROBED, beta=2.5), 0.0)
+    states = [estimate.probed(PROBED, step * 30.0) for step in range(1, 61)]
+    assert states[-1] is LinkState.GOOD
+
+
+def test_one_fast_probe_of_a_link_that_is_known_is_no_new_usual():
+    estimate = LinkEstimate()
+    for step in range(4):
+        estimate.probed(PROBED, step * 60.0)
+    estimate.probed(scaled(PROBED, beta=2.5), 240.0)
+    assert estimate.probed(PROBED, 300.0) is LinkState.GOOD
+    for step in range(2):
+        estimate.probed(scaled(PROBED, beta=2.5), 360.0 + step * 60.0)
+    assert estimate.probed(PROBED, 480.0) is LinkState.DEGRADED
+
+
+def test_a_few_fast_transfers_are_no_new_usual(rng):
+    traffic = Traffic(rng, sizes=(8 << 20,))
+    traffic.estimate.probed(PROBED, 100.0)
+    traffic.send(PROBED, 100)
+    traffic.send(scaled(PROBED, beta=2.5), 4)
+    for _ in range(20):
+        assert traffic.send(PROBED, 1).state is LinkState.GOOD
+
+
+def test_a_slow_link_is_degraded_for_minutes_before_it_is_the_usual():
+    estimate = LinkEstimate()
+    estimate.probed(PROBED, 0.0)
+    slow = scaled(PROBED, beta=0.1)
+    states = [estimate.probed(slow, 3600.0 + step * 30.0) for step in range(1, 121)]
+    assert set(states[:40]) == {LinkState.DEGRADED}
+    assert states[-1] is LinkState.GOOD
