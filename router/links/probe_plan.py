@@ -116,11 +116,10 @@ class ProbePlan:
         return now_s - record.waiting_since_s >= self._config.patience_s
 
     def end(
-        self, pair: Pair, now_s: float, *, error: str = "", has_way: bool = True, is_degraded: bool = False
+        self, pair: Pair, now_s: float, *, error: str = "", has_way: bool | None = True, is_degraded: bool = False
     ) -> None:
-        """It has been probed. `error` without `has_way`: there was none; with it, who was to do it did not come to it.
-
-        `is_degraded`: the link is no better.
+        """It has been probed. `error` without `has_way`: there was none; with it, who was to do it did not come to it;
+        None: that is not known. `is_degraded`: the link is no better.
         """
         begun_s = self._running.pop(pair, now_s)
         record = self._records.setdefault(pair, _Record())
@@ -131,7 +130,8 @@ class ProbePlan:
                 self._resting[node] = now_s + self._config.rest * (now_s - begun_s)
         if error:
             record.num_failures += 1
-            record.num_without_way += not has_way
+            if has_way is not None:
+                record.num_without_way = 0 if has_way else record.num_without_way + 1
             record.not_before_s = now_s + min(_MAX_RETRY_S, _RETRY_S * 2.0 ** (record.num_failures - 1))
         else:
             record.num_failures = record.num_without_way = 0

@@ -83,7 +83,7 @@ class Probing:
         return asked.pair
 
     def end(
-        self, pair: Pair, now_s: float, *, error: str = "", has_way: bool = True, is_degraded: bool = False
+        self, pair: Pair, now_s: float, *, error: str = "", has_way: bool | None = True, is_degraded: bool = False
     ) -> None:
         self.plan.end(pair, now_s, error=error, has_way=has_way, is_degraded=is_degraded)
         for order in self._orders:
@@ -93,7 +93,7 @@ class Probing:
         for number, asked in list(self._asked.items()):
             if now_s >= asked.late_s:
                 del self._asked[number]
-                self.end(asked.pair, now_s, error="the probe was not answered")
+                self.end(asked.pair, now_s, error="the probe was not answered", has_way=None)
 
     def lost(self, holder: Holder) -> None:
         """What it was to do, or to be probed for, is left; somebody else on its node may."""

@@ -89,6 +89,16 @@ def test_a_link_that_is_too_busy_to_be_probed_is_not_broken(plan):
     assert begin(plan, 27.0, unknown=[AB]) == []
 
 
+def test_a_probe_that_found_the_way_mends_it_though_it_failed_and_one_without_an_answer_says_nothing(plan):
+    def probe(now_s, has_way):
+        assert begin(plan, now_s, unknown=[AB]) == [AB]
+        plan.end(AB, now_s, error="failed", has_way=has_way)
+        return plan.is_broken(AB)
+
+    assert [probe(step * 10.0, has_way) for step, has_way in enumerate((False, None, False, None))] == [0, 0, 1, 1]
+    assert [probe(50.0 + step * 10.0, has_way) for step, has_way in enumerate((True, False, True, False))] == [0] * 4
+
+
 def test_kv_that_gets_through_mends_a_way(plan):
     for now_s in (0.0, 10.0):
         assert begin(plan, now_s, unknown=[AB]) == [AB]
