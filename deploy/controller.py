@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo
@@ -30,9 +30,12 @@ from router.links.live_links import LiveLinks
 ROUTER = "router"
 _PROGRESS_INTERVAL_S = 0.5
 _STOP_TIMEOUT_S = 2.0
+_CALL_TIMEOUT_S = 10.0
 _DRAIN_TIMEOUT_S = 600.0
 _MOVE_TIMEOUT_S = 300.0
 
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +132,15 @@ class Controller:
 
     async def live_links(self) -> LiveLinks | None:
         """What the router believes of links now; MemberFailed."""
-        return await self._members[ROUTER].live_links()
+        live = self._members[ROUTER].live_links()
+        return await _within(_CALL_TIMEOUT_S, live, "the router said nothing of links")
+
+    async def learn_roles(self) -> None:
+        """Operators flip too: seats and next lives go by what the router says. MemberFailed."""
+        roles = await _within(_CALL_TIMEOUT_S, self._members[ROUTER].roles(), "the router said nothing of roles")
+        for instance, role in roles.items():
+            if instance in self._targets:
+                self._become(instance, role)
 
     async def move(self, instance: str, node: str) -> None:
         """Drained, ended, and alive again on that node; MemberFailed."""
@@ -140,24 +151,41 @@ class Controller:
             self._placing.moved(instance, node)
             self._leaving[instance] = f"moves to {node}"
             await _stop(self._members[instance])
-            while self._observed[instance].life is Life.RUNNING:
-                await self._next_change()
-            await _within(_MOVE_TIMEOUT_S, self._until_complete(), f"{instance} did not run again")
+            await _within(_CALL_TIMEOUT_S, self._until(instance, runs=False), f"{instance} did not end")
+            await _within(_MOVE_TIMEOUT_S, self._until(instance, runs=True), f"{instance} did not run again")
         finally:
-            with contextlib.suppress(MemberFailed):
-                await self._members[ROUTER].undo_drain(instance)
+            await self._undo_drain(instance)
 
     async def flip(self, instance: str, pool: str) -> None:
-        """One of that pool from now on, in this life and the next ones; MemberFailed."""
-        role = next(each.role for each in self._deployment.spec.pools if each.name == pool)
-        flip = self._members[ROUTER].flip(instance, role)
-        await _within(_DRAIN_TIMEOUT_S, flip, f"{instance} was not empty")
-        config = replace(self._targets[instance].config, role=InstanceRole(role))
-        self._targets[instance] = replace(self._targets[instance], config=config)
+        """One of that pool from now on, in this life and the next ones; MemberFailed, and it is what it was."""
+        role = InstanceRole(next(each.role for each in self._deployment.spec.pools if each.name == pool))
+        flip = self._members[ROUTER].flip(instance, role.value)
+        try:
+            await _within(_DRAIN_TIMEOUT_S, flip, f"{instance} was not empty")
+        except MemberFailed:
+            await self._undo_drain(instance)
+            if not await self._has_become(instance, role):
+                raise
+        self._become(instance, role)
         self._placing.flipped(instance, pool)
 
-    async def _until_complete(self) -> None:
-        while not self.is_complete():
+    async def _has_become(self, instance: str, role: InstanceRole) -> bool:
+        """After all: a router that waited in vain for its answer tells it again."""
+        with contextlib.suppress(MemberFailed):
+            await self.learn_roles()
+        return self._targets[instance].config.role is role
+
+    def _become(self, instance: str, role: InstanceRole) -> None:
+        config = replace(self._targets[instance].config, role=role)
+        self._targets[instance] = replace(self._targets[instance], config=config)
+        self._placing.has_role(instance, role.value)
+
+    async def _undo_drain(self, instance: str) -> None:
+        with contextlib.suppress(MemberFailed):
+            await _within(_CALL_TIMEOUT_S, self._members[ROUTER].undo_drain(instance), "the router did not answer")
+
+    async def _until(self, instance: str, *, runs: bool) -> None:
+        while (self._observed[instance].life is Life.RUNNING) is not runs:
             await self._next_change()
 
     # Lives
@@ -280,10 +308,10 @@ class Controller:
             log.error("the controller lost a task", exc_info=error)
 
 
-async def _within(timeout_s: float, work: Awaitable[None], otherwise: str) -> None:
+async def _within(timeout_s: float, work: Awaitable[T], otherwise: str) -> T:
     try:
         async with asyncio.timeout(timeout_s):
-            await work
+            return await work
     except TimeoutError:
         raise MemberFailed(f"{otherwise} within {timeout_s:.0f} s") from None
 

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from cluster.instance.config import InstanceInfo
+from cluster.role import InstanceRole
 from deploy.placing import Network
 from deploy.target import InstanceTarget
 from router.config import RouterConfig, RouterInfo
@@ -17,6 +18,7 @@ class Member(Protocol):
     # The router only:
     async def set_instances(self, infos: list[InstanceInfo]) -> None: ...
     async def live_links(self) -> LiveLinks | None: ...
+    async def roles(self) -> dict[str, InstanceRole]: ...  # of instances, by name
     async def drain(self, instance: str) -> None: ...  # ends when it is empty
     async def undo_drain(self, instance: str) -> None: ...
     async def flip(self, instance: str, role: str) -> None: ...

@@ -1,6 +1,7 @@
 """Which node every instance belongs to: by measured links before the first one starts, and anew when a node is gone."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from cluster.topology.topology import Node, Topology
 from deploy.durations import format_duration
 from deploy.errors import DeployError, MemberFailed
 from deploy.events import EventKind, EventLog
-from deploy.needs import EXPECTED_PROMPT_TOKENS, needs_of, place_in_yaml, request_bytes
+from deploy.needs import EXPECTED_PROMPT_TOKENS, alike_pools, needs_of, place_in_yaml, request_bytes
 from deploy.planner.assumed import assume
 from deploy.planner.placement import NoRoom, PoolNeeds, Seat, Traffic
 from deploy.planner.planner import Plan, Planner
@@ -104,6 +105,17 @@ class Placing:
     def flipped(self, instance: str, pool: str) -> None:
         self.seats[instance] = replace(self.seats[instance], pool=pool)
 
+    def has_role(self, instance: str, role: str) -> None:
+        """It sits for a pool of that role: for one that its own is like, if it can."""
+        roles = {pool.name: pool.role for pool in self._deployment.spec.pools}
+        seat = self.seats.get(instance)
+        if seat is None or roles[seat.pool] == role:
+            return
+        alike = {name for group in alike_pools(self._deployment) if seat.pool in group for name in group}
+        others = sorted((pool for pool in roles if roles[pool] == role), key=lambda pool: pool not in alike)
+        if others:
+            self.flipped(instance, others[0])
+
     def assumed(self, nodes: Sequence[Node], live: LiveLinks | None = None) -> Topology:
         """Of these nodes: by what is known now, else by what was probed before the first instance started.
 
@@ -115,7 +127,10 @@ class Placing:
         return assume(nodes, known, unreachable | (live.broken if live else frozenset()))
 
     def planner(self, topology: Topology) -> Planner:
-        return Planner(self._needs, topology, self._traffic, np.random.default_rng(0))
+        """For as many of each pool as there are now: operators may have flipped some."""
+        numbers = Counter(seat.pool for seat in self.seats.values())
+        needs = [replace(each, num_instances=numbers[each.name]) for each in self._needs if numbers[each.name]]
+        return Planner(needs or self._needs, topology, self._traffic, np.random.default_rng(0))
 
     def _plan(self, nodes: Sequence[Node]) -> Plan:
         with self._in_yaml():

@@ -122,6 +122,10 @@ class RayMember:
         live: LiveLinks | None = await self._call("live_links")
         return live
 
+    async def roles(self) -> dict[str, InstanceRole]:
+        roles: dict[str, InstanceRole] = await self._call("roles")
+        return roles
+
     async def drain(self, instance: str) -> None:
         await self._call("drain", instance)
 

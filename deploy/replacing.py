@@ -33,6 +33,10 @@ class Hands(Protocol):
 
     async def live_links(self) -> LiveLinks | None: ...
 
+    async def learn_roles(self) -> None:
+        """What operators have flipped is in the seats then."""
+        ...
+
     async def move(self, instance: str, node: str) -> None:
         """Returns when its next life runs there."""
         ...
@@ -60,6 +64,7 @@ class Replacing:
         self._drift = Drift(DriftConfig(margin=self._placement.margin))
         self._said = ""
         self._took_s = 0.0
+        self._half_done: tuple[str, str] | None = None  # who is to be one of which pool again
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -79,6 +84,9 @@ class Replacing:
     async def check(self) -> None:
         """What cannot be known now is left to the next time."""
         try:
+            await self._hands.learn_roles()
+            if self._half_done is not None:
+                await self._flip_back(*self._half_done)
             live = await self._hands.live_links()
             nodes = await self._placing.nodes()
         except MemberFailed:
@@ -126,7 +134,20 @@ class Replacing:
             return
         pools = {instance: self._placing.seats[instance].pool for instance in (step.first, step.second)}
         await self._hands.flip(step.first, pools[step.second])
-        await self._hands.flip(step.second, pools[step.first])
+        try:
+            await self._hands.flip(step.second, pools[step.first])
+        except MemberFailed:
+            await self._flip_back(step.first, pools[step.first])
+            raise
+
+    async def _flip_back(self, instance: str, pool: str) -> None:
+        """Half an exchange would leave one role more and the other less than was asked for."""
+        self._half_done = (instance, pool)
+        try:
+            await self._hands.flip(instance, pool)
+            self._half_done = None
+        except MemberFailed as error:
+            self._say_once(f"{instance} is not one of {pool} again yet: {error}")
 
     def _say_once(self, text: str) -> None:
         """The times change a little from check to check."""

@@ -1,6 +1,7 @@
 """The Ray actor of the router: a shell around `RouterService`. No request passes through these calls."""
 
 from cluster.instance.config import InstanceInfo
+from cluster.role import InstanceRole
 from router.config import RouterConfig, RouterInfo
 from router.errors import OperationRefused
 from router.links.live_links import LiveLinks
@@ -28,6 +29,10 @@ class RouterActor:
     async def live_links(self) -> LiveLinks | None:
         """What is believed of the nodes and their links now."""
         return self._service.router.links.live() if self._service else None
+
+    async def roles(self) -> dict[str, InstanceRole]:
+        """Of instances by name, as operators and the controller have made them."""
+        return self._service.router.operations.roles() if self._service else {}
 
     async def drain(self, instance: str) -> None:
         """Returns when nothing is there any more; OperationRefused says why it cannot be spared."""

@@ -143,6 +143,10 @@ class Operations(RouterObserver):
         assert progress is not None
         yield progress
 
+    def roles(self) -> dict[str, InstanceRole]:
+        """Of those that answer, and those that are to have another when they answer again."""
+        return {member.place.holder.instance: member.role for member in self._scheduler.members} | self._roles
+
     # Their parts
 
     def _member(self, instance: str) -> Member:

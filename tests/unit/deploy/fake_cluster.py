@@ -54,6 +54,9 @@ class FakeRouter(FakeMember):
     async def live_links(self):
         return self.cluster.live
 
+    async def roles(self):
+        return dict(self.cluster.roles)
+
     async def drain(self, instance):
         await self._do("drain", instance)
 
@@ -65,7 +68,7 @@ class FakeRouter(FakeMember):
 
     async def _do(self, *call):
         self.cluster.calls.append(call)
-        if refusal := self.cluster.refusals.get(call[:2]):
+        if refusal := self.cluster.refusals.get(call) or self.cluster.refusals.get(call[:2]):
             raise MemberFailed(refusal)
 
 
@@ -73,7 +76,8 @@ class FakeCluster:
     """`errors`: what goes wrong with the first life of a member.
 
     `network`: (nodes, survey) where there are several nodes. `calls`: what the router was asked for; `live`: what it
-    believes of links now; `refusals`: what it refuses. `places`: the node of each instance, as reserved.
+    believes of links now, and `roles` of instances; `refusals`: what it refuses. `places`: the node of each instance,
+    as reserved.
     """
 
     def __init__(self, network=None, **errors):
@@ -81,7 +85,7 @@ class FakeCluster:
         self.lives = {}
         self.router_configs = []
         self.alive, self.found = network or ([Node(name="here")], None)
-        self.live = None
+        self.live, self.roles = None, {}
         self.calls, self.refusals, self.places, self.full = [], {}, {}, set()
 
     async def nodes(self):

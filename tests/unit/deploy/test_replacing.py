@@ -1,9 +1,11 @@
 """Links drift while a deployment runs: what the controller says, and what it does where it may."""
 
+import asyncio
 import shutil
 
 import pytest
 
+from cluster.role import InstanceRole
 from deploy.events import EventKind
 from router.links.live_links import LiveLinks
 from tests.unit.deploy.fake_cluster import FakeTime
@@ -137,6 +139,101 @@ async def test_two_exchange_their_roles_where_only_a_flip_gets_there(run):
     await wait_for(lambda: len(cluster.lives["p-0"]) == 2)
     assert cluster["p-0"].info.role.value == "decode", "its next life goes on as what it has become"
     assert cluster.places["p-0"] == home
+
+
+async def test_half_an_exchange_is_undone(run):
+    running = await run("apply", "abc", pools=ALIKE)
+    cluster, other = running.cluster, running.cluster.places["d-0"]
+    cluster.live = LiveLinks(topology=make_topology("abc", sources=other))
+    cluster.refusals["flip", "p-0"] = "p-0 was not empty within 600 s"
+    await running.check(3)
+    assert cluster.calls == [
+        ("flip", "d-0", "prefill"),
+        ("flip", "p-0", "decode"),
+        ("undo_drain", "p-0"),
+        ("flip", "d-0", "decode"),
+    ]
+    assert {name: seat.pool for name, seat in running.controller._placing.seats.items()} == {
+        "p-0": "p",
+        "d-0": "d",
+        "d-1": "d",
+    }
+    assert (await texts(running.controller))[-1].endswith("did not come off: p-0 was not empty within 600 s")
+
+
+async def test_what_cannot_be_undone_at_once_is_undone_by_the_next_check(run):
+    running = await run("apply", "abc", pools=ALIKE)
+    cluster, other = running.cluster, running.cluster.places["d-0"]
+    cluster.live = LiveLinks(topology=make_topology("abc", sources=other))
+    cluster.refusals["flip", "p-0"] = "p-0 was not empty within 600 s"
+    cluster.refusals["flip", "d-0", "decode"] = "d-0 does not answer now"
+    await running.check(3)
+    assert running.controller._placing.seats["d-0"].pool == "p"
+    del cluster.refusals["flip", "d-0", "decode"]
+    await running.check(1)
+    assert running.controller._placing.seats["d-0"].pool == "d"
+
+
+async def test_a_flip_that_came_off_although_the_router_gave_up_on_it_counts(run):
+    running = await run("apply", "abc", pools=ALIKE)
+    cluster, other = running.cluster, running.cluster.places["d-0"]
+    cluster.live = LiveLinks(topology=make_topology("abc", sources=other))
+    cluster.refusals["flip", "p-0"] = "p-0 has not taken the role yet; it is told again when it comes back"
+    flip = cluster["router"].flip
+
+    async def flip_late(instance, role):
+        cluster.roles[instance] = InstanceRole(role)
+        await flip(instance, role)
+
+    cluster["router"].flip = flip_late
+    await running.check(3)
+    assert {name: seat.pool for name, seat in running.controller._placing.seats.items()}["p-0"] == "d"
+    assert ("flip", "d-0", "decode") not in cluster.calls
+    assert ("undo_drain", "p-0") in cluster.calls
+
+
+async def test_what_an_operator_has_flipped_is_not_looked_at_as_what_it_was(run):
+    running = await run("warn", "abc", pools=ALIKE)
+    cluster, seats = running.cluster, running.controller._placing.seats
+    cluster.roles = {"p-0": InstanceRole.PREFILL, "d-0": InstanceRole.PREFILL, "d-1": InstanceRole.DECODE}
+    cluster.live = LiveLinks(topology=make_topology("abc", sources=cluster.places["d-0"] + cluster.places["p-0"]))
+    await running.check(3)
+    assert {name: seat.pool for name, seat in seats.items()} == {"p-0": "p", "d-0": "p", "d-1": "d"}
+    assert await running.said() == [], "with two that prefill, this is the best there is"
+    cluster["d-0"].death.set_result("killed")
+    await wait_for(lambda: running.controller._observed["d-0"].life.name == "GONE")
+    running.time.advance(0.5)
+    await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
+    assert cluster["d-0"].info.role is InstanceRole.PREFILL
+
+
+async def test_another_that_cannot_start_does_not_make_a_move_fail(run):
+    running = await run("apply")
+    cluster, home = running.cluster, running.cluster.places["d-0"]
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=home))
+    await running.check(2)
+    running.time.advance(INTERVAL_S)
+    await wait_for(lambda: running.controller._observed["d-0"].life.name == "GONE")
+    cluster["d-1"].death.set_result("killed")
+    await wait_for(lambda: running.controller._observed["d-1"].life.name == "GONE")
+    cluster.errors["d_1"] = "out of memory"
+    running.time.advance(0.5)
+    await wait_for(lambda: ("undo_drain", "d-0") in cluster.calls)
+    await wait_for(running.is_waiting)
+    assert running.controller._observed["d-1"].life.name == "GONE"
+    assert (await texts(running.controller))[-1].startswith("done; ")
+
+
+async def test_a_router_that_does_not_answer_is_asked_again_by_the_next_check(run, monkeypatch):
+    monkeypatch.setattr("deploy.controller._CALL_TIMEOUT_S", 0.01)
+    running = await run("warn", slow="b")
+    router = running.cluster["router"]
+    router.live_links = asyncio.Event().wait
+    await running.check(2)
+    del router.live_links
+    running.cluster.live = LiveLinks(topology=make_topology("abcd", slow=running.cluster.places["d-0"]))
+    await running.check(3)
+    assert len(await running.said()) == 1
 
 
 async def test_the_last_of_its_kind_stays_and_that_is_said(run):

@@ -206,6 +206,7 @@ async def test_a_flipped_instance_has_its_role_in_later_lives_too(router: Router
     assert (await flip)[-1].done
     assert router._scheduler.draining == {}
     router.instances.on_lost(a.holder, "killed")
+    assert router.operations.roles() == {"p": P, "a": P, "b": D}
     again = FakeInstance(router, "a", D, life=2)
     assert again.last(SetRole) == SetRole(role=P)
 
