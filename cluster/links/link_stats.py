@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.topology.fit import fit_link
 
@@ -32,17 +32,42 @@ class LinkStatus:
     num_connections: int
 
 
-class LinkStats:
-    """Thread-safe; outlives the link that is torn down and made again."""
+@dataclass(slots=True)
+class _Counters:
+    """Of a link in all lives of its receiver."""
 
-    def __init__(self, *, source: str, target: str, source_rank: int, target_rank: int) -> None:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    num_transfers: int = 0
+    num_bytes: int = 0
+    num_failures: int = 0
+    last_failure: str = ""
+
+
+class LinkStats:
+    """Thread-safe; outlives the link that is torn down and made again.
+
+    `successor` is for the receiver's next life, which may be on another node: it counts on, and knows nothing of speed.
+    """
+
+    def __init__(
+        self, *, source: str, target: str, source_rank: int, target_rank: int, counters: _Counters | None = None
+    ) -> None:
         self._source, self._target = source, target
         self._source_rank, self._target_rank = source_rank, target_rank
-        self._lock = threading.Lock()
+        self._counters = counters or _Counters()
+        self._lock = self._counters.lock
         self._samples: deque[tuple[int, float]] = deque(maxlen=NUM_SAMPLES)  # (bytes, seconds)
-        self._transport = self._note = self._last_failure = ""
-        self._num_transfers = self._num_bytes = self._num_failures = 0
+        self._transport = self._note = ""
         self._num_connections, self._lack = 1, ""
+
+    def successor(self) -> "LinkStats":
+        return LinkStats(
+            source=self._source,
+            target=self._target,
+            source_rank=self._source_rank,
+            target_rank=self._target_rank,
+            counters=self._counters,
+        )
 
     def connected(self, transport: str, note: str) -> None:
         with self._lock:
@@ -70,13 +95,13 @@ class LinkStats:
     def sent(self, num_bytes: int, seconds: float) -> None:
         with self._lock:
             self._samples.append((num_bytes, seconds))
-            self._num_transfers += 1
-            self._num_bytes += num_bytes
+            self._counters.num_transfers += 1
+            self._counters.num_bytes += num_bytes
 
     def failed(self, reason: str) -> None:
         with self._lock:
-            self._num_failures += 1
-            self._last_failure = reason
+            self._counters.num_failures += 1
+            self._counters.last_failure = reason
 
     def status(self) -> LinkStatus:
         with self._lock:
@@ -88,10 +113,10 @@ class LinkStats:
                 target_rank=self._target_rank,
                 transport=self._transport,
                 note=self._note or self._lack,
-                num_transfers=self._num_transfers,
-                num_bytes=self._num_bytes,
-                num_failures=self._num_failures,
-                last_failure=self._last_failure,
+                num_transfers=self._counters.num_transfers,
+                num_bytes=self._counters.num_bytes,
+                num_failures=self._counters.num_failures,
+                last_failure=self._counters.last_failure,
                 alpha_s=model.alpha_s if model else 0.0,
                 beta_bytes_per_s=model.beta_bytes_per_s if model else 0.0,
                 num_connections=self._num_connections if self._transport == "tcp" else int(bool(self._transport)),

@@ -35,7 +35,7 @@ class OutgoingLinks:
         self._secret = secret
         self._lock = threading.Lock()
         self._links: dict[tuple[str, int], OutgoingLink] = {}
-        self._stats: dict[tuple[str, int], LinkStats] = {}
+        self._stats: dict[tuple[str, int], tuple[int, LinkStats]] = {}  # of which life of the receiver
         self._samples = SampleLog()
         self._closed = False
 
@@ -67,7 +67,7 @@ class OutgoingLinks:
         """Of every link that there has been."""
         with self._lock:
             every = list(self._stats.values())
-        return [stats.status() for stats in every]
+        return [stats.status() for _, stats in every]
 
     def close(self) -> None:
         """Fails what is queued or under way, and waits for the threads to end."""
@@ -81,7 +81,10 @@ class OutgoingLinks:
 
     def _put(self, receiver: LinkEnd, link_address: str, transfer: BlockTransfer | ProbeTransfer) -> str:
         """Why not, or nothing."""
-        key, stats = LinkKey(source=self._end, receiver=receiver, address=link_address), self._stats_of(receiver)
+        key, stats = (
+            LinkKey(source=self._end, receiver=receiver, address=link_address),
+            self._stats_of(receiver, is_current=True),
+        )
         name = (receiver.holder.instance, receiver.rank)
         with self._lock:
             if self._closed:
@@ -100,14 +103,22 @@ class OutgoingLinks:
                 return f"no link can be made: {error}"
         return ""
 
-    def _stats_of(self, receiver: LinkEnd) -> LinkStats:
-        name = (receiver.holder.instance, receiver.rank)
+    def _stats_of(self, receiver: LinkEnd, *, is_current: bool = False) -> LinkStats:
+        """Of this life of it; those of an earlier or later one stay what they are, unless this is the current one."""
+        name, incarnation = (receiver.holder.instance, receiver.rank), receiver.holder.incarnation
         with self._lock:
-            if name not in self._stats:
-                self._stats[name] = LinkStats(
-                    source=self._end.holder.instance,
-                    target=receiver.holder.instance,
-                    source_rank=self._end.rank,
-                    target_rank=receiver.rank,
-                )
-            return self._stats[name]
+            known = self._stats.get(name)
+            if known is not None and known[0] == incarnation:
+                return known[1]
+            stats = known[1].successor() if known else self._new_stats(receiver)
+            if is_current or known is None:
+                self._stats[name] = incarnation, stats
+            return stats
+
+    def _new_stats(self, receiver: LinkEnd) -> LinkStats:
+        return LinkStats(
+            source=self._end.holder.instance,
+            target=receiver.holder.instance,
+            source_rank=self._end.rank,
+            target_rank=receiver.rank,
+        )

@@ -14,6 +14,7 @@ from cluster.links.incoming_link import IncomingLink
 from cluster.messages import Holder
 
 from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS, Gate
+from .test_probes import probe
 
 pytestmark = pytest.mark.unit
 
@@ -151,6 +152,21 @@ def test_a_later_life_of_the_receiver_gets_a_link_of_its_own(make_node, transpor
         source.send(receiver, source.transfer(SOURCE_BLOCKS))
         source.events.next("on_sent")
     assert [(status.target, status.num_transfers) for status in source.links.status()] == [("decode-0", 2)]
+
+
+def test_a_later_life_of_the_receiver_is_measured_anew(make_node):
+    """It may be on another node. What the link has done is counted on."""
+    source = make_node("prefill-0", transport="tcp")
+    earlier, later = (make_node("decode-0", incarnation=incarnation) for incarnation in (1, 2))
+    earlier.slots.open(1, source.holder, EPOCH, TARGET_BLOCKS, first_block=0)
+    source.links.split(earlier.holder, 4)
+    source.send(earlier, source.transfer(SOURCE_BLOCKS))
+    source.events.next("on_sent")
+    assert source.links.num_connections(later.holder) == 1
+    assert probe(source, later, 4096, counts=False).get().seconds is not None
+    source.links.split(earlier.holder, 4)  # its probe ends too late to matter
+    (status,) = source.links.status()
+    assert (status.beta_bytes_per_s, status.num_connections, status.num_transfers) == (0.0, 1, 1)
 
 
 def test_closing_the_source_fails_what_is_under_way_and_queued(pair):
