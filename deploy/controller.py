@@ -144,10 +144,15 @@ class Controller:
 
     async def move(self, instance: str, node: str) -> None:
         """Drained, ended, and alive again on that node; MemberFailed."""
+        target = self._targets[instance]
+        await self._cluster.reserve(target, node)  # before anybody has to leave for it
         try:
-            drain = self._members[ROUTER].drain(instance)
-            await _within(_DRAIN_TIMEOUT_S, drain, f"{instance} was not empty")
-            await self._cluster.reserve(self._targets[instance], node)
+            await self._drain(instance)
+        except MemberFailed:
+            await self._undo_drain(instance)
+            self._cluster.release(target, node)
+            raise
+        try:
             self._placing.moved(instance, node)
             self._leaving[instance] = f"moves to {node}"
             await _stop(self._members[instance])
@@ -155,6 +160,10 @@ class Controller:
             await _within(_MOVE_TIMEOUT_S, self._until(instance, runs=True), f"{instance} did not run again")
         finally:
             await self._undo_drain(instance)
+
+    async def _drain(self, instance: str) -> None:
+        drain = self._members[ROUTER].drain(instance)
+        await _within(_DRAIN_TIMEOUT_S, drain, f"{instance} was not empty")
 
     async def flip(self, instance: str, pool: str) -> None:
         """One of that pool from now on, in this life and the next ones; MemberFailed, and it is what it was."""
@@ -214,8 +223,8 @@ class Controller:
             await self._on_gone(name, describe(error))
 
     async def _place(self, name: str) -> None:
-        if name != ROUTER and (node := await self._placing.node_of(name)):
-            await self._cluster.reserve(self._targets[name], node)
+        if name != ROUTER:
+            await self._placing.place(name, lambda node: self._cluster.reserve(self._targets[name], node))
 
     def _create(self, name: str) -> Member:
         if name == ROUTER:

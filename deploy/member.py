@@ -35,6 +35,10 @@ class Cluster(Network, Protocol):
         """A place on that node, which its lives have from now on; MemberFailed: there is none."""
         ...
 
+    def release(self, target: InstanceTarget, node: str) -> None:
+        """The place that was reserved there last, when it stays where it was after all."""
+        ...
+
     def create_instance(self, target: InstanceTarget) -> Member:
         """In the place that is reserved for it; without one anywhere."""
         ...

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -79,25 +79,36 @@ class Placing:
         self._check_reachable()
         self._tell(plan)
 
-    async def node_of(self, instance: str) -> str | None:
-        """For its next life; None: Ray chooses. MemberFailed: its node is gone, and nowhere else is room."""
+    async def place(self, instance: str, reserve: Callable[[str], Awaitable[None]]) -> None:
+        """Reserves what its next life needs: on its node, or when that is gone or has no room, on another.
+
+        Nothing for an instance that Ray places. MemberFailed: there is no room anywhere.
+        """
         if instance not in self.seats:
-            return None
+            return
+        home = self.seats[instance].node
+        why = f"{home} is gone"
+        if home in {node.name for node in await self._network.nodes()}:
+            try:
+                await reserve(home)
+                return
+            except MemberFailed as error:
+                why = f"{home} has no room ({error})"
         async with self._choosing:  # one after the other: each knows what the one before has chosen
-            nodes, seat = await self.nodes(), self.seats[instance]
-            alive = {node.name for node in nodes}
-            if seat.node not in alive:
-                others = [other for other in self.seats.values() if other is not seat and other.node in alive]
-                found = await asyncio.to_thread(self._elsewhere, seat.pool, nodes, others)
-                if found is None:
-                    raise MemberFailed(f"its node {seat.node} is gone, and no other has room for it")
-                self._log.add(EventKind.PROGRESS, instance, f"placed on {found}: {seat.node} is gone")
-                self.moved(instance, found)
-        return self.seats[instance].node
+            found = await self._elsewhere(instance)
+            if found is None:
+                raise MemberFailed(f"its node {why}, and no other has room for it")
+            await reserve(found)
+            self._log.add(EventKind.PROGRESS, instance, f"placed on {found}: {why}")
+            self.moved(instance, found)
 
     async def nodes(self) -> list[Node]:
-        """Those that are alive, but for those where no prober started. MemberFailed."""
-        return [node for node in await self._network.nodes() if (node.name, node.name) not in self._unreachable]
+        """Those that are alive, but for those where no prober started and no instance is. MemberFailed."""
+        seated = {seat.node for seat in self.seats.values()}
+        return [node for node in await self._network.nodes() if node.name in seated or not self._is_silent(node.name)]
+
+    def _is_silent(self, node: str) -> bool:
+        return (node, node) in self._unreachable
 
     def moved(self, instance: str, node: str) -> None:
         self.seats[instance] = replace(self.seats[instance], node=node)
@@ -145,13 +156,24 @@ class Placing:
             path = format_path(place_in_yaml(self._deployment, error.pool, error.field))
             raise DeployError(f"{path}: {error} (pool {error.pool})") from error
 
-    def _elsewhere(self, pool: str, nodes: Sequence[Node], others: Sequence[Seat]) -> str | None:
+    async def _elsewhere(self, instance: str) -> str | None:
+        """Where KV is soonest; a node where no prober started, only when no other has room."""
+        nodes, seat = await self._network.nodes(), self.seats[instance]
+        alive = {node.name for node in nodes}
+        others = [other for other in self.seats.values() if other is not seat and other.node in alive]
+        for choice in (alive - {node for node in alive if self._is_silent(node)}, alive):
+            found = await asyncio.to_thread(self._find, seat.pool, nodes, others, choice - {seat.node})
+            if found is not None:
+                return found
+        return None
+
+    def _find(self, pool: str, nodes: Sequence[Node], others: Sequence[Seat], choice: Set[str]) -> str | None:
         try:
             topology = self.assumed(nodes)
         except ValueError:  # these nodes have all come since: one is as good as another
             topology = Topology(nodes, np.zeros((len(nodes), len(nodes))), np.ones((len(nodes), len(nodes))))
         cost = TransferCost(topology, self._needs, self._traffic)
-        return find_node(cost, Room(self._needs, nodes), others, pool)
+        return find_node(cost, Room(self._needs, nodes), others, pool, choice)
 
     def _check_reachable(self) -> None:
         """Who could give its requests to nobody, or be given none, would only look as if it served."""

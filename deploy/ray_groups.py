@@ -34,9 +34,29 @@ class PlacementGroups:
 
     async def reserve(self, target: InstanceTarget, node: RayNode) -> None:
         """What it had on another node stays its own until its next life begins. MemberFailed: Ray does not give it."""
-        before = self._places.get(target.name)
+        before, left = self._places.get(target.name), self._left.get(target.name, [])
         if before is not None and before.node.node_id == node.node_id:
             return
+        place = next((place for place in left if place.node.node_id == node.node_id), None)
+        if place is None:
+            place = await self._make(target, node)
+        else:
+            left.remove(place)
+        self._places[target.name] = place
+        if before is not None:
+            self._left.setdefault(target.name, []).append(before)
+
+    def release(self, target: InstanceTarget, node: str) -> None:
+        """Its place there, as long as it has another."""
+        left = self._left.get(target.name, [])
+        if left and self._places[target.name].node.name == node:
+            left.append(self._places[target.name])
+            self._places[target.name] = left.pop(0)
+        for place in [place for place in left if place.node.name == node]:
+            left.remove(place)
+            remove_placement_group(place.group)
+
+    async def _make(self, target: InstanceTarget, node: RayNode) -> _Place:
         group = placement_group([_bundle(target, node)], bundle_label_selector=[{"ray.io/node-id": node.node_id}])
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
@@ -46,9 +66,7 @@ class PlacementGroups:
             wanted = ", ".join(f"{amount:g} {resource}" for resource, amount in _resources(target).items())
             message = f"Ray has not given it a place on {node.name} ({wanted}) within {_READY_TIMEOUT_S:.0f} s"
             raise MemberFailed(message) from error
-        self._places[target.name] = _Place(node=node, target=target, group=group)
-        if before is not None:
-            self._left.setdefault(target.name, []).append(before)
+        return _Place(node=node, target=target, group=group)
 
     def options(self, target: InstanceTarget) -> dict[str, Any]:
         """For the actor of its next life; {} where nothing is reserved."""

@@ -168,6 +168,9 @@ class RayCluster:
     async def reserve(self, target: InstanceTarget, node: str) -> None:
         await self._groups.reserve(target, await self._find(node))
 
+    def release(self, target: InstanceTarget, node: str) -> None:
+        self._groups.release(target, node)
+
     def create_instance(self, target: InstanceTarget) -> Member:
         options = {
             "num_cpus": target.num_cpus,

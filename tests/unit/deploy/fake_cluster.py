@@ -86,7 +86,7 @@ class FakeCluster:
         self.router_configs = []
         self.alive, self.found = network or ([Node(name="here")], None)
         self.live, self.roles = None, {}
-        self.calls, self.refusals, self.places, self.full = [], {}, {}, set()
+        self.calls, self.refusals, self.places, self.left, self.full = [], {}, {}, {}, set()
 
     async def nodes(self):
         return list(self.alive)
@@ -100,7 +100,12 @@ class FakeCluster:
     async def reserve(self, target, node):
         if node in self.full:
             raise MemberFailed(f"Ray has not given it a place on {node}")
+        self.left[target.name] = self.places.get(target.name)
         self.places[target.name] = node
+
+    def release(self, target, node):
+        assert self.places[target.name] == node
+        self.places[target.name] = self.left[target.name]
 
     def create_instance(self, target):
         life = len(self.lives.get(target.name, ()))

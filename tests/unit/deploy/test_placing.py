@@ -205,7 +205,34 @@ async def test_two_whose_node_is_gone_do_not_take_the_same_place(deployment):
     await controller.stop()
 
 
-async def test_a_node_where_no_prober_started_is_given_no_instance_later_either(deployment):
+async def test_whose_node_has_no_room_any_more_comes_back_on_another(deployment):
+    cluster, time = make_cluster("abcd", num_cpus=4.0), FakeTime()
+    controller = await up(cluster, deployment(), time)
+    home = cluster.places["d-0"]
+    cluster.full = {home}
+    cluster["d-0"].death.set_result("killed")
+    await settle()
+    time.advance(0.5)
+    await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
+    assert cluster.places["d-0"] == controller._placing.seats["d-0"].node != home
+    assert f"placed on {cluster.places['d-0']}: {home} has no room" in (await texts(controller, "d-0"))[-3]
+    await controller.stop()
+
+
+async def test_who_finds_no_room_on_the_other_node_either_keeps_its_seat(deployment):
+    cluster, time = make_cluster("abcd", num_cpus=4.0), FakeTime()
+    controller = await up(cluster, deployment(), time)
+    home = cluster.places["d-0"]
+    cluster.full = set("abcd")
+    cluster["d-0"].death.set_result("killed")
+    await settle()
+    time.advance(0.5)
+    await wait_for(lambda: controller._observed["d-0"].num_deaths == 2)
+    assert controller._placing.seats["d-0"].node == home
+    await controller.stop()
+
+
+async def test_a_node_where_no_prober_started_is_the_last_that_is_given_an_instance(deployment):
     cluster, time = make_cluster("abcd", unreachable=[("d", "d")]), FakeTime()
     cluster.found = Survey(
         topology=make_topology("abc", nodes=cluster.alive[:3]), unreachable=cluster.found.unreachable
@@ -214,4 +241,11 @@ async def test_a_node_where_no_prober_started_is_given_no_instance_later_either(
     assert "d cannot be probed: timed out" in await texts(controller)
     assert set(cluster.places.values()) == {"a", "b", "c"}
     assert [node.name for node in await controller._placing.nodes()] == ["a", "b", "c"]
+    cluster.alive = [node for node in cluster.alive if node.name != cluster.places["d-0"]]
+    cluster["d-0"].death.set_result("its node is gone")
+    await settle()
+    time.advance(0.5)
+    await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
+    assert cluster.places["d-0"] == "d"
+    assert "d" in [node.name for node in await controller._placing.nodes()]
     await controller.stop()
