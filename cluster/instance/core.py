@@ -12,7 +12,7 @@ from cluster.engine.engine import Engine
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput, StepResult
 from cluster.engine.sequence import Sequence, SequenceStatus
 from cluster.instance.config import CoreConfig
-from cluster.instance.effects import BlockChecksums, Effect, Slots, StartProbe, ToFront, ToSource
+from cluster.instance.effects import BlockChecksums, DropProbes, Effect, Slots, StartProbe, ToFront, ToSource
 from cluster.instance.fences import Fences
 from cluster.instance.hosted import Hosted, restore, sequence_from
 from cluster.instance.inbound import Inbound
@@ -117,6 +117,7 @@ class InstanceCore:
     def on_front_lost(self, front: str) -> None:
         """What it has here goes on for a while: it, or its next life, may come back."""
         self._fronts.lost(front)
+        self.effects.append(DropProbes(front))
 
     def on_front_message(self, front: str, message: FrontMessage, now_s: float) -> None:
         if self._fronts.is_over(front):

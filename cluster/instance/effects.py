@@ -43,7 +43,14 @@ class StartProbe:
     probe: Probe
 
 
-Effect = ToFront | ToReceiver | ToSource | StartTransfer | StartProbe
+@dataclass(frozen=True, slots=True)
+class DropProbes:
+    """Of a front that is gone, those that have not begun."""
+
+    front: str
+
+
+Effect = ToFront | ToReceiver | ToSource | StartTransfer | StartProbe | DropProbes
 
 
 class BlockChecksums(Protocol):

@@ -19,7 +19,7 @@ from cluster.instance import handover_steps
 from cluster.instance.checksums import KvChecksums
 from cluster.instance.config import CoreConfig, InstanceConfig, InstanceInfo, RoleSettings
 from cluster.instance.core import InstanceCore
-from cluster.instance.effects import Effect, StartProbe, StartTransfer, ToFront, ToReceiver, ToSource
+from cluster.instance.effects import DropProbes, Effect, StartProbe, StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.instance.fronts import Fronts
 from cluster.instance.kv_layout import kv_layout
 from cluster.instance.link_events import LinkEvents
@@ -165,6 +165,8 @@ class Instance:
                 self._links.send(effect.grant.link_address, effect.grant.receiver, effect.transfer)
             elif isinstance(effect, StartProbe):
                 self._probing.start(effect.front, effect.probe)
+            elif isinstance(effect, DropProbes):
+                self._probing.drop(effect.front)
             else:
                 said.append(effect)
         if said:

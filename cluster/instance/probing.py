@@ -1,4 +1,4 @@
-"""The links that fronts want to have measured: one probe at a time, and each is answered."""
+"""The links that fronts want to have measured: one probe at a time, and each is answered, unless its front is gone."""
 
 import threading
 from collections import deque
@@ -15,7 +15,7 @@ MAX_WAITING = 64
 
 
 class Probing:
-    """`start` comes from the step loop; `tell(front, probed)` may be called from any thread.
+    """`start` and `drop` come from the step loop; `tell(front, probed)` may be called from any thread.
 
     Two at a time would each measure what the other leaves of this node's egress.
     """
@@ -38,6 +38,11 @@ class Probing:
             self._tell(front, Probed(number=probe.number, target=probe.target, error=error))
         else:
             self._begin_next()
+
+    def drop(self, front: str) -> None:
+        """That front no longer hears answers: what has not begun is not begun for it. What is under way goes on."""
+        with self._lock:
+            self._waiting = deque(each for each in self._waiting if each[0] != front)
 
     def _begin_next(self) -> None:
         with self._lock:

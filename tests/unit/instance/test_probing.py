@@ -1,18 +1,23 @@
 """An instance measures its own links when a front asks, and tells what its transfers took."""
 
+import asyncio
+import queue
+
 import pytest
 
 from cluster.handshake import draw_secret
+from cluster.instance.probing import Probing
 from cluster.links.config import LinkConfig
 from cluster.links.kv_region import KvRegion
 from cluster.links.link_listener import LinkListener
 from cluster.links.probe.node import ProbeTarget
+from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
 from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
-from cluster.messages import Holder
+from cluster.messages import Holder, Probe
 from cluster.pb import instance_pb2 as pb
 from tests.unit.instance.served import NUM_BLOCKS, RECORD_BYTES, SECRET, Speaker, front_of, served, serves
-from tests.unit.links.factories import Events
+from tests.unit.links.factories import PATIENCE_S, Events
 
 pytestmark = pytest.mark.unit
 
@@ -95,6 +100,42 @@ async def test_too_many_probes_are_turned_away(monkeypatch: pytest.MonkeyPatch) 
         async with served() as instance, front_of(instance) as front:
             ask(front, 1, other.target)
             assert "0 other probes wait already" in (await answer(front, 1)).error
+
+
+class Links:
+    """Probes that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ProbeTransfer]] = []
+
+    def probe(self, link_address: str, receiver: Holder, probe: ProbeTransfer) -> None:
+        self.asked.append((receiver.instance, probe))
+
+    def num_connections(self, receiver: Holder) -> int:
+        return 1
+
+    def split(self, receiver: Holder, num_connections: int) -> None: ...
+
+
+def test_probes_of_a_front_that_is_gone_are_not_begun() -> None:
+    links, told = Links(), []
+    probing = Probing(links, LinkConfig(), lambda front, probed: told.append((front, probed.number)))
+    for front, number, target in (("gone", 1, "x"), ("gone", 2, "y"), ("here", 3, "z"), ("gone", 4, "x")):
+        probing.start(front, Probe(number=number, target=Holder(target, 1), link_address="", budget_s=1.0))
+    probing.drop("gone")
+    for _ in range(2):
+        links.asked[-1][1].on_end(ProbeOutcome(reason="it is over"))
+    assert [target for target, _ in links.asked] == ["x", "z"]
+    assert told == [("gone", 1), ("here", 3)]
+
+
+async def test_a_front_that_leaves_leaves_no_probes_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(Probing, "drop", lambda _, front: dropped.put(front))
+    async with served() as instance:
+        async with front_of(instance) as front:
+            assert await serves(front)
+        await asyncio.to_thread(dropped.get, timeout=PATIENCE_S)
 
 
 async def test_an_instance_stops_within_a_probe() -> None:
