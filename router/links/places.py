@@ -1,6 +1,6 @@
 """Which instances are on which nodes, and between which nodes KV may therefore travel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cluster.messages import Holder
 from cluster.topology.schedule import Pair, tournament
@@ -50,9 +50,15 @@ class Places:
     def on(self, node: str) -> Iterator[Member]:
         return (member for holder, member in self.members.items() if self._nodes[holder] == node)
 
-    def ends(self, pair: Pair) -> tuple[Member, Member]:
-        """Of each node the instance with the least to do."""
-        here, there = (sorted(self.on(node), key=lambda it: it.num_tokens_in_all) for node in pair)
+    def ends(self, pair: Pair, num_failures: Mapping[Holder, int]) -> tuple[Member, Member]:
+        """Of each node the instance with the fewest failures, of those the one with the least to do.
+
+        The one with the least to do may have it because nothing gets through to it.
+        """
+        here, there = (
+            sorted(self.on(node), key=lambda it: (num_failures.get(it.place.holder, 0), it.num_tokens_in_all))
+            for node in pair
+        )
         return here[0], next(it for it in there if it is not here[0])
 
     def _all_pairs(self) -> dict[Pair, None]:

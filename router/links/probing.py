@@ -1,6 +1,7 @@
 """Instances are asked to probe links, and their answers come back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ class Probing:
         self._config, self._places, self._tell = config, places, tell
         self.plan = ProbePlan(config)
         self._asked: dict[int, _Asked] = {}
+        self._failures: dict[Pair, Counter[Holder]] = {}  # since the pair was probed last without one
         self._num_asked = 0
         self._orders: list[ProbeOrder] = []
 
@@ -64,7 +66,7 @@ class Probing:
             self._ask(pair, now_s)
 
     def _ask(self, pair: Pair, now_s: float) -> None:
-        source, target = (member.place for member in self._places.ends(pair))
+        source, target = (member.place for member in self._places.ends(pair, self._failures.get(pair, {})))
         wanted = [order.budget_s for order in self._orders if pair in order.pairs]
         budget_s = max(wanted, default=self._config.budget_s)
         late_s = now_s + budget_s + self._config.answer_timeout_s
@@ -80,7 +82,15 @@ class Probing:
         if asked is None or asked.source != holder:
             return None
         del self._asked[message.number]
+        if message.error:
+            self._failed(asked)
+        else:
+            self._failures.pop(asked.pair, None)
         return asked.pair
+
+    def _failed(self, asked: _Asked) -> None:
+        """It may be one of the two and not the way: others on their nodes are asked next."""
+        self._failures.setdefault(asked.pair, Counter()).update((asked.source, asked.target))
 
     def end(
         self, pair: Pair, now_s: float, *, error: str = "", has_way: bool | None = True, is_degraded: bool = False
@@ -93,6 +103,7 @@ class Probing:
         for number, asked in list(self._asked.items()):
             if now_s >= asked.late_s:
                 del self._asked[number]
+                self._failed(asked)
                 self.end(asked.pair, now_s, error="the probe was not answered", has_way=None)
 
     def lost(self, holder: Holder) -> None:
@@ -101,6 +112,9 @@ class Probing:
             if holder in (asked.source, asked.target):
                 del self._asked[number]
                 self.plan.withdraw(asked.pair)
+        self._failures = {pair: it for pair, it in self._failures.items() if pair in self._places.pairs}
+        for failures in self._failures.values():
+            failures.pop(holder, None)
         for order in self._orders:
             for pair in [pair for pair in order.pairs if pair not in self._places.pairs]:
                 order.done(pair, "no instance is there any more")

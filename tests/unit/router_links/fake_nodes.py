@@ -20,6 +20,7 @@ class FakeNodes:
         self.said: list[tuple[Holder, Probe]] = []
         self.network: dict[tuple[str, str], LinkModel] = {}
         self.broken: set[tuple[str, str]] = set()
+        self.sick: set[Holder] = set()  # nothing gets out of those, or to them
         self.ledger = Ledger(1)
         self.links = Links(
             self.ledger, lambda to, message: self.said.append((to, message)), clock=self.clock, **options
@@ -59,7 +60,7 @@ class FakeNodes:
 
     def answer(self, source: Holder, probe: Probe) -> None:
         pair = pair_of(source, probe)
-        if pair in self.broken:
+        if pair in self.broken or not self.sick.isdisjoint((source, probe.target)):
             answer = Probed(number=probe.number, target=probe.target, error="refused")
         else:
             model = self.network.get(pair, GOOD)

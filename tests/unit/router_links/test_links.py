@@ -239,6 +239,19 @@ def test_a_way_through_which_nothing_gets_is_infinite_shown_and_tried_again(capl
     assert caplog.records[-1].message == "link a → b works again"
 
 
+@pytest.mark.parametrize("sick", ["a0", "b0"])
+def test_one_sick_instance_cuts_its_node_off_from_nobody(sick):
+    nodes = FakeNodes("a", "b")
+    nodes.join("a", 1)
+    nodes.join("b", 1)
+    nodes.sick = {Holder(sick, 1)}
+    for _ in range(240):
+        nodes.act(0.5)
+        nodes.answer_all(0.0)
+        assert not nodes.links.live().broken & {AB, BA}
+    assert {nodes.row(*AB).state, nodes.row(*BA).state} == {"good"}
+
+
 def test_a_failed_handover_has_the_way_probed_at_once(nodes):
     a, b = nodes.holders
     assert nodes.act() == []
