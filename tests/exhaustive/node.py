@@ -14,7 +14,7 @@ from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.instance.config import CoreConfig, HandoverConfig
 from cluster.instance.core import InstanceCore
-from cluster.instance.effects import StartTransfer, ToFront, ToReceiver, ToSource
+from cluster.instance.effects import DropProbes, StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.instance.hosted import sequence_from
 from cluster.links.slot_table import Refusal, SlotTable
 from cluster.messages import (
@@ -83,7 +83,7 @@ class Node:
         out = getattr(self, event)(*args) or []
         while self.quiet:
             self.core.on_quiet(self.quiet.pop())
-        out += [self._wanted(effect) for effect in self.core.effects]
+        out += [self._wanted(effect) for effect in self.core.effects if not isinstance(effect, DropProbes)]
         self.core.effects.clear()
         self.scheduler.check_integrity()
         self.slots.check_integrity()
