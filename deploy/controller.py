@@ -190,6 +190,8 @@ class Controller:
         self._placing.has_role(instance, role.value)
 
     async def _undo_drain(self, instance: str) -> None:
+        if ROUTER not in self._members:  # all of it is being stopped
+            return
         with contextlib.suppress(MemberFailed):
             await _within(_CALL_TIMEOUT_S, self._members[ROUTER].undo_drain(instance), "the router did not answer")
 

@@ -50,8 +50,7 @@ class PlacementGroups:
         """Its place there, as long as it has another."""
         left = self._left.get(target.name, [])
         if left and self._places[target.name].node.name == node:
-            left.append(self._places[target.name])
-            self._places[target.name] = left.pop(0)
+            self._places[target.name], left[-1] = left[-1], self._places[target.name]
         for place in [place for place in left if place.node.name == node]:
             left.remove(place)
             remove_placement_group(place.group)

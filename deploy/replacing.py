@@ -64,6 +64,9 @@ class Replacing:
         self._drift = Drift(DriftConfig(margin=self._placement.margin))
         self._said = ""
         self._took_s = 0.0
+        self._is_under_way = False
+        self._failed: Step | None = None  # the step that was tried last
+        self._num_failures = self._num_left_alone = 0  # in a row; checks
         self._half_done: tuple[str, str] | None = None  # who is to be one of which pool again
 
     async def run(self) -> None:
@@ -98,14 +101,12 @@ class Replacing:
         except ValueError:  # a node is going, and its instances are about to come back elsewhere
             return
         self._took_s = self._clock() - began_s
-        has_drifted = self._drift.check(current_s, best_s)
-        if not has_drifted:
-            self._said = ""
-        elif self._placement.replace == "warn" or not self._is_worth_it(current_s, route):
-            self._say_once(_describe(current_s, best_s, route))
-        else:
-            self._say_once(_describe(current_s, best_s, route))
-            await self._follow(route)
+        if not self._drift.check(current_s, best_s):
+            self._said, self._is_under_way = "", False
+            return
+        self._say_once(_describe(current_s, best_s, route))
+        if self._placement.replace == "apply" and self._is_worth_it(current_s, route) and self._may_try(route.steps[0]):
+            await self._begin(route)
 
     def _look(self, topology: Topology) -> tuple[float, float, Route]:
         planner = self._placing.planner(topology)
@@ -115,18 +116,32 @@ class Replacing:
         return current_s, best_s, find_route(planner.cost, planner.room, seats, best_s, self._alike)
 
     def _is_worth_it(self, current_s: float, route: Route) -> bool:
-        return bool(route.steps) and route.mean_s <= current_s * (1.0 - self._placement.margin)
+        """The rest of a way that was worth it may save less: half of the margin, as long as links stay drifted."""
+        margin = self._placement.margin / (2 if self._is_under_way else 1)
+        return bool(route.steps) and route.mean_s <= current_s * (1.0 - margin)
 
-    async def _follow(self, route: Route) -> None:
-        """Ends with the first step that fails: what is best is looked for anew then."""
-        for step in route.steps:
-            try:
-                await self._take(step)
-            except MemberFailed as error:
-                self._say(f"{_text(step)} did not come off: {error}")
-                return
-        self._said = ""
-        self._say(f"done; {format_duration(route.mean_s)} predicted from prefill to decode")
+    def _may_try(self, step: Step) -> bool:
+        """What failed is left alone for twice as many checks each time, until something else comes first."""
+        if step != self._failed:
+            self._failed, self._num_failures, self._num_left_alone = None, 0, 0
+        self._num_left_alone = max(0, self._num_left_alone - 1)
+        return self._num_left_alone == 0
+
+    async def _begin(self, route: Route) -> None:
+        """Its first step; the next check looks for the next one, by the links as they are then."""
+        step = route.steps[0]
+        try:
+            await self._take(step)
+        except MemberFailed as error:
+            self._failed, self._num_failures = step, self._num_failures + 1
+            self._num_left_alone = 2**self._num_failures
+            self._say(f"{_text(step)} did not come off: {error}")
+            return
+        self._said, self._is_under_way = "", True
+        if len(route.steps) == 1:
+            self._say(f"done; {format_duration(route.mean_s)} predicted from prefill to decode")
+        else:
+            self._say(f"done: {_text(step)}")
 
     async def _take(self, step: Step) -> None:
         if isinstance(step, Move):

@@ -261,6 +261,57 @@ async def test_a_refused_drain_changes_nothing_and_is_told(run):
     assert "did not come off: d-0 is the last that can decode" in said[-1]
 
 
+async def test_what_fails_is_tried_again_after_ever_longer_pauses(run):
+    running = await run("apply")
+    cluster = running.cluster
+    cluster.refusals |= dict.fromkeys([("drain", "d-0"), ("drain", "d-1")], "it was not empty within 600 s")
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=cluster.places["d-0"]))
+    tried = []
+    for number in range(3, 20):
+        await running.check(1 if number > 3 else 3)
+        if ("drain", "d-0") in cluster.calls:
+            tried.append(number)
+        cluster.calls.clear()
+    assert tried == [3, 5, 9, 17]
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=cluster.places["d-1"]))
+    await running.check(1)
+    assert ("drain", "d-1") in cluster.calls, "another step is another matter"
+
+
+async def test_each_step_goes_by_the_links_as_they_are_when_its_turn_comes(run):
+    pools = [{"name": "p", "role": "prefill"}, {"name": "d", "role": "decode", "replicas": 3}]
+    running = await run("apply", "abcdef", pools=pools)
+    cluster, homes = running.cluster, dict(running.cluster.places)
+    slow = homes["d-0"] + homes["d-1"]
+    cluster.live = LiveLinks(topology=make_topology("abcdef", slow=slow))
+    await running.check(2)
+    running.time.advance(INTERVAL_S)
+    await wait_for(lambda: cluster.places != homes)
+    (first,) = [name for name in homes if cluster.places[name] != homes[name]]
+    await wait_for(lambda: running.controller._observed[first].life.name == "GONE")
+    cluster.live = LiveLinks(topology=make_topology("abcdef", slow=homes[first]))
+    running.time.advance(0.5)
+    await wait_for(running.is_waiting)
+    assert len([call for call in cluster.calls if call[0] == "drain"]) == 1
+    await running.check(3)
+    assert len([call for call in cluster.calls if call[0] == "drain"]) == 1, "the other's node has recovered"
+
+
+async def test_the_rest_of_a_way_needs_no_three_checks(run):
+    pools = [{"name": "p", "role": "prefill"}, {"name": "d", "role": "decode", "replicas": 3}]
+    running = await run("apply", "abcdef", pools=pools)
+    cluster, homes = running.cluster, dict(running.cluster.places)
+    cluster.live = LiveLinks(topology=make_topology("abcdef", slow=homes["d-0"] + homes["d-1"]))
+    await running.check(2)
+    for number in (1, 2):
+        running.time.advance(INTERVAL_S)
+        await wait_for(lambda: any(seen.life.name == "GONE" for seen in running.controller._observed.values()))
+        running.time.advance(0.5)
+        await wait_for(running.is_waiting)
+        assert sum(cluster.places[name] != homes[name] for name in homes) == number
+    assert (await texts(running.controller))[-1].startswith("done; ")
+
+
 async def test_a_node_that_ray_does_not_give_leaves_it_where_it_is_and_undrained(run):
     running = await run("apply")
     cluster, home = running.cluster, running.cluster.places["d-0"]
@@ -299,3 +350,15 @@ async def test_the_checkpoint_is_not_needed_once_it_runs(run, tmp_path):
     running.cluster.live = LiveLinks(topology=make_topology("abcd", slow=running.cluster.places["d-0"]))
     await running.check(3)
     assert len(await running.said()) == 1
+
+
+async def test_stop_while_an_instance_moves_is_the_end(run):
+    running = await run("apply")
+    cluster = running.cluster
+    cluster.live = LiveLinks(topology=make_topology("abcd", slow=cluster.places["d-0"]))
+    await running.check(2)
+    running.time.advance(INTERVAL_S)
+    await wait_for(lambda: running.controller._observed["d-0"].life.name == "GONE")
+    await running.controller.stop()
+    await wait_for(lambda: not running.controller._tasks)
+    assert len(cluster.lives["d-0"]) == 1
