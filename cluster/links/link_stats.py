@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from cluster.topology.fit import fit_link
+from cluster.topology.link_model import LinkModel
 
 NUM_SAMPLES = 32
 
@@ -102,6 +103,10 @@ class LinkStats:
         with self._lock:
             self._counters.num_failures += 1
             self._counters.last_failure = reason
+
+    def model(self) -> LinkModel | None:
+        with self._lock:
+            return fit_link(tuple(self._samples))
 
     def status(self) -> LinkStatus:
         with self._lock:

@@ -13,6 +13,7 @@ from cluster.links.sample_log import SampleLog
 from cluster.links.source_connection import LinkEnd, LinkKey
 from cluster.messages import BlockTransfer, Holder, TransferSample
 from cluster.secret import ClusterSecret
+from cluster.topology.link_model import LinkModel
 
 
 class OutgoingLinks:
@@ -58,6 +59,10 @@ class OutgoingLinks:
     def split(self, receiver: Holder, num_connections: int, *, receiver_rank: int = 0) -> None:
         """From now on large transfers there go over so many connections, if they go over tcp."""
         self._stats_of(LinkEnd(holder=receiver, rank=receiver_rank)).split(num_connections)
+
+    def model(self, receiver: Holder, *, receiver_rank: int = 0) -> LinkModel | None:
+        """What its last transfers and probes say, if there were any."""
+        return self._stats_of(LinkEnd(holder=receiver, rank=receiver_rank)).model()
 
     def take_samples(self) -> tuple[TransferSample, ...]:
         """The transfers of blocks that arrived since this was last asked."""
