@@ -6,6 +6,7 @@ from statistics import median
 
 from cluster.topology.link_estimate import EstimateConfig, LinkEstimate, LinkState
 from cluster.topology.link_model import LinkModel, TransferSample
+from cluster.topology.schedule import Pair
 from cluster.topology.topology import Node, Topology
 
 _MIN_OF_A_KIND = 4
@@ -27,60 +28,77 @@ class LinkBelief:
 
 
 class LinkTable:
-    """Estimates by (source, target). A kind is a name of the caller's: the transport, or that and both ends' groups.
+    """Estimates by (source, target) and kind, a name of the caller's: the transport, or that and both ends' groups.
 
+    Of a pair that has several, the one that counts is that of the last transfer; once that is stale, of the last probe.
     Pure: times are passed in and never go back.
     """
 
     def __init__(self, config: EstimateConfig | None = None) -> None:
         self._config = config or EstimateConfig()
-        self._estimates: dict[tuple[str, str], LinkEstimate] = {}
-        self._kinds: dict[tuple[str, str], str | None] = {}  # None: not told yet
-        self._usuals: dict[str, tuple[float, LinkModel]] = {}  # by kind: since when
-        self._surveyed: set[tuple[str, str]] = set()
+        self._estimates: dict[str, dict[Pair, LinkEstimate]] = {}  # by kind; "": not told yet
+        self._current: dict[Pair, str] = {}
+        self._usuals: dict[str, tuple[float, LinkModel | None]] = {}  # by kind: since when
+        self._surveyed: dict[Pair, str] = {}  # of which kind
 
     def surveyed(self, source: str, target: str, model: LinkModel, now_s: float) -> LinkState:
         """As it was found before this table was made: what it is held to from now on, whatever others of its kind give.
 
         The first transfer or probe says of which kind it is.
         """
-        estimate = self._estimate(source, target, None)
-        self._surveyed.add((source, target))
+        pair = source, target
+        estimate = self._estimates.setdefault("", {})[pair] = LinkEstimate(self._config)
+        self._current[pair] = ""
+        self._surveyed[pair] = ""
         return estimate.probed(model, now_s)
 
     def probed(self, source: str, target: str, kind: str, model: LinkModel, now_s: float) -> LinkState:
-        estimate = self._estimate(source, target, kind)
-        return estimate.probed(model, now_s, self._usual((source, target), now_s))
+        """Returns what is believed of this kind, whether it is what counts or not."""
+        pair = source, target
+        estimate = self._estimate(pair, kind)
+        counting = self._estimates[self._current[pair]][pair]
+        if counting.state is LinkState.UNKNOWN or counting.is_stale(now_s):
+            self._current[pair] = kind
+        return estimate.probed(model, now_s, self._usual(pair, kind, now_s))
 
     def transferred(self, source: str, target: str, kind: str, sample: TransferSample, now_s: float) -> LinkState:
         """`sample.share`: what `Flights.end` says."""
-        estimate = self._estimate(source, target, kind)
-        return estimate.transferred(sample, now_s, self._usual((source, target), now_s))
+        pair = source, target
+        estimate = self._estimate(pair, kind)
+        self._current[pair] = kind
+        return estimate.transferred(sample, now_s, self._usual(pair, kind, now_s))
 
     def gone(self, node: str) -> None:
         """Nothing of it is known any more: who comes back under its name may be elsewhere."""
-        for pair in [pair for pair in self._estimates if node in pair]:
-            del self._estimates[pair], self._kinds[pair]
-            self._surveyed.discard(pair)
+        for pair in [pair for pair in self._current if node in pair]:
+            for estimates in self._estimates.values():
+                estimates.pop(pair, None)
+            del self._current[pair]
+            self._surveyed.pop(pair, None)
+
+    def kind(self, source: str, target: str) -> str:
+        """Which counts; empty where that was not told yet."""
+        return self._current.get((source, target), "")
 
     def state(self, source: str, target: str) -> LinkState:
-        estimate = self._estimates.get((source, target))
-        return estimate.state if estimate else LinkState.UNKNOWN
+        pair = source, target
+        return self._estimates[self._current[pair]][pair].state if pair in self._current else LinkState.UNKNOWN
 
-    def to_probe(self, now_s: float) -> list[tuple[str, str]]:
+    def to_probe(self, now_s: float) -> list[Pair]:
         """Links that have gone stale: degraded ones first, then those of which nothing was heard longest."""
-        stale = [(pair, estimate) for pair, estimate in self._estimates.items() if estimate.is_stale(now_s)]
+        stale = [(pair, estimate) for pair, estimate in self._counting() if estimate.is_stale(now_s)]
         stale.sort(key=lambda each: (each[1].state is not LinkState.DEGRADED, -(each[1].age_s(now_s) or 0.0)))
         return [pair for pair, _ in stale]
 
     def beliefs(self, now_s: float) -> Iterator[LinkBelief]:
-        for (source, target), estimate in sorted(self._estimates.items(), key=lambda each: each[0]):
+        for source, target in sorted(self._current):
+            estimate = self._estimates[self._current[source, target]][source, target]
             age_s = estimate.age_s(now_s)
             if estimate.model is not None and age_s is not None:
                 yield LinkBelief(
                     source=source,
                     target=target,
-                    kind=self._kinds[source, target] or "",
+                    kind=self._current[source, target],
                     model=estimate.model,
                     state=estimate.state,
                     num_samples=estimate.num_samples,
@@ -93,39 +111,39 @@ class LinkTable:
         names = {node.name for node in nodes}
         models = {
             pair: estimate.model
-            for pair, estimate in self._estimates.items()
+            for pair, estimate in self._counting()
             if estimate.model is not None and names.issuperset(pair)
         }
         return Topology.of_links(nodes, models)
 
-    def _estimate(self, source: str, target: str, kind: str | None) -> LinkEstimate:
-        """Another kind, for instance another transport, is another link: what was known of it counts no more."""
-        pair = source, target
-        known = self._kinds.get(pair)
-        if pair not in self._estimates or known not in (None, kind):
-            self._surveyed.discard(pair)
-            self._estimates[pair] = LinkEstimate(self._config)
-        self._kinds[pair] = kind
-        return self._estimates[pair]
+    def _counting(self) -> Iterator[tuple[Pair, LinkEstimate]]:
+        return ((pair, self._estimates[kind][pair]) for pair, kind in self._current.items())
 
-    def _usual(self, pair: tuple[str, str], now_s: float) -> LinkModel | None:
+    def _estimate(self, pair: Pair, kind: str) -> LinkEstimate:
+        """What was surveyed is of the kind that is told of first. Another transport is another link."""
+        estimates = self._estimates.setdefault(kind, {})
+        if pair not in estimates:
+            surveyed = self._estimates.get("", {}).pop(pair, None)
+            estimates[pair] = surveyed or LinkEstimate(self._config)
+            if surveyed:
+                self._surveyed[pair] = kind
+            if surveyed or pair not in self._current:
+                self._current[pair] = kind
+        return estimates[pair]
+
+    def _usual(self, pair: Pair, kind: str, now_s: float) -> LinkModel | None:
         """What links of its kind give, worked out once a second; None where they are too few to say, or not asked."""
-        kind = self._kinds[pair]
-        if kind is None or pair in self._surveyed:
+        if self._surveyed.get(pair) == kind:
             return None
-        at_s, usual = self._usuals.get(kind, (0.0, None))
-        if usual is not None and now_s - at_s < _USUAL_FOR_S:
+        at_s, usual = self._usuals.get(kind, (float("-inf"), None))
+        if now_s - at_s < _USUAL_FOR_S:
             return usual
-        models = [
-            estimate.model
-            for pair, estimate in self._estimates.items()
-            if self._kinds[pair] == kind and estimate.model is not None
-        ]
-        if len(models) < _MIN_OF_A_KIND:
-            return None
-        usual = LinkModel(
-            alpha_s=median(model.alpha_s for model in models),
-            beta_bytes_per_s=median(model.beta_bytes_per_s for model in models),
-        )
+        models = [it.model for it in self._estimates[kind].values() if it.model is not None]
+        usual = None
+        if len(models) >= _MIN_OF_A_KIND:
+            usual = LinkModel(
+                alpha_s=median(model.alpha_s for model in models),
+                beta_bytes_per_s=median(model.beta_bytes_per_s for model in models),
+            )
         self._usuals[kind] = now_s, usual
         return usual

@@ -66,17 +66,19 @@ class LinkBeliefs:
     def probed(
         self, pair: Pair, transport: str, model: LinkModel, num_samples: int, num_connections: int, now_s: float
     ) -> LinkState:
-        state = self._table.probed(*pair, self._kind(pair, transport), model, now_s)
+        kind = self._kind(pair, transport)
+        self._table.probed(*pair, kind, model, now_s)
         self._probes[pair] = _LastProbe(at_s=now_s, num_samples=num_samples, num_connections=num_connections)
-        self._learned(pair, transport, state, now_s)
-        return state
+        self._learned(pair, transport, kind, now_s)
+        return self._table.state(*pair)
 
     def transferred(self, pair: Pair, transport: str, sample: TransferSample, ended_s: float, now_s: float) -> None:
         """A probe that came after it knows better."""
         probe = self._probes.get(pair)
         if probe is None or ended_s > probe.at_s:
-            state = self._table.transferred(*pair, self._kind(pair, transport), sample, now_s)
-            self._learned(pair, transport, state, now_s)
+            kind = self._kind(pair, transport)
+            self._table.transferred(*pair, kind, sample, now_s)
+            self._learned(pair, transport, kind, now_s)
 
     def model(self, pair: Pair) -> LinkModel | None:
         """As it was when the topology was made last."""
@@ -129,9 +131,11 @@ class LinkBeliefs:
         where = "within" if source is target else f"{source.group}-{target.group}"
         return f"{transport} {where}"
 
-    def _learned(self, pair: Pair, transport: str, state: LinkState, now_s: float) -> None:
+    def _learned(self, pair: Pair, transport: str, kind: str, now_s: float) -> None:
         """Degraded and recovered are said once each."""
-        self._transports[pair] = transport
+        if self._table.kind(*pair) == kind:
+            self._transports[pair] = transport
+        state = self._table.state(*pair)
         self.is_changed = True
         said, at_s = self._said.get(pair, (LinkState.GOOD, float("-inf")))
         if state not in (said, LinkState.UNKNOWN) and now_s - at_s >= _SAY_EVERY_S:

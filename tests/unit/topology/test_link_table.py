@@ -75,3 +75,34 @@ def test_of_a_node_that_is_gone_nothing_is_known(table):
     assert table.state("a", "b") is LinkState.UNKNOWN
     assert {(belief.source, belief.target) for belief in table.beliefs(0.0)} == {("a", "c"), ("c", "a")}
     assert ("a", "b") in table.topology([Node(name=name) for name in "abc"]).missing()
+
+
+def test_two_transports_of_a_pair_are_believed_beside_each_other_and_the_one_that_kv_takes_counts(table):
+    fast = LinkModel(alpha_s=1e-5, beta_bytes_per_s=1e10)
+    for step in range(8):
+        assert transfer(table, "a", "b", fast, 1.0 + step, kind="nccl") is (
+            LinkState.GOOD if step >= 3 else LinkState.UNKNOWN
+        )
+        table.probed("a", "b", "tcp", GOOD, 1.0 + step)
+    assert (table.kind("a", "b"), table.state("a", "b")) == ("nccl", LinkState.GOOD)
+    assert table.topology([Node(name=name) for name in "abc"]).link("a", "b").beta_bytes_per_s == pytest.approx(1e10, rel=0.05)
+    assert transfer(table, "a", "b", GOOD, 9.0, kind="tcp") is LinkState.GOOD
+    assert table.topology([Node(name=name) for name in "abc"]).link("a", "b") == GOOD
+    transfer(table, "a", "b", fast, 10.0, kind="nccl")
+    assert len([belief for belief in table.beliefs(10.0) if (belief.source, belief.target) == ("a", "b")]) == 1
+    table.probed("a", "b", "tcp", GOOD, 10.0 + EstimateConfig().stale_after_s)
+    assert table.kind("a", "b") == "tcp"
+
+
+def test_too_few_of_a_kind_are_counted_once_a_second(table):
+    table.probed("x", "y", "nccl", GOOD, 1.0)
+    assert table._usuals["nccl"] == (1.0, None)
+    table._estimates["nccl"] = NotCounted(table._estimates["nccl"])
+    transfer(table, "x", "y", GOOD, 1.9, kind="nccl")
+    with pytest.raises(AssertionError, match="counted"):
+        transfer(table, "x", "y", GOOD, 2.0, kind="nccl")
+
+
+class NotCounted(dict):
+    def values(self):
+        raise AssertionError("counted")
