@@ -89,7 +89,7 @@ class HttpFront:
         return Response(status_code=200 if self._is_ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(self._generator.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(await self._generator.metrics.render_aside(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _card(self) -> dict[str, object]:
         info = self._generator.model_info

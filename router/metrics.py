@@ -1,5 +1,6 @@
 """Prometheus metrics of the router: vLLM's names where vLLM has one, `baton:` for what only Baton knows."""
 
+import asyncio
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ class Metrics:
 
     def __init__(self, model: str, status: Callable[[], baton_pb2.ClusterStatus]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(StatusCollector(model, status))
+        self._status = status
         self._model = model
         self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens of admitted requests")
         self.generation_tokens = self._counter("vllm:generation_tokens", "Output tokens")
@@ -56,7 +57,16 @@ class Metrics:
 
     def render(self) -> bytes:
         """In Prometheus' text format."""
-        return generate_latest(self._registry)
+        return self._text(self._status())
+
+    async def render_aside(self) -> bytes:
+        """The same; while the text is made, which takes long where there is much to tell, the event loop goes on."""
+        return await asyncio.to_thread(self._text, self._status())
+
+    def _text(self, status: baton_pb2.ClusterStatus) -> bytes:
+        of_status = CollectorRegistry()
+        of_status.register(StatusCollector(self._model, lambda: status))
+        return generate_latest(of_status) + generate_latest(self._registry)
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, ("model_name",), registry=self._registry).labels(self._model)

@@ -25,7 +25,7 @@ def cluster_status(
         num_waiting_requests=scheduler.num_queued,
         num_running_requests=num_requests - scheduler.num_queued,
         term=config.term,
-        node_links=link_rows_to_pb(links.link_rows()),
+        node_links=link_rows_to_pb(links.shown_rows()),
         nodes=node_rows_to_pb(links.node_rows()),
     )
     for connection in connections:

@@ -30,6 +30,8 @@ NODE_LINK_GAUGES = (
     ("age_s", "baton:node_link_age_seconds", "Since the link's last transfer or probe"),
 )
 NODE_GAUGES = (
+    ("num_known_links", "baton:node_known_links", "To other nodes, of which the router knows something"),
+    ("median_link_bytes_per_s", "baton:node_median_link_bytes_per_second", "What these give, in the median"),
     ("egress_bytes_per_s", "baton:node_egress_bytes_per_second", "What a node can send in all, where it was measured"),
     ("ingress_bytes_per_s", "baton:node_ingress_bytes_per_second", "What a node can get in all, where it was measured"),
 )

@@ -317,7 +317,7 @@ class NodeLinkStatus(_message.Message):
     def __init__(self, source_node: _Optional[str] = ..., target_node: _Optional[str] = ..., transport: _Optional[str] = ..., alpha_s: _Optional[float] = ..., beta_bytes_per_s: _Optional[float] = ..., residual: _Optional[float] = ..., state: _Optional[str] = ..., num_samples: _Optional[int] = ..., age_s: _Optional[float] = ..., is_stale: _Optional[bool] = ..., num_connections: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "group", "instances", "egress_bytes_per_s", "ingress_bytes_per_s", "num_gpus", "num_cpus", "memory_bytes", "gpu_memory_bytes")
+    __slots__ = ("node", "group", "instances", "egress_bytes_per_s", "ingress_bytes_per_s", "num_gpus", "num_cpus", "memory_bytes", "gpu_memory_bytes", "num_known_links", "median_link_bytes_per_s")
     NODE_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +327,8 @@ class NodeStatus(_message.Message):
     NUM_CPUS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUM_KNOWN_LINKS_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_LINK_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     node: str
     group: str
     instances: _containers.RepeatedScalarFieldContainer[str]
@@ -336,7 +338,9 @@ class NodeStatus(_message.Message):
     num_cpus: float
     memory_bytes: int
     gpu_memory_bytes: int
-    def __init__(self, node: _Optional[str] = ..., group: _Optional[str] = ..., instances: _Optional[_Iterable[str]] = ..., egress_bytes_per_s: _Optional[float] = ..., ingress_bytes_per_s: _Optional[float] = ..., num_gpus: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ...) -> None: ...
+    num_known_links: int
+    median_link_bytes_per_s: float
+    def __init__(self, node: _Optional[str] = ..., group: _Optional[str] = ..., instances: _Optional[_Iterable[str]] = ..., egress_bytes_per_s: _Optional[float] = ..., ingress_bytes_per_s: _Optional[float] = ..., num_gpus: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ..., num_known_links: _Optional[int] = ..., median_link_bytes_per_s: _Optional[float] = ...) -> None: ...
 
 class InstanceStatus(_message.Message):
     __slots__ = ("instance", "incarnation", "role", "status", "address", "num_waiting", "num_running", "num_sequences", "num_blocks", "num_free_blocks", "num_reserved_blocks", "num_leaked_blocks", "pid", "num_fenced", "num_bad_blocks", "num_unauthenticated", "num_malformed", "num_checksum_failures", "node")

@@ -1,6 +1,6 @@
 """Everything that is believed of a cluster's links, link by link, each compared with others of its kind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -90,8 +90,9 @@ class LinkTable:
         stale.sort(key=lambda each: (each[1].state is not LinkState.DEGRADED, -(each[1].age_s(now_s) or 0.0)))
         return [pair for pair, _ in stale]
 
-    def beliefs(self, now_s: float) -> Iterator[LinkBelief]:
-        for source, target in sorted(self._current):
+    def beliefs(self, now_s: float, pairs: Iterable[Pair] | None = None) -> Iterator[LinkBelief]:
+        """Of those of these of which something is known, or of all."""
+        for source, target in sorted(self._current if pairs is None else self._current.keys() & set(pairs)):
             estimate = self._estimates[self._current[source, target]][source, target]
             age_s = estimate.age_s(now_s)
             if estimate.model is not None and age_s is not None:

@@ -58,14 +58,22 @@ def _total(bytes_per_s: float) -> str:
 
 
 def summary(nodes: "Sequence[baton_pb2.NodeStatus]", links: "Sequence[baton_pb2.NodeLinkStatus]") -> list[str]:
-    """A line on all of them, and one for each that something is wrong with."""
+    """A line on all of them, and one for each that something is wrong with; `links` may be no others."""
+    if len(links) < (num_known := sum(node.num_known_links for node in nodes)):
+        middle = median(node.median_link_bytes_per_s for node in nodes if node.num_known_links)
+        found = f"{num_known} links between {len(nodes)} nodes are measured, median {format_rate(middle)}"
+        return [found, *_complaints(links)]
     if not links:
         return []
     measured = [link for link in links if is_measured(link)]
     usual = f", median {format_rate(median(link.beta_bytes_per_s for link in measured))}" if measured else ""
     unknown = len(links) - len(measured)
     rest = f", {unknown} of them without a measurement" if unknown else ""
-    lines = [f"{len(links)} links between {len(nodes)} node{'s' * (len(nodes) != 1)}{usual}{rest}"]
+    return [f"{len(links)} links between {len(nodes)} node{'s' * (len(nodes) != 1)}{usual}{rest}", *_complaints(links)]
+
+
+def _complaints(links: "Sequence[baton_pb2.NodeLinkStatus]") -> list[str]:
+    lines = []
     for link in links:
         if link.state == "degraded":
             lines.append(f"{_ends(link)} is degraded: {format_rate(link.beta_bytes_per_s)}")

@@ -1,7 +1,7 @@
 """What is believed of the links between the nodes that instances run on: from probes and transfers, told and shown."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cluster.topology.link_estimate import LinkState
@@ -34,6 +34,7 @@ class LinkBeliefs:
         self._nodes: dict[str, Node] = {}
         self._transports: dict[Pair, str] = {}
         self._probes: dict[Pair, _LastProbe] = {}
+        self.degraded: set[Pair] = set()
         self._said: dict[Pair, tuple[LinkState, float]] = {}  # and when
         self.topology = self._table.topology(())
         self.is_changed = False
@@ -59,6 +60,7 @@ class LinkBeliefs:
         self._nodes.pop(name, None)
         self._table.gone(name)
         self._said = {pair: it for pair, it in self._said.items() if name not in pair}
+        self.degraded = {pair for pair in self.degraded if name not in pair}
         self._transports = {pair: it for pair, it in self._transports.items() if name not in pair}
         self._probes = {pair: it for pair, it in self._probes.items() if name not in pair}
         self.is_changed = True
@@ -93,8 +95,9 @@ class LinkBeliefs:
     def stale(self, now_s: float) -> list[Pair]:
         return self._table.to_probe(now_s)
 
-    def rows(self, now_s: float) -> Iterator[LinkRow]:
-        for belief in self._table.beliefs(now_s):
+    def rows(self, now_s: float, pairs: Iterable[Pair] | None = None) -> Iterator[LinkRow]:
+        """Of those of these of which something is known, or of all."""
+        for belief in self._table.beliefs(now_s, pairs):
             pair = belief.source, belief.target
             probe = self._probes.get(pair)
             yield LinkRow(
@@ -137,6 +140,7 @@ class LinkBeliefs:
             self._transports[pair] = transport
         state = self._table.state(*pair)
         self.is_changed = True
+        (self.degraded.add if self.state(pair) is LinkState.DEGRADED else self.degraded.discard)(pair)
         said, at_s = self._said.get(pair, (LinkState.GOOD, float("-inf")))
         if state not in (said, LinkState.UNKNOWN) and now_s - at_s >= _SAY_EVERY_S:
             self._said[pair] = state, now_s

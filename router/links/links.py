@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cluster.messages import FrontMessage, Holder, Probed, Transfers
 from cluster.topology.fit import fit_link
@@ -21,13 +21,14 @@ from router.links.live_links import LiveLinks
 from router.links.places import Places
 from router.links.probe_plan import ProbeConfig, Wishes
 from router.links.probing import ProbeOrder, Probing
-from router.links.rows import LinkRow, NodeRow
+from router.links.rows import LinkRow, NodeRow, node_rows
 from router.links.transfer_log import Transfer, TransferLog, as_sample
 from router.observer import RouterObserver
 from router.scheduler import Assignment, Member
 
 INTERVAL_S = 0.25
 FORGET_AFTER_S = 60.0
+MAX_NODES_SHOWN = 32
 
 # Unless something has happened that asks for it sooner.
 _PLAN_EVERY_S = 1.0
@@ -104,17 +105,26 @@ class Links(RouterObserver):
         return LiveLinks(topology=self.topology(), broken=frozenset(self._broken))
 
     def node_rows(self) -> list[NodeRow]:
-        rows = []
-        for node in self._beliefs.nodes:
-            instances = sorted(member.place.holder.instance for member in self._places.on(node.name))
-            rows.append(NodeRow(node=node, instances=tuple(instances)))
-        return rows
+        here: dict[str, list[str]] = {}
+        for member in self._places.members.values():
+            here.setdefault(member.node, []).append(member.place.holder.instance)
+        return node_rows(self._beliefs.nodes, here, self._beliefs.topology)
 
     def link_rows(self) -> list[LinkRow]:
+        return self._rows(self._beliefs.rows(self._clock()), self._places.pairs)
+
+    def shown_rows(self) -> list[LinkRow]:
+        """Those that status and metrics name one by one: all; where there are many, those that are not as usual."""
+        if len(self._beliefs.nodes) <= MAX_NODES_SHOWN:
+            return self.link_rows()
+        wrong = self._beliefs.degraded | self._broken
+        return self._rows(self._beliefs.rows(self._clock(), wrong), wrong)
+
+    def _rows(self, found: Iterable[LinkRow], pairs: Iterable[Pair]) -> list[LinkRow]:
         plan = self._probing.plan
-        known = {row.pair: row for row in self._beliefs.rows(self._clock())}
+        known = {row.pair: row for row in found}
         unknown = LinkState.UNKNOWN.value
-        rows = [known.get(pair) or LinkRow(pair=pair, state=unknown) for pair in sorted({*known, *self._places.pairs})]
+        rows = [known.get(pair) or LinkRow(pair=pair, state=unknown) for pair in sorted({*known, *pairs})]
         return [row.probed(error, plan.is_broken(row.pair)) if (error := plan.error(row.pair)) else row for row in rows]
 
     # Probing

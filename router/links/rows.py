@@ -1,12 +1,14 @@
 """What is believed of each link, as it is shown: in status, in metrics, and at the end of `baton probe`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+
 from cluster.pb import baton_pb2
 from cluster.topology.schedule import Pair
-from cluster.topology.topology import Node
+from cluster.topology.topology import Node, Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +34,30 @@ class LinkRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
+    """`num_known_links`: from here to other nodes; `median_bytes_per_s`: of these, 0 where there are none."""
+
     node: Node
     instances: tuple[str, ...]
+    num_known_links: int = 0
+    median_bytes_per_s: float = 0.0
+
+
+def node_rows(nodes: Iterable[Node], instances: Mapping[str, Iterable[str]], topology: Topology) -> list[NodeRow]:
+    """`instances` by node; `topology` need not have all nodes."""
+    rates = {}
+    for at, node in enumerate(topology.nodes):
+        others = np.delete(topology.beta_bytes_per_s[at], at)
+        rates[node.name] = others[np.isfinite(others)]
+    unknown = np.empty(0)
+    return [
+        NodeRow(
+            node=node,
+            instances=tuple(sorted(instances.get(node.name, ()))),
+            num_known_links=len(known := rates.get(node.name, unknown)),
+            median_bytes_per_s=float(np.median(known)) if len(known) else 0.0,
+        )
+        for node in nodes
+    ]
 
 
 def link_rows_to_pb(rows: Iterable[LinkRow]) -> list[baton_pb2.NodeLinkStatus]:
@@ -68,6 +92,8 @@ def node_rows_to_pb(rows: Iterable[NodeRow]) -> list[baton_pb2.NodeStatus]:
             num_cpus=row.node.num_cpus or 0.0,
             memory_bytes=row.node.memory_bytes or 0,
             gpu_memory_bytes=row.node.gpu_memory_bytes or 0,
+            num_known_links=row.num_known_links,
+            median_link_bytes_per_s=row.median_bytes_per_s,
         )
         for row in rows
     ]

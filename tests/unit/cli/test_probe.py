@@ -147,6 +147,15 @@ def test_many_nodes_are_summed_up(run, router):
     assert len(out.splitlines()) < 20
 
 
+def test_of_many_nodes_a_status_names_the_links_that_are_wrong(run, router):
+    for number in range(40):
+        router.status.nodes.add(node=f"n{number}", num_known_links=39, median_link_bytes_per_s=1.25e8)
+    router.status.node_links.append(link("n1", "n2", 1e7, state="degraded"))
+    lines = run("status")[1].splitlines()
+    assert "1560 links between 40 nodes are measured, median 125 MB/s" in lines
+    assert "n1 → n2 is degraded: 10 MB/s" in lines
+
+
 def test_a_topology_from_a_status_has_what_its_nodes_have():
     rows = [baton_pb2.NodeStatus(node="a", group="r", egress_bytes_per_s=1e9, num_gpus=2, num_cpus=8.0)]
     [node] = topology_of(rows, []).nodes

@@ -1,13 +1,17 @@
 """What status and metrics say of links."""
 
+import threading
+
 import pytest
 
 from cluster.handshake import draw_secret
 from cluster.topology.topology import Node
+from router import metrics
 from router.config import RouterConfig
 from router.metrics import Metrics
 from router.router import Router
 from tests.unit.router.fake_instance import FakeInstance
+from tests.unit.router_links.fake_nodes import SLOW, FakeNodes
 from tests.unit.topology.factories import make_topology
 
 pytestmark = pytest.mark.unit
@@ -54,3 +58,37 @@ async def test_metrics_have_gauges_of_every_link_and_of_what_nodes_give(router: 
     assert 'baton:node_egress_bytes_per_second{node="a"} 5e+08' in lines
     assert not any(line.startswith("baton:node_ingress_bytes_per_second{") for line in lines)
     assert not any(line.startswith("baton:node_link_alpha") and 'target_node="c"' in line for line in lines)
+
+
+def test_with_many_nodes_only_links_that_are_not_as_usual_are_named_and_the_others_counted() -> None:
+    names = [f"n{at:02}" for at in range(33)]
+    nodes = FakeNodes(*names, topology=make_topology(*names, alpha_s=1e-4, beta=1e8))
+    assert nodes.links.shown_rows() == []
+    assert {(row.num_known_links, row.median_bytes_per_s) for row in nodes.links.node_rows()} == {(32, 1e8)}
+    nodes.network["n00", "n01"] = SLOW
+    for _ in range(10):
+        nodes.transfer(nodes.holders[0], nodes.holders[1])
+        nodes.act()
+    assert [(row.pair, row.state) for row in nodes.links.shown_rows()] == [(("n00", "n01"), "degraded")]
+    assert len(nodes.links.link_rows()) == 33 * 32
+
+
+async def test_the_status_is_taken_in_the_event_loop_and_the_text_made_beside_it(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, int] = {}
+    latest = metrics.generate_latest
+
+    def generate_latest(registry: object) -> bytes:
+        threads["text"] = threading.get_ident()
+        return latest(registry)  # type: ignore[arg-type]
+
+    def status() -> object:
+        threads["status"] = threading.get_ident()
+        return router.status()
+
+    monkeypatch.setattr(metrics, "generate_latest", generate_latest)
+    text = await Metrics("tiny", status).render_aside()  # type: ignore[arg-type]
+    assert threads["status"] == threading.get_ident() != threads["text"]
+    assert b"baton:node_link_state" in text
+    assert b"vllm:prompt_tokens" in text
