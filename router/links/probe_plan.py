@@ -9,12 +9,15 @@ from cluster.topology.schedule import Pair
 _RETRY_S = 2.0
 _MAX_RETRY_S = 10.0
 
+_STALE, _DEGRADED = "stale", "degraded"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeConfig:
     """`budget_s`: what a probe may take. One without an answer so much later has failed.
 
-    `rest`: a node that was probed only because a link of its was stale rests so many times as long as that took.
+    `rest`: a node that was probed only because a link of its was stale rests so many times as long as that took;
+    `degraded_rest`: one that was probed because a link was degraded, and is no better, from more such probes.
     `patience_s`: a degraded link is probed though its nodes are not idle when it has waited for so long.
     `max_interval_s`: between probes of a degraded link that find it no better, the time doubles up to this.
     `num_failures`: so many that found no way, none between them that did, and it is held to be broken.
@@ -23,6 +26,7 @@ class ProbeConfig:
     budget_s: float = 0.5
     answer_timeout_s: float = 10.0
     rest: float = 19.0
+    degraded_rest: float = 4.0
     patience_s: float = 10.0
     max_interval_s: float = 30.0
     num_failures: int = 2
@@ -50,6 +54,7 @@ class _Record:
     num_without_way: int = 0
     num_in_vain: int = 0
     not_before_s: float = float("-inf")
+    probed_s: float = float("-inf")
     waiting_since_s: float | None = None
     error: str = ""
 
@@ -61,8 +66,8 @@ class ProbePlan:
         self._config = config
         self._running: dict[Pair, float] = {}  # since when
         self._records: dict[Pair, _Record] = {}
-        self._resting: dict[str, float] = {}  # until when
-        self._is_stale: set[Pair] = set()
+        self._resting: dict[str, dict[str, float]] = {_STALE: {}, _DEGRADED: {}}  # which node until when, by why
+        self._whys: dict[Pair, str] = {}  # of those that run, where a rest follows
 
     @property
     def running(self) -> frozenset[Pair]:
@@ -83,27 +88,34 @@ class ProbePlan:
     def begin(self, wishes: Wishes, busy: set[str], now_s: float) -> Iterator[Pair]:
         """Those whose turn it is; they are running from now on. `busy`: nodes that move KV."""
         taken = {node for pair in self._running for node in pair}
-        for pair, is_stale in self._due(wishes, busy, now_s):
+        for pair, why in self._due(wishes, busy, now_s):
             if taken.isdisjoint(pair) and pair not in self._running:
                 taken.update(pair)
                 self._running[pair] = now_s
-                if is_stale:
-                    self._is_stale.add(pair)
+                if why:
+                    self._whys[pair] = why
                 yield pair
 
-    def _due(self, wishes: Wishes, busy: set[str], now_s: float) -> Iterator[tuple[Pair, bool]]:
+    def _due(self, wishes: Wishes, busy: set[str], now_s: float) -> Iterator[tuple[Pair, str]]:
         for pair in wishes.asked:
-            yield pair, False
+            yield pair, ""
         for pair in wishes.unknown:
             if self._may(pair, now_s):
-                yield pair, False
-        for pair in wishes.degraded:
-            if self._may(pair, now_s) and (busy.isdisjoint(pair) or self._has_waited(pair, now_s)):
-                yield pair, False
+                yield pair, ""
+        for pair in sorted(wishes.degraded, key=self._probed_s):
+            may = self._may(pair, now_s) and (busy.isdisjoint(pair) or self._has_waited(pair, now_s))
+            if may and self._is_rested(pair, _DEGRADED, now_s):
+                yield pair, _DEGRADED
         for pair in wishes.stale:
-            is_rested = all(self._resting.get(node, now_s) <= now_s for node in pair)
-            if is_rested and busy.isdisjoint(pair) and self._may(pair, now_s):
-                yield pair, True
+            if self._is_rested(pair, _STALE, now_s) and busy.isdisjoint(pair) and self._may(pair, now_s):
+                yield pair, _STALE
+
+    def _is_rested(self, pair: Pair, why: str, now_s: float) -> bool:
+        return all(self._resting[why].get(node, now_s) <= now_s for node in pair)
+
+    def _probed_s(self, pair: Pair) -> float:
+        record = self._records.get(pair)
+        return record.probed_s if record else float("-inf")
 
     def _may(self, pair: Pair, now_s: float) -> bool:
         record = self._records.get(pair)
@@ -123,11 +135,12 @@ class ProbePlan:
         """
         begun_s = self._running.pop(pair, now_s)
         record = self._records.setdefault(pair, _Record())
-        record.error, record.waiting_since_s = error, None
-        if pair in self._is_stale:
-            self._is_stale.remove(pair)
-            for node in pair:
-                self._resting[node] = now_s + self._config.rest * (now_s - begun_s)
+        record.error, record.waiting_since_s, record.probed_s = error, None, now_s
+        why = self._whys.pop(pair, "")
+        if why == _DEGRADED and not error and not is_degraded:
+            self._hurry(pair)
+        elif why:
+            self._rest(pair, why, now_s, now_s - begun_s)
         if error:
             record.num_failures += 1
             if has_way is not None:
@@ -139,10 +152,24 @@ class ProbePlan:
             pause_s = min(self._config.max_interval_s, 10.0 * 2.0 ** (record.num_in_vain - 1)) if is_degraded else 0.0
             record.not_before_s = now_s + pause_s
 
+    def _rest(self, pair: Pair, why: str, now_s: float, took_s: float) -> None:
+        for_s = self._config.rest * took_s
+        if why == _DEGRADED:  # one that was not answered keeps the others waiting no longer
+            for_s = min(self._config.degraded_rest * took_s, _MAX_RETRY_S)
+        self._resting[why].update(dict.fromkeys(pair, now_s + for_s))
+
+    def _hurry(self, pair: Pair) -> None:
+        """It has recovered: so may have, at the same time, all others of its nodes."""
+        for node in pair:
+            self._resting[_DEGRADED].pop(node, None)
+        for other, record in self._records.items():
+            if record.num_in_vain and not set(pair).isdisjoint(other):
+                record.not_before_s = float("-inf")
+
     def withdraw(self, pair: Pair) -> None:
         """Who was to do it is gone: that says nothing of the way."""
         self._running.pop(pair, None)
-        self._is_stale.discard(pair)
+        self._whys.pop(pair, None)
 
     def works(self, pair: Pair) -> None:
         """KV got through."""
@@ -154,5 +181,6 @@ class ProbePlan:
         for pair in [pair for pair in (*self._running, *self._records) if node in pair]:
             self._running.pop(pair, None)
             self._records.pop(pair, None)
-            self._is_stale.discard(pair)
-        self._resting.pop(node, None)
+            self._whys.pop(pair, None)
+        for resting in self._resting.values():
+            resting.pop(node, None)

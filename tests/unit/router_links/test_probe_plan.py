@@ -114,3 +114,24 @@ def test_who_was_to_do_it_is_gone_and_somebody_else_may(plan):
     assert begin(plan, unknown=[AB]) == [AB]
     plan.gone("b")
     assert plan.running == frozenset()
+
+
+@pytest.mark.parametrize("num_nodes", [8, 32])
+def test_a_slow_node_is_probed_for_a_fifth_of_its_time_and_back_within_a_minute(plan, num_nodes):
+    nodes = [f"n{number}" for number in range(num_nodes)]
+    slow = {pair: 0.0 for other in nodes[1:] for pair in (("n0", other), (other, "n0"))}  # last heard of
+    num_steps, took_s, mended_s = 0, 0.6, 300.0
+    running: list[tuple[str, str]] = []
+    now_s = num_running = 0
+    while slow:
+        now_s = num_steps * took_s
+        for pair in running:
+            plan.end(pair, now_s, is_degraded=now_s <= mended_s)
+            slow[pair] = now_s
+            if now_s > mended_s:
+                del slow[pair]
+        running = begin(plan, now_s, set(nodes), degraded=[pair for pair in slow if now_s - slow[pair] >= 10.0])
+        num_running += bool(running) and now_s < mended_s
+        num_steps += 1
+        assert now_s < mended_s + 60.0
+    assert num_running * took_s / mended_s < 0.22
