@@ -22,6 +22,7 @@ class FakeNetwork:
         self.betas, self.broken, self.dead, self.uplinks = dict(betas), set(broken), set(dead), dict(uplinks)
         self.probers = {name: FakeProber(self, name) for name in names}
         self.nodes = [Node(name=name, num_cpus=4.0) for name in names]
+        self.frozen, self.gone, self.uplink, self.asked, self.probe_s = set(), set(), float("inf"), Counter(), 0.0
         self.said, self.busy, self.most_busy, self.rounds = [], Counter(), 0, []
 
     def beta(self, source, target):
@@ -49,18 +50,28 @@ class FakeProber:
 
     async def probe(self, target, budget_s):
         name = target.holder.instance
+        await self._answer()
         await self.network.use(self.name, name)
-        if (self.name, name) in self.network.broken:
+        if name in self.network.frozen | self.network.gone or (self.name, name) in self.network.broken:
             return Probed(number=0, target=target.holder, error="timed out")
         return self._probed(target.holder, self.network.beta(self.name, name))
 
     async def probe_within(self, budget_s):
+        await self._answer()
         return self._probed(Holder(self.name, 2), 10 * BETA)
+
+    async def _answer(self):
+        self.network.asked[self.name] += 1
+        if self.name in self.network.gone:
+            raise MemberFailed("its process is gone")
+        if self.name in self.network.frozen:
+            await asyncio.Event().wait()
+        await asyncio.sleep(self.network.probe_s)
 
     async def flood(self, targets, seconds):
         names = [target.holder.instance for target in targets]
         assert not any((self.name, name) in self.network.broken for name in names)
-        limit = self.network.uplinks.get(self.name, float("inf"))
+        limit = self.network.uplinks.get(self.name, self.network.uplink)
         return min(sum(self.network.beta(self.name, name) for name in names), limit)
 
     async def stop(self):
@@ -145,7 +156,8 @@ async def test_of_many_nodes_a_part_is_probed_and_the_rest_completed():
     assert not found.topology.missing()
     assert found.errors is not None
     assert found.errors[0] < 0.01
-    assert f"probed {num_probed} of 3540 links" in network.said[-1]
+    assert any(f"probed {num_probed} of 3540 links" in text for text in network.said)
+    assert {node.egress_bytes_per_s for node in found.topology.nodes} == {None}
     wrong = [
         (a, b)
         for a in names
@@ -153,6 +165,57 @@ async def test_of_many_nodes_a_part_is_probed_and_the_rest_completed():
         if a != b and abs(found.topology.link(a, b).beta_bytes_per_s / betas[a, b] - 1) > 0.1
     ]
     assert len(wrong) < 0.1 * 3540
+
+
+async def test_of_many_nodes_too_every_one_is_measured_against_several():
+    network = FakeNetwork([f"n{at:02}" for at in range(60)])
+    network.uplink = UPLINK
+    found = await network.survey()
+    assert [node.egress_bytes_per_s for node in found.topology.nodes] == [pytest.approx(UPLINK)] * 60
+    assert not any("egresses" in text for text in network.said)
+
+
+async def test_how_many_could_not_be_measured_against_several_is_said():
+    network = FakeNetwork("abc", broken=[("a", "b"), ("b", "a")])
+    await network.survey()
+    assert network.said[-1] == "measured 2 of the 6 egresses and ingresses of nodes"
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr("deploy.probing.survey._GRACE_S", 0.3)
+
+
+@pytest.mark.parametrize(("how", "num_asked"), [("frozen", 2), ("gone", 1)])
+async def test_a_node_that_answers_no_more_is_left_out_of_the_rounds_to_come(hasty, how, num_asked):
+    network = FakeNetwork("abcdefgh")
+    setattr(network, how, {"d"})
+    found = await network.survey(budget_s=0.2)
+    assert [node.name for node in found.topology.nodes] == list("abcefgh")
+    why = {"frozen": "no answer within 0 s", "gone": "its process is gone"}[how]
+    assert explain(found.unreachable) == [f"d cannot be probed: {why}"]
+    assert network.asked["d"] == num_asked
+    assert not found.topology.missing()
+
+
+async def test_a_node_that_is_cut_off_is_left_out_after_three_others():
+    names = "abcdefgh"
+    cut = [pair for other in names if other != "d" for pair in (("d", other), (other, "d"))]
+    network = FakeNetwork(names, broken=cut)
+    found = await network.survey()
+    assert [node.name for node in found.topology.nodes] == list("abcefgh")
+    assert explain(found.unreachable) == ["d cannot be probed: nothing came through to or from 3 others (timed out)"]
+    assert network.asked["d"] == 1 + 3
+
+
+async def test_when_the_time_is_over_it_goes_on_with_what_there_is(hasty):
+    network = FakeNetwork([f"n{at:02}" for at in range(20)])
+    network.probe_s = 0.08
+    found = await network.survey(budget_s=0.2)
+    assert len(found.topology) == 20
+    assert 0 < len(found.topology.missing()) < 20 * 19
+    assert "probing links: given up after 1 s; the rest counts as the median" in network.said
+    assert found.unreachable == ()
 
 
 async def test_one_node_has_only_itself():
