@@ -19,7 +19,7 @@ from tests.faults.parent import Parent
 from tests.integration.local_cluster import MODEL_PATH
 
 ROUTER = "router"
-# Where two would do the policy takes the first by name: prompts go to prefill-0, and then to decode-0.
+# By load alone, and where two would do the first by name: prompts go to prefill-0, and then to decode-0.
 ROLES = {"prefill-0": InstanceRole.PREFILL, "decode-0": InstanceRole.DECODE, "spare-0": InstanceRole.MIXED}
 
 # Small blocks, chunks and pieces, so that even a short request moves in several; and short patience.
@@ -110,6 +110,7 @@ class FaultyCluster:
             grpc_port=self._grpc_port,
             http_port=0,
             grace_s=GRACE_S,
+            policy="least_loaded",
         )
         self.parties[ROUTER] = Parent(child.run_router, config, self._hear)
         info: RouterInfo = await self.parties[ROUTER].started()
