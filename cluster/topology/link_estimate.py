@@ -77,6 +77,7 @@ class LinkEstimate:
         self._good: LinkModel | None = None  # as it was then
         self._num_good = 0  # transfers in a row after which it seemed to be good
         self._updated_s: float | None = None
+        self._is_hearsay = False
         self._num_samples = 0
 
     @property
@@ -100,7 +101,13 @@ class LinkEstimate:
         """Whether a probe would be worth its bytes, when the link is idle."""
         degraded = self._state is LinkState.DEGRADED
         after_s = self._config.degraded_stale_after_s if degraded else self._config.stale_after_s
-        return self._updated_s is None or now_s - self._updated_s >= after_s
+        return self._is_hearsay or self._updated_s is None or now_s - self._updated_s >= after_s
+
+    def surveyed(self, model: LinkModel, now_s: float) -> LinkState:
+        """It was found at some time before: believed as a probe is, and stale from the start."""
+        state = self.probed(model, now_s)
+        self._is_hearsay = True
+        return state
 
     def probed(self, model: LinkModel, now_s: float, kind: LinkModel | None = None) -> LinkState:
         """A probe outweighs all that was known. `kind`: what links like this one give; returns the state."""
@@ -153,7 +160,7 @@ class LinkEstimate:
     ) -> LinkState:
         seconds = self._seconds(model)
         before_s = self._updated_s if self._updated_s is not None else now_s
-        self._model, self._updated_s = model, now_s
+        self._model, self._updated_s, self._is_hearsay = model, now_s, False
         if not is_sure:
             return self._state
         if self._state is LinkState.UNKNOWN:

@@ -44,13 +44,13 @@ class LinkTable:
     def surveyed(self, source: str, target: str, model: LinkModel, now_s: float) -> LinkState:
         """As it was found before this table was made: what it is held to from now on, whatever others of its kind give.
 
-        The first transfer or probe says of which kind it is.
+        The first transfer or probe says of which kind it is. It may be long ago: a probe is due as soon as it is idle.
         """
         pair = source, target
         estimate = self._estimates.setdefault("", {})[pair] = LinkEstimate(self._config)
         self._current[pair] = ""
         self._surveyed[pair] = ""
-        return estimate.probed(model, now_s)
+        return estimate.surveyed(model, now_s)
 
     def probed(self, source: str, target: str, kind: str, model: LinkModel, now_s: float) -> LinkState:
         """Returns what is believed of this kind, whether it is what counts or not."""

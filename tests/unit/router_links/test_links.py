@@ -191,6 +191,22 @@ def test_a_survey_before_the_start_is_what_is_known_at_first():
     ]
 
 
+def test_a_node_that_comes_back_after_long_is_as_it_was_surveyed_and_probed_anew():
+    nodes = FakeNodes("a", "b", topology=make_topology("a", "b", alpha_s=1e-4, beta=1e8))
+    for _ in range(2):
+        nodes.act(5.0)  # rested
+        nodes.answer_all()
+    assert not any(row.is_stale for row in nodes.links.link_rows())
+    nodes.links.on_lost(nodes.holders[1])
+    nodes.act(FORGET_AFTER_S)
+    nodes.network = {AB: SLOW, BA: SLOW}
+    nodes.join("b")
+    for _ in range(2):
+        nodes.act(5.0)
+        nodes.answer_all()
+    assert [row.state for row in nodes.links.link_rows()] == ["degraded"] * 2
+
+
 def test_the_whole_topology_has_nodes_without_instances_as_they_were_surveyed():
     topology = make_topology("a", "b", "spare", alpha_s=1e-3, beta=5e7)
     nodes = FakeNodes("a", "b", "new", topology=topology)

@@ -85,7 +85,9 @@ def test_two_transports_of_a_pair_are_believed_beside_each_other_and_the_one_tha
         )
         table.probed("a", "b", "tcp", GOOD, 1.0 + step)
     assert (table.kind("a", "b"), table.state("a", "b")) == ("nccl", LinkState.GOOD)
-    assert table.topology([Node(name=name) for name in "abc"]).link("a", "b").beta_bytes_per_s == pytest.approx(1e10, rel=0.05)
+    assert table.topology([Node(name=name) for name in "abc"]).link("a", "b").beta_bytes_per_s == pytest.approx(
+        1e10, rel=0.05
+    )
     assert transfer(table, "a", "b", GOOD, 9.0, kind="tcp") is LinkState.GOOD
     assert table.topology([Node(name=name) for name in "abc"]).link("a", "b") == GOOD
     transfer(table, "a", "b", fast, 10.0, kind="nccl")
@@ -106,3 +108,11 @@ def test_too_few_of_a_kind_are_counted_once_a_second(table):
 class NotCounted(dict):
     def values(self):
         raise AssertionError("counted")
+
+
+def test_a_survey_is_stale_from_the_start(table):
+    table.gone("c")
+    table.surveyed("a", "c", GOOD, 5.0)
+    assert table.to_probe(5.0) == [("a", "c")]
+    table.probed("a", "c", "tcp", GOOD, 6.0)
+    assert table.to_probe(6.0) == []
