@@ -66,6 +66,8 @@ class Placing:
         self._traffic = Traffic(request_bytes=request_bytes(self._deployment, EXPECTED_PROMPT_TOKENS))
         with self._in_yaml():
             Room(self._needs, nodes).check()  # before it takes time to probe
+        if any(each.num_gpus for each in self._needs) and any(node.gpu_memory_bytes is None for node in nodes):
+            self._say("GPU memory is not checked: Ray does not say how much its nodes have")
         survey = await self._network.survey(nodes, placement.probe_budget_s, self._say)
         for line in explain(survey.unreachable):
             self._say(line)

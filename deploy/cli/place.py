@@ -124,7 +124,7 @@ def _assignment(deployment: "Deployment", plan: "Plan") -> "Table":
     from rich.table import Table
 
     roles = {name: pool.role for pool in deployment.spec.pools for name in pool.instance_names()}
-    table = Table("instance", "role", "node", "GPUs", box=None, pad_edge=False)
+    table = Table("instance", "role", "node", "GPUs as planned", box=None, pad_edge=False)
     for placed in plan.chosen.instances:
         gpus = ", ".join(map(str, placed.gpus)) or "-"
         table.add_row(placed.instance, roles[placed.instance], placed.node, gpus)

@@ -65,6 +65,7 @@ def test_the_assignment_and_what_others_would_have_cost_are_shown(run, deploymen
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
     nodes = {lines[name][2] for name in ("prefill-0", "decode-0", "decode-1")}
     assert nodes == {"n0", "n1", "n3"}
+    assert lines["instance"] == ["instance", "role", "node", "GPUs", "as", "planned"], "Ray chooses among a node's"
     assert lines["prefill-0"][1:] == ["prefill", lines["prefill-0"][2], "0"]
     assert "2048 prompt tokens are 1.5 MiB of KV" in out
     assert "1.67 ms   the best there is" in out  # 0.1 ms, and 1.5 MiB at 1 GB/s

@@ -97,6 +97,16 @@ async def test_a_pool_without_room_is_named_with_its_place_in_the_yaml(deploymen
     assert cluster.lives == {}
 
 
+@pytest.mark.parametrize("gpu_memory_bytes", [None, 80 << 30])
+async def test_gpu_memory_that_ray_does_not_tell_of_is_not_checked_and_that_is_said(deployment, gpu_memory_bytes):
+    pools = [{"name": name, "role": name, "resources": {"gpus": 1.0}} for name in ("prefill", "decode")]
+    cluster = make_cluster(num_gpus=1, gpu_memory_bytes=gpu_memory_bytes)
+    controller = await up(cluster, deployment(pools=pools))
+    said = [text for text in await texts(controller) if text.startswith("GPU memory is not checked")]
+    assert len(said) == (gpu_memory_bytes is None)
+    await controller.stop()
+
+
 async def test_what_cannot_be_probed_at_all_ends_it(deployment):
     cluster = make_cluster()
     cluster.found = DeployError("no node can be probed")
