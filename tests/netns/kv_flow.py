@@ -33,18 +33,23 @@ class Flow:
         self._target.close()
 
 
+def bytes_per_s(*flows: Flow) -> float:
+    """Of all of them together, each with one transfer under way."""
+    begin_s = time.monotonic()
+    for flow in flows:
+        flow.start()
+    for flow in flows:
+        flow.wait()
+    return len(flows) * NUM_BYTES / (time.monotonic() - begin_s)
+
+
 def best_bytes_per_s(*flows: Flow, enough: float) -> float:
-    """Of all of them together, each with one transfer under way, after one to warm up.
+    """After one transfer to warm up.
 
     A shaped link gives no more than it should, but a machine that computes something else gives less at times: so the
     best one counts, and the first that is enough.
     """
     rates: list[float] = []
     while len(rates) < 2 or (len(rates) < MAX_TRANSFERS and rates[-1] < enough):
-        begin_s = time.monotonic()
-        for flow in flows:
-            flow.start()
-        for flow in flows:
-            flow.wait()
-        rates.append(len(flows) * NUM_BYTES / (time.monotonic() - begin_s))
+        rates.append(bytes_per_s(*flows))
     return max(rates[1:])
