@@ -17,6 +17,7 @@ from tests.netns.hosts import ROOT, why_not
 from tests.netns.network import Network
 
 NETWORK_VARIABLE = "BATON_TEST_NETWORK"
+TIMEOUT_S = 100  # less than the test outside has: what hangs is told by the one that hangs
 
 Body = Callable[[Network], Awaitable[None]]
 
@@ -45,7 +46,8 @@ async def _run(body: Body, network: Network) -> None:
 
 
 def _run_inside(test: str, network: Network) -> None:
-    command = [*network.hosts[0].enter, sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", test]
+    options = ["-q", "-s", "-p", "no:cacheprovider", f"--timeout={TIMEOUT_S}"]
+    command = [*network.hosts[0].enter, sys.executable, "-m", "pytest", *options, test]
     done = subprocess.run(
         command,
         cwd=ROOT,
