@@ -84,9 +84,11 @@ class LinkTable:
         pair = source, target
         return self._estimates[self._current[pair]][pair].state if pair in self._current else LinkState.UNKNOWN
 
-    def to_probe(self, now_s: float) -> list[Pair]:
-        """Links that have gone stale: degraded ones first, then those of which nothing was heard longest."""
-        stale = [(pair, estimate) for pair, estimate in self._counting() if estimate.is_stale(now_s)]
+    def to_probe(self, now_s: float, pairs: Iterable[Pair] | None = None) -> list[Pair]:
+        """Links, of these or of all, that have gone stale: degraded ones first, then those of which nothing was heard
+        longest.
+        """
+        stale = [(pair, estimate) for pair, estimate in self._counting(pairs) if estimate.is_stale(now_s)]
         stale.sort(key=lambda each: (each[1].state is not LinkState.DEGRADED, -(each[1].age_s(now_s) or 0.0)))
         return [pair for pair, _ in stale]
 
@@ -117,8 +119,10 @@ class LinkTable:
         }
         return Topology.of_links(nodes, models)
 
-    def _counting(self) -> Iterator[tuple[Pair, LinkEstimate]]:
-        return ((pair, self._estimates[kind][pair]) for pair, kind in self._current.items())
+    def _counting(self, pairs: Iterable[Pair] | None = None) -> Iterator[tuple[Pair, LinkEstimate]]:
+        for pair in self._current if pairs is None else pairs:
+            if (kind := self._current.get(pair)) is not None:
+                yield pair, self._estimates[kind][pair]
 
     def _estimate(self, pair: Pair, kind: str) -> LinkEstimate:
         """What was surveyed is of the kind that is told of first. Another transport is another link."""

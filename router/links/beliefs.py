@@ -92,8 +92,9 @@ class LinkBeliefs:
     def state(self, pair: Pair) -> LinkState:
         return self._table.state(*pair)
 
-    def stale(self, now_s: float) -> list[Pair]:
-        return self._table.to_probe(now_s)
+    def stale(self, now_s: float, pairs: Iterable[Pair]) -> list[Pair]:
+        """Those of these."""
+        return self._table.to_probe(now_s, pairs)
 
     def rows(self, now_s: float, pairs: Iterable[Pair] | None = None) -> Iterator[LinkRow]:
         """Of those of these of which something is known, or of all."""

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sized
+from itertools import product
 
 from cluster.messages import FrontMessage, Holder, Probed, Transfers
 from cluster.topology.fit import fit_link
@@ -33,8 +34,11 @@ MAX_NODES_SHOWN = 32
 # Unless something has happened that asks for it sooner.
 _PLAN_EVERY_S = 1.0
 
-# A new picture of all links costs as much as there are of them: of so many in a second, at most.
+# A new picture of all links costs as much as there are of them: of so many in a second, at most. So do plans, of the
+# links between nodes that nobody probes. Few cost nothing.
 _PICTURED_PER_S = 20_000
+_PLANNED_PER_S = 100_000
+_FEW = 1_000
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ class Links(RouterObserver):
         self._suspects: set[Pair] = set()
         self._broken: set[Pair] = set()
         self._pictured_s = self._planned_s = float("-inf")
+        self._is_hurried = False
+        self._has_strangers = False  # nodes that are not in the picture yet
         self._is_due = asyncio.Event()
 
     async def run(self) -> None:
@@ -76,22 +82,38 @@ class Links(RouterObserver):
     def act(self) -> None:
         """Takes in what has been heard, and has probed what is to be."""
         now_s = self._clock()
+        if self._has_strangers:
+            self._picture_if_due(now_s)
+        if self._has_strangers:
+            return
         for transfer, share in self._log.advance(now_s):
             self._learn(transfer, share, now_s)
         self._probing.give_up_late(now_s)
         for node in self._places.deserted(now_s - FORGET_AFTER_S):
             self._forget(node)
         self._tell_broken()
-        if self._beliefs.is_changed and now_s - self._pictured_s >= len(self._places.pairs) / _PICTURED_PER_S:
+        self._picture_if_due(now_s)
+        self._plan_if_due(now_s)
+
+    def _picture_if_due(self, now_s: float) -> None:
+        if self._beliefs.is_changed and now_s - self._pictured_s >= _pause_s(self._beliefs.nodes, _PICTURED_PER_S):
             self._picture(now_s)
-        if now_s - self._planned_s >= _PLAN_EVERY_S:
-            self._planned_s = now_s
+
+    def _plan_if_due(self, now_s: float) -> None:
+        probed = {node for pair in self._probing.plan.running for node in pair}
+        free = [node.name for node in self._beliefs.nodes if node.name not in probed]
+        pause_s = _pause_s(free, _PLANNED_PER_S)
+        if now_s - self._planned_s >= (pause_s if self._is_hurried else max(pause_s, _PLAN_EVERY_S)):
+            self._planned_s, self._is_hurried = now_s, False
+            pairs = self._places.pairs
+            if probed:
+                pairs = {pair: None for pair in product(free, free) if pair in pairs}
             busy = self._log.busy_nodes | {node for flow in self.forecast.flows for node in (flow.source, flow.target)}
-            self._probing.begin(self._wishes(now_s), busy, now_s)
+            self._probing.begin(self._wishes(pairs, now_s), busy, now_s)
 
     def _hurry(self) -> None:
         """There may be something to probe now."""
-        self._planned_s = float("-inf")
+        self._is_hurried = True
         self._is_due.set()
 
     # What is known
@@ -137,9 +159,10 @@ class Links(RouterObserver):
     def withdraw(self, order: ProbeOrder) -> None:
         self._probing.withdraw(order)
 
-    def _wishes(self, now_s: float) -> Wishes:
-        pairs, plan = self._places.pairs, self._probing.plan
-        stale = [pair for pair in self._beliefs.stale(now_s) if pair in pairs]
+    def _wishes(self, pairs: Mapping[Pair, None], now_s: float) -> Wishes:
+        """As far as they are of these."""
+        plan = self._probing.plan
+        stale = self._beliefs.stale(now_s, pairs)
         urgent = {pair for pair in stale if self._beliefs.state(pair) is LinkState.DEGRADED or plan.error(pair)}
         return Wishes(
             asked=[pair for pair in self._probing.ordered if pair in pairs],
@@ -198,7 +221,7 @@ class Links(RouterObserver):
             self._broken, self._beliefs.is_changed = broken, True
 
     def _picture(self, now_s: float) -> None:
-        self._pictured_s = now_s
+        self._pictured_s, self._has_strangers = now_s, False
         topology = self._beliefs.remake_topology()
         self._log.learned(topology)
         sites = {
@@ -224,14 +247,16 @@ class Links(RouterObserver):
         now_s = self._clock()
         self._places.come(member)
         self._beliefs.come(member.node, now_s)
-        self._picture(now_s)
+        self._beliefs.is_changed = self._has_strangers = True
+        self._picture_if_due(now_s)
         self._hurry()
 
     def on_lost(self, holder: Holder) -> None:
         now_s = self._clock()
         if self._places.leave(holder, now_s):
             self._probing.lost(holder)
-            self._picture(now_s)
+            self._beliefs.is_changed = True
+            self._picture_if_due(now_s)
             self._hurry()
 
     def on_measured(self, holder: Holder, message: Probed | Transfers) -> None:
@@ -276,3 +301,9 @@ class Links(RouterObserver):
         if pair[0] is not None and pair[1] is not None:
             self._suspects.add((pair[0], pair[1]))
             self._hurry()
+
+
+def _pause_s(nodes: Sized, links_per_s: float) -> float:
+    """After what costs as much as there are links between these."""
+    num_links = len(nodes) ** 2
+    return num_links / links_per_s if num_links > _FEW else 0.0

@@ -14,11 +14,13 @@ class Places:
         self.members: dict[Holder, Member] = {}
         self._nodes: dict[Holder, str] = {}  # of those that are gone too, as long as their node is remembered
         self._deserted: dict[str, float] = {}  # since when
-        self._pairs: dict[Pair, None] = {}
+        self._pairs: dict[Pair, None] | None = {}  # None: to be made anew when somebody asks
 
     @property
     def pairs(self) -> dict[Pair, None]:
         """Both ways, in rounds of disjoint pairs; then the nodes that several instances share with themselves."""
+        if self._pairs is None:
+            self._pairs = self._all_pairs()
         return self._pairs
 
     def node(self, holder: Holder) -> str | None:
@@ -28,7 +30,7 @@ class Places:
         holder = member.place.holder
         self.members[holder], self._nodes[holder] = member, member.node
         self._deserted.pop(member.node, None)
-        self._pairs = self._all_pairs()
+        self._pairs = None
 
     def leave(self, holder: Holder, now_s: float) -> bool:
         """False: it was not there."""
@@ -36,7 +38,7 @@ class Places:
             return False
         if not any(self.on(self._nodes[holder])):
             self._deserted[self._nodes[holder]] = now_s
-        self._pairs = self._all_pairs()
+        self._pairs = None
         return True
 
     def deserted(self, until_s: float) -> list[str]:

@@ -7,9 +7,10 @@ from cluster.messages import Holder, SequenceState, Transfers
 from cluster.topology.topology import Node
 from router.ledger import Place, Step
 from router.ledger.instructions import Note
+from router.links.beliefs import LinkBeliefs
 from router.links.links import FORGET_AFTER_S
 from router.scheduler import Assignment
-from tests.unit.router_links.fake_nodes import GOOD, SLOW, FakeNodes
+from tests.unit.router_links.fake_nodes import GOOD, SLOW, FakeNodes, pair_of
 from tests.unit.topology.factories import make_topology
 
 pytestmark = pytest.mark.unit
@@ -359,3 +360,30 @@ def request(request_id: str, num_tokens: int) -> SequenceState:
         sampling_params=SamplingParams(),
         arrival_time_s=0.0,
     )
+
+
+def test_an_answer_has_only_the_links_between_free_nodes_looked_at(monkeypatch):
+    nodes = FakeNodes(*(f"n{at:02}" for at in range(20)))
+    asked = []
+    knows = LinkBeliefs.knows
+    monkeypatch.setattr(LinkBeliefs, "knows", lambda self, pair: asked.append(pair) or knows(self, pair))
+    assert len(nodes.act(1.0)) == 10
+    asked.clear()
+    source, probe = nodes.said.pop(0)
+    nodes.answer(source, probe)
+    [again] = nodes.act(0.1)
+    assert again[::-1] == pair_of(source, probe)
+    assert len(asked) == 2
+
+
+def test_of_a_large_cluster_no_picture_is_made_for_each_that_joins(monkeypatch):
+    made = []
+    remake = LinkBeliefs.remake_topology
+    monkeypatch.setattr(LinkBeliefs, "remake_topology", lambda self: made.append(1) or remake(self))
+    nodes = FakeNodes(*(f"n{at:02}" for at in range(64)))
+    assert len(made) <= 32
+    first, *_, last = nodes.holders
+    nodes.transfer(first, last)
+    assert nodes.act() == []
+    assert len(nodes.act(1.0)) == 32
+    assert nodes.links.forecast.transfer_s(first, last, 1) < float("inf")

@@ -63,6 +63,7 @@ async def test_metrics_have_gauges_of_every_link_and_of_what_nodes_give(router: 
 def test_with_many_nodes_only_links_that_are_not_as_usual_are_named_and_the_others_counted() -> None:
     names = [f"n{at:02}" for at in range(33)]
     nodes = FakeNodes(*names, topology=make_topology(*names, alpha_s=1e-4, beta=1e8))
+    nodes.act(1.0)
     assert nodes.links.shown_rows() == []
     assert {(row.num_known_links, row.median_bytes_per_s) for row in nodes.links.node_rows()} == {(32, 1e8)}
     nodes.network["n00", "n01"] = SLOW
