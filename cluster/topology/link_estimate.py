@@ -1,6 +1,7 @@
 """What is believed of one link: probed at first, corrected by every transfer, and whether it is as good as it was."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import exp, log
@@ -113,18 +114,22 @@ class LinkEstimate:
         """A probe outweighs all that was known. `kind`: what links like this one give; returns the state."""
         self._probe = model
         self._samples.clear()
-        return self._update(model, now_s, kind, is_sure=True, is_probe=True)
+        return self._update(model, now_s, kind, is_sure=True)
 
-    def transferred(self, sample: TransferSample, now_s: float, kind: LinkModel | None = None) -> LinkState:
-        """A transfer has come to its end; returns the state."""
-        self._num_samples += 1
-        self._samples.append((now_s, sample))
+    def transferred(self, samples: Sequence[TransferSample], now_s: float, kind: LinkModel | None = None) -> LinkState:
+        """Transfers have come to their ends, in this order; one fit for all of them. Returns the state."""
+        self._num_samples += len(samples)
+        self._samples.extend((now_s, sample) for sample in samples)
         is_sure = len(self._samples) >= self._config.min_samples
         if self._probe is not None and not is_sure:  # a stall right after a probe refutes nothing
             self._updated_s = now_s
             return self._state
         fitted = self._fit()
-        return self._state if fitted is None else self._update(fitted, now_s, kind, is_sure=is_sure)
+        return (
+            self._state
+            if fitted is None
+            else self._update(fitted, now_s, kind, is_sure=is_sure, num_transfers=len(samples))
+        )
 
     def _fit(self) -> LinkModel | None:
         believed = self._model or self._probe
@@ -156,8 +161,9 @@ class LinkEstimate:
         return anchored
 
     def _update(
-        self, model: LinkModel, now_s: float, kind: LinkModel | None, *, is_sure: bool, is_probe: bool = False
+        self, model: LinkModel, now_s: float, kind: LinkModel | None, *, is_sure: bool, num_transfers: int = 0
     ) -> LinkState:
+        """Without transfers it was a probe."""
         seconds = self._seconds(model)
         before_s = self._updated_s if self._updated_s is not None else now_s
         self._model, self._updated_s, self._is_hearsay = model, now_s, False
@@ -166,24 +172,24 @@ class LinkEstimate:
         if self._state is LinkState.UNKNOWN:
             self._state, self._history_s = LinkState.GOOD, seconds
         judged = self._judge(seconds, kind)
-        self._num_good = self._num_good + 1 if judged is LinkState.GOOD else 0
-        if is_probe or self._is_borne_out(judged, model, kind):
+        self._num_good = self._num_good + num_transfers if judged is LinkState.GOOD else 0
+        if not num_transfers or self._is_borne_out(judged, model, kind):
             self._state = judged
         if self._state is LinkState.GOOD and judged is LinkState.GOOD:
             self._good = model
-        self._remember(seconds, now_s - before_s, is_probe)
+        self._remember(seconds, now_s - before_s, num_transfers)
         return self._state
 
-    def _remember(self, seconds: float, after_s: float, is_probe: bool) -> None:
+    def _remember(self, seconds: float, after_s: float, num_transfers: int) -> None:
         """What the link used to give, so much later. One measurement speaks for no longer than until it is stale."""
         kept = 2.0 ** -(min(after_s, self._config.stale_after_s) / self._config.history_half_life_s)
         self._history_s = exp(kept * log(self._history_s) + (1.0 - kept) * log(seconds))
         # Better than before is believed soon. What small transfers seem to promise of larger ones is not.
-        is_telling = is_probe or any(it.num_bytes >= self._config.reference_bytes for _, it in self._samples)
+        is_telling = not num_transfers or any(it.num_bytes >= self._config.reference_bytes for _, it in self._samples)
         if seconds >= self._history_s or not is_telling:
             self._num_better, self._better_s = 0, 0.0
             return
-        self._num_better += self._config.better_after // 2 if is_probe else 1
+        self._num_better += num_transfers or self._config.better_after // 2
         self._better_s = max(self._better_s, seconds)
         if self._num_better >= self._config.better_after:
             self._history_s = min(self._history_s, self._better_s)

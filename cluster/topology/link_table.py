@@ -61,12 +61,14 @@ class LinkTable:
             self._current[pair] = kind
         return estimate.probed(model, now_s, self._usual(pair, kind, now_s))
 
-    def transferred(self, source: str, target: str, kind: str, sample: TransferSample, now_s: float) -> LinkState:
-        """`sample.share`: what `Flights.end` says."""
+    def transferred(
+        self, source: str, target: str, kind: str, samples: Sequence[TransferSample], now_s: float
+    ) -> LinkState:
+        """Their `share`: what `Flights.end` says."""
         pair = source, target
         estimate = self._estimate(pair, kind)
         self._current[pair] = kind
-        return estimate.transferred(sample, now_s, self._usual(pair, kind, now_s))
+        return estimate.transferred(samples, now_s, self._usual(pair, kind, now_s))
 
     def gone(self, node: str) -> None:
         """Nothing of it is known any more: who comes back under its name may be elsewhere."""

@@ -1,8 +1,10 @@
 """What is believed of the links between the nodes that instances run on: from probes and transfers, told and shown."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from cluster.topology.link_estimate import LinkState
 from cluster.topology.link_model import LinkModel, TransferSample
@@ -13,6 +15,11 @@ from router.links.rows import LinkRow
 
 # Of one link no more is said in such a time: one that hovers about a threshold is not worth more lines.
 _SAY_EVERY_S = 30.0
+
+# A link is fitted once in a round, for all that was heard of it, in about half a millisecond; so many links in a round
+# at most. An estimate goes by no more than the last transfers.
+_MAX_LEARNED = 32
+_MAX_HEARD = 16
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +42,7 @@ class LinkBeliefs:
         self._transports: dict[Pair, str] = {}
         self._probes: dict[Pair, _LastProbe] = {}
         self.degraded: set[Pair] = set()
+        self._heard: dict[tuple[Pair, str], deque[tuple[float, TransferSample]]] = {}  # not learned yet; when ended
         self._said: dict[Pair, tuple[LinkState, float]] = {}  # and when
         self.topology = self._table.topology(())
         self.is_changed = False
@@ -59,6 +67,7 @@ class LinkBeliefs:
         """Nothing is known of it any more but what was measured before everything."""
         self._nodes.pop(name, None)
         self._table.gone(name)
+        self._heard = {key: it for key, it in self._heard.items() if name not in key[0]}
         self._said = {pair: it for pair, it in self._said.items() if name not in pair}
         self.degraded = {pair for pair in self.degraded if name not in pair}
         self._transports = {pair: it for pair, it in self._transports.items() if name not in pair}
@@ -74,13 +83,20 @@ class LinkBeliefs:
         self._learned(pair, transport, kind, now_s)
         return self._table.state(*pair)
 
-    def transferred(self, pair: Pair, transport: str, sample: TransferSample, ended_s: float, now_s: float) -> None:
-        """A probe that came after it knows better."""
-        probe = self._probes.get(pair)
-        if probe is None or ended_s > probe.at_s:
-            kind = self._kind(pair, transport)
-            self._table.transferred(*pair, kind, sample, now_s)
-            self._learned(pair, transport, kind, now_s)
+    def transferred(self, pair: Pair, transport: str, sample: TransferSample, ended_s: float) -> None:
+        """To be followed by `learn`."""
+        self._heard.setdefault((pair, transport), deque(maxlen=_MAX_HEARD)).append((ended_s, sample))
+
+    def learn(self, now_s: float) -> None:
+        """From the transfers of so many links as a round has time for: first those that have waited longest."""
+        for pair, transport in list(islice(self._heard, _MAX_LEARNED)):
+            heard = self._heard.pop((pair, transport))
+            probe = self._probes.get(pair)  # one that came after a transfer knows better
+            samples = [sample for ended_s, sample in heard if probe is None or ended_s > probe.at_s]
+            if samples:
+                kind = self._kind(pair, transport)
+                self._table.transferred(*pair, kind, samples, now_s)
+                self._learned(pair, transport, kind, now_s)
 
     def model(self, pair: Pair) -> LinkModel | None:
         """As it was when the topology was made last."""

@@ -87,7 +87,8 @@ class Links(RouterObserver):
         if self._has_strangers:
             return
         for transfer, share in self._log.advance(now_s):
-            self._learn(transfer, share, now_s)
+            self._learn(transfer, share)
+        self._beliefs.learn(now_s)
         self._probing.give_up_late(now_s)
         for node in self._places.deserted(now_s - FORGET_AFTER_S):
             self._forget(node)
@@ -203,12 +204,12 @@ class Links(RouterObserver):
                 )
                 self._log.tell(transfer)
 
-    def _learn(self, transfer: Transfer, share: float, now_s: float) -> None:
+    def _learn(self, transfer: Transfer, share: float) -> None:
         if transfer.is_probe:
             return
         pair = transfer.source, transfer.target
         sample = as_sample(transfer, share, self._beliefs.model(pair))
-        self._beliefs.transferred(pair, transfer.transport, sample, transfer.ended_s, now_s)
+        self._beliefs.transferred(pair, transfer.transport, sample, transfer.ended_s)
         self._probing.plan.works(pair)
 
     def _tell_broken(self) -> None:

@@ -142,6 +142,20 @@ def test_long_company_makes_no_good_link_degraded(takes_s):
     assert states == {"good"}
 
 
+def test_a_round_learns_of_so_many_links_and_the_next_of_the_others():
+    names = [f"n{number:02}" for number in range(8)]
+    nodes = FakeNodes(*names, topology=make_topology(*names, alpha_s=GOOD.alpha_s, beta=1e8))
+    links = [(a, b) for a in nodes.holders for b in nodes.holders if a is not b]
+    for source, target in links:
+        for _ in range(3):
+            nodes.links.on_measured(source, Transfers(samples=(nodes.sample(target, 4 << 20, 0.04),)))
+    learned = [0]
+    while learned[-1] < 3 * len(links):
+        nodes.act(1.1)
+        learned.append(sum(row.num_samples for row in nodes.links.link_rows()))
+    assert learned == [0, 3 * 32, 3 * 56]
+
+
 def test_stale_links_are_probed_when_idle_and_not_while_kv_is_promised_to_them(nodes):
     a, b = nodes.holders
     assert nodes.act(59.0) == []

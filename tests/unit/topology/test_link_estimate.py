@@ -24,7 +24,7 @@ class Traffic:
             noise = 1 + self._noise * abs(self._rng.standard_normal())
             seconds = (model.alpha_s + num_bytes / model.beta_bytes_per_s / share) * noise
             sample = TransferSample(num_bytes=num_bytes, seconds=seconds, share=share)
-            self.estimate.transferred(sample, self.now_s, self._kind)
+            self.estimate.transferred([sample], self.now_s, self._kind)
         return self.estimate
 
 
@@ -73,7 +73,7 @@ def test_small_transfers_held_up_now_and_then_make_no_link_degraded(rng):
         for number in range(120):
             num_bytes = 48 << 10 if number % 4 == 3 else 384 << 10
             seconds = probed.seconds(num_bytes) + rng.exponential(1e-3)
-            estimate.transferred(TransferSample(num_bytes=num_bytes, seconds=seconds), number * 0.2)
+            estimate.transferred([TransferSample(num_bytes=num_bytes, seconds=seconds)], number * 0.2)
         assert estimate.probed(probed, 24.0) is LinkState.GOOD
 
 
@@ -87,7 +87,7 @@ def test_small_transfers_that_wait_for_a_processor_make_no_state_flap(rng):
             seconds = probed.seconds(150 << 10) + rng.exponential(1.5e-3)
             before, state = (
                 state,
-                estimate.transferred(TransferSample(num_bytes=150 << 10, seconds=seconds), number * 0.1),
+                estimate.transferred([TransferSample(num_bytes=150 << 10, seconds=seconds)], number * 0.1),
             )
             changes += state is not before
     assert changes / 20 < 3
@@ -198,6 +198,22 @@ def test_a_few_fast_transfers_are_no_new_usual(rng):
     traffic.send(scaled(PROBED, beta=2.5), 4)
     for _ in range(20):
         assert traffic.send(PROBED, 1).state is LinkState.GOOD
+
+
+@pytest.mark.parametrize("at_once", [2, 5, 10])
+def test_transfers_that_are_told_of_together_count_as_many_and_are_fitted_once(monkeypatch, at_once):
+    fits = []
+    monkeypatch.setattr(LinkEstimate, "_fit", lambda self, fit=LinkEstimate._fit: fits.append(self) or fit(self))
+    estimate = LinkEstimate()
+    estimate.probed(PROBED, 0.0)
+    for beta, expected in ((0.1, LinkState.DEGRADED), (1.0, LinkState.GOOD)):
+        model = scaled(PROBED, beta=beta)
+        for step in range(0, 10, at_once):
+            samples = [TransferSample(num_bytes=8 << 20, seconds=model.seconds(8 << 20))] * at_once
+            estimate.transferred(samples, 1.0 + step)
+        assert estimate.state is expected
+    assert estimate.num_samples == 20
+    assert len(fits) <= 20 / at_once
 
 
 def test_a_slow_link_is_degraded_for_minutes_before_it_is_the_usual():

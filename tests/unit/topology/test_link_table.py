@@ -24,7 +24,7 @@ def transfer(table, source, target, model, now_s, *, kind="tcp", share=1.0):
     num_bytes = 8 << 20
     seconds = model.alpha_s + num_bytes / model.beta_bytes_per_s / share
     return table.transferred(
-        source, target, kind, TransferSample(num_bytes=num_bytes, seconds=seconds, share=share), now_s
+        source, target, kind, [TransferSample(num_bytes=num_bytes, seconds=seconds, share=share)], now_s
     )
 
 
