@@ -362,3 +362,13 @@ async def test_stop_while_an_instance_moves_is_the_end(run):
     await running.controller.stop()
     await wait_for(lambda: not running.controller._tasks)
     assert len(cluster.lives["d-0"]) == 1
+
+
+async def test_a_pool_that_operators_have_left_nobody_in_is_not_planned_for(run):
+    pools = [{"name": "p", "role": "prefill"}, {"name": "m", "role": "mixed", "replicas": 2}]
+    running = await run("warn", "abc", pools=pools)
+    running.cluster.roles = {"p-0": InstanceRole.MIXED}
+    running.cluster.live = LiveLinks(topology=make_topology("abc", slow=running.cluster.places["p-0"]))
+    await running.check(3)
+    assert {seat.pool for seat in running.controller._placing.seats.values()} == {"m"}
+    assert [text for text in await texts(running.controller) if "could not be checked" in text] == []
