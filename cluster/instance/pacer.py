@@ -64,21 +64,21 @@ class Pacer:
         return out
 
     def _next(self, now_s: float) -> Piece | None:
-        """The first that a link has a place for, in a budget that one piece alone never exceeds."""
+        """The first that a link has a place for, cut to what the budget has left: one block alone never exceeds it."""
         room = self._max_bytes_in_flight - sum(piece.num_bytes for piece in self._in_flight)
         if now_s >= self._next_at_s:
             for receiver, queue in self._queues.items():
                 is_free = sum(piece.receiver == receiver for piece in self._in_flight) < PIECES_PER_LINK
-                piece = self._cut(queue[0])
+                piece = self._cut(queue[0], room)
                 if is_free and (piece.num_bytes <= room or not self._in_flight):
                     return piece
         return None
 
-    def _cut(self, piece: Piece) -> Piece:
+    def _cut(self, piece: Piece, room: int) -> Piece:
         """The beginning of it that may leave at once: at least one block."""
         block_bytes = piece.num_bytes // piece.num_blocks
         speed = self._link_speeds.get(piece.receiver.instance, math.inf)
-        limit = min(self._piece_bytes, speed * PIECE_S)
+        limit = min(self._piece_bytes, speed * PIECE_S, room)
         if limit >= piece.num_bytes:
             return piece
         num_blocks = max(1, int(limit // block_bytes))

@@ -53,7 +53,7 @@ class Handover(Part):
     """Room over there for a running request to grow into while it is moved."""
 
     piece_bytes: Bytes = _HANDOVER.piece_bytes
-    """Live moves leave in pieces of this size, one at a time on each link."""
+    """Live moves leave in pieces of what a link moves in 20 ms, of this size at most, two at a time on each link."""
 
     max_bytes_in_flight: Bytes = _HANDOVER.max_bytes_in_flight
     """What all live moves of an instance have under way at most."""

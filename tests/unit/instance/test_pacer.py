@@ -166,3 +166,18 @@ def test_links_take_turns_with_what_they_have_been_cut() -> None:
     pacer.put(make_range(30))
     pacer.put(make_range(30, B))
     assert [it.receiver for it in pacer.take(0.0)] == [A, B, A, B]
+
+
+def test_a_large_piece_is_cut_to_what_small_ones_leave_of_the_budget() -> None:
+    pacer = Pacer(100, None, piece_bytes=1000)
+    pacer.learned({"b": 30 / PIECE_S})
+    pacer.put(make_range(100, B))
+    slow = pacer.take(0.0)
+    assert [it.num_bytes for it in slow] == [30, 30]
+    pacer.put(replace(make_range(100, A), request_id="fast"))
+    fast = pacer.take(0.0)
+    assert [(it.receiver, it.num_bytes) for it in fast] == [(A, 40)]
+    end(pacer, slow[0])
+    assert [(it.receiver, it.num_bytes) for it in pacer.take(0.0)] == [(B, 30)]
+    end(pacer, *fast)
+    assert [(it.receiver, it.num_bytes) for it in pacer.take(0.0)] == [(A, 40)]
