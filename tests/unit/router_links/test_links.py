@@ -156,6 +156,21 @@ def test_a_round_learns_of_so_many_links_and_the_next_of_the_others():
     assert learned == [0, 3 * 32, 3 * 56]
 
 
+def test_a_link_slowed_to_a_tenth_is_noticed_though_kv_is_promised_to_many_others_of_its_node():
+    names = ["p", *"defghi"]
+    topology = make_topology(Node(name="p", egress_bytes_per_s=1e8), *names[1:], alpha_s=GOOD.alpha_s, beta=1e8)
+    nodes = FakeNodes(*names, topology=topology)
+    p, d, *others = nodes.holders
+    for target in others:
+        nodes.links.on_assigned(Assignment(target.instance, Place(p, "", ""), Place(target, "", ""), 1, 160))
+    nodes.network["p", "d"] = SLOW
+    for _ in range(10):
+        nodes.transfer(p, d)
+        nodes.act()
+    nodes.act(1.1)
+    assert nodes.row("p", "d").state == "degraded"
+
+
 def test_stale_links_are_probed_when_idle_and_not_while_kv_is_promised_to_them(nodes):
     a, b = nodes.holders
     assert nodes.act(59.0) == []
