@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.netns.ray_hosts import NUM_CPUS, baton_on, ray_cluster
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
 NUM_TOKENS = 400
-NUM_REQUESTS = 4
+NUM_REQUESTS = 7
 FAST_BYTES_PER_S, GOOD_BYTES_PER_S, BAD_BYTES_PER_S = 125e6, 62.5e6, 0.625e6
 
 
@@ -79,9 +80,12 @@ def test_the_assignment_changes_when_a_link_is_slowed_and_is_worth_it(tmp_path: 
     print(predicted, status)
     assert "tcp" in status
     assert "shm" not in status
-    # The slow link is what it is; that this machine computes something else at times is no reason to fail.
     gain_s = predicted_s(predicted, "worst") - predicted_s(predicted, "this assignment")
-    gains_s = [worst - min(chosen_s) for worst in worst_s]
-    print(f"second_token: {gain_s * 1e3:.0f} ms less were predicted,", *(f"{gain * 1e3:.0f}" for gain in gains_s))
+    gains_s = [worst - chosen for worst, chosen in zip(worst_s, chosen_s, strict=True)]
+    num_right = sum(0.8 * gain_s <= gain <= 1.2 * gain_s for gain in gains_s)
+    print(
+        f"second_token: {gain_s * 1e3:.0f} ms less were predicted, {median(gains_s) * 1e3:.0f} less in the median;"
+        f" {num_right} of {len(gains_s)} requests right"
+    )
     assert min(gains_s) > 0
-    assert any(0.8 * gain_s <= gain <= 1.2 * gain_s for gain in gains_s)
+    assert 0.8 * gain_s <= median(gains_s) <= 1.2 * gain_s
