@@ -24,7 +24,8 @@ class Member:
     `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
     `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
     `unreachable`: instances to which the way is broken. `caches_prefixes`: blocks that nobody uses are kept there.
-    `node`: the host that it runs on. `block_bytes`: of the KV in a block.
+    `node`: the host that it runs on. `block_bytes`: of the KV in a block. `num_reliefs`: how often it may have got
+    room for more, or another role.
     """
 
     place: Place
@@ -44,15 +45,20 @@ class Member:
     num_tokens: dict[str, int] = field(default_factory=dict)
     num_tokens_in_all: int = 0
     unreachable: set[Holder] = field(default_factory=set)
+    num_reliefs: int = 0
 
     def observe(self, snapshot: InstanceSnapshot) -> None:
         self.snapshot, self.role = snapshot, snapshot.role
+        self.num_reliefs += 1
         self.observe_load(snapshot.num_waiting_tokens, snapshot.num_dispatches_seen)
 
     def observe_load(self, num_waiting_tokens: int, num_dispatches_seen: int) -> None:
+        is_relief = num_waiting_tokens < self.num_waiting_tokens
         self.num_waiting_tokens = num_waiting_tokens
         while self.unseen and next(iter(self.unseen)) <= num_dispatches_seen:
             self.unseen.popitem(last=False)
+            is_relief = True
+        self.num_reliefs += is_relief
 
     def change(self, request_id: str, num_tokens: int) -> None:
         """The request has so many tokens more here; it may be new."""
@@ -62,6 +68,7 @@ class Member:
     def drop(self, request_id: str) -> None:
         """The request is not here any more."""
         self.num_tokens_in_all -= self.num_tokens.pop(request_id)
+        self.num_reliefs += 1
 
     def view(self) -> InstanceView:
         return InstanceView(
@@ -112,6 +119,7 @@ class Scheduler:
         self._block_hashes: dict[str, tuple[bytes, ...]] = {}  # of those that have left the queue
         # Instances to which nothing is sent, by name, and why (drain, flip): in their later lives too.
         self.draining: dict[str, str] = {}
+        self._refused_at: tuple[int, tuple[str, ...]] | None = None  # how it stood when the first could not go
 
     @property
     def num_queued(self) -> int:
@@ -151,19 +159,22 @@ class Scheduler:
         return None
 
     def join(self, member: Member) -> None:
+        self._refused_at = None
         self._members[member.place.holder] = member
         self._known.join(member.place.holder, member.num_blocks if member.caches_prefixes else 0)
 
     def leave(self, holder: Holder) -> None:
+        self._refused_at = None
         self._members.pop(holder, None)
         self._known.leave(holder)
 
     def enqueue(self, request: RequestView) -> None:
+        self._refused_at = None
         self._queue[request.request_id] = request
 
     def enqueue_again(self, request: RequestView) -> None:
         """Nobody has it any more: it goes before what has not run yet, and what waits with it, at its priority."""
-        self.forget(request.request_id)
+        self.forget(request.request_id)  # which has the first asked for anew
         self._recovered.add(request.request_id)
         self._queue[request.request_id] = request
 
@@ -176,6 +187,7 @@ class Scheduler:
 
     def forget(self, request_id: str) -> None:
         """The request is over: it neither waits nor weighs on anybody."""
+        self._refused_at = None
         self._queue.pop(request_id, None)
         self._recovered.discard(request_id)
         self._block_hashes.pop(request_id, None)
@@ -187,14 +199,19 @@ class Scheduler:
         return list(iter(self.assign_next, None))
 
     def assign_next(self) -> Assignment | None:
-        """The next that can go now; what is in flight from then on should be known before one more is asked for."""
-        if not self._queue:
+        """The next that can go now; what is in flight from then on should be known before one more is asked for.
+
+        The first that could not go is not tried again as long as nobody has got room.
+        """
+        stands = sum(member.num_reliefs for member in self._members.values()), tuple(self.draining)
+        if not self._queue or stands == self._refused_at:
             return None
         request = min(self._queue.values(), key=self._turn)
         members = [member for member in self._members.values() if not self.is_draining(member)]
         request = replace(request, num_known_tokens=self._known_tokens(request, members))
         decision = self.policy.select(request, [member.view() for member in members], self.forecast)
         if decision is None:
+            self._refused_at = stands
             return None
         del self._queue[request.request_id]
         self._recovered.discard(request.request_id)

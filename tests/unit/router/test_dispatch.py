@@ -1,6 +1,7 @@
 """The queue, the picture of the instances, and the least-loaded policy on it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from cluster.role import InstanceRole, InstanceStatus
 from cluster.snapshot import InstanceSnapshot
 from router.broken_links import BrokenLinks
 from router.ledger import Note, Place, Step
-from router.policies import Decision, InstanceView, KnowsNothing, LeastLoaded, RequestView
+from router.policies import Decision, Forecast, InstanceView, KnowsNothing, LeastLoaded, RequestView
 from router.scheduler import Member, Scheduler
 
 pytestmark = pytest.mark.unit
@@ -125,6 +126,44 @@ def test_a_request_weighs_on_its_decode_instance_until_it_is_forgotten() -> None
     assert decode.view().num_committed_blocks == 120 // 16 + 1
     scheduler.forget("a")
     assert (decode.view().num_committed_blocks, decode.view().num_requests) == (0, 0)
+
+
+def test_the_first_that_cannot_go_is_tried_again_only_when_somebody_may_have_got_room() -> None:
+    prefill, decode = make_member("p0", P), make_member("d0", D, num_blocks=10)
+    scheduler = make_scheduler(prefill, decode)
+    asked: list[str] = []
+
+    class Policy(LeastLoaded):
+        def select(
+            self, request: RequestView, instances: Sequence[InstanceView], forecast: Forecast
+        ) -> Decision | None:
+            asked.append(request.request_id)
+            return super().select(request, instances, forecast)
+
+    scheduler.policy = Policy()
+    for request_id in "ab":
+        scheduler.enqueue(make_request(request_id, 140))
+    assert [it.request_id for it in scheduler.assign()] == ["a"]
+    prefill.observe_load(0, 1)
+    assert scheduler.assign() == []
+    asked.clear()
+    for _ in range(10):
+        scheduler.grow("a", 1)
+        decode.observe_load(0, 0)
+        assert scheduler.assign() == []
+    assert asked == []
+    for happens in (
+        lambda: decode.observe(replace(snapshot("d0"), role=D)),
+        lambda: scheduler.draining.update(d0="drain"),
+        lambda: scheduler.draining.pop("d0"),
+        lambda: scheduler.enqueue(make_request("c")),
+        lambda: scheduler.settle("a", holder("d0")),
+    ):
+        happens()
+        assert scheduler.assign() == scheduler.assign() == []
+    assert asked == ["b"] * 5
+    scheduler.forget("a")
+    assert scheduler.assign()[0].request_id == "b"
 
 
 @pytest.mark.parametrize("num_prompt_tokens", [5, 40])
