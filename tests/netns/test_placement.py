@@ -19,7 +19,7 @@ from tests.netns.ray_hosts import NUM_CPUS, baton_on, ray_cluster
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
 NUM_TOKENS = 400
-NUM_REQUESTS = 7
+NUM_REQUESTS = 5
 FAST_BYTES_PER_S, GOOD_BYTES_PER_S, BAD_BYTES_PER_S = 125e6, 62.5e6, 0.625e6
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-MIN_TRIES, MAX_TRIES = 5, 25
+MIN_TRIES, MAX_TRIES = 3, 25
 _SCATTER = 0.25  # of what is allowed from lowest to highest: so far from their median half of the tries may be
 
 
