@@ -3,6 +3,8 @@
 Nobody asks the instances. A request leaves its prompt's blocks where it was dispatched to, and where it decoded those
 of its output too; an instance keeps the latest as far as its memory goes. Beliefs may be wrong either way: what is so
 is settled when blocks are reserved; a wrong one costs some time and nothing else.
+
+A block takes about 100 bytes here for each instance that has it: 64 instances with 20,000 blocks each, 128 MB.
 """
 
 from bisect import bisect_left

@@ -47,6 +47,7 @@ class Probing:
         self._failures: dict[Pair, Counter[Holder]] = {}  # since the pair was probed last without one
         self._num_asked = 0
         self._orders: list[ProbeOrder] = []
+        self._probed_for: dict[Pair, list[ProbeOrder]] = {}  # by the probe that is under way
 
     def order(self, budget_s: float) -> ProbeOrder:
         """0: with the usual budget."""
@@ -67,8 +68,8 @@ class Probing:
 
     def _ask(self, pair: Pair, now_s: float) -> None:
         source, target = (member.place for member in self._places.ends(pair, self._failures.get(pair, {})))
-        wanted = [order.budget_s for order in self._orders if pair in order.pairs]
-        budget_s = max(wanted, default=self._config.budget_s)
+        self._probed_for[pair] = orders = [order for order in self._orders if pair in order.pairs]
+        budget_s = max((order.budget_s for order in orders), default=self._config.budget_s)
         late_s = now_s + budget_s + self._config.answer_timeout_s
         self._num_asked += 1
         number = self._num_asked
@@ -96,7 +97,7 @@ class Probing:
         self, pair: Pair, now_s: float, *, error: str = "", has_way: bool | None = True, is_degraded: bool = False
     ) -> None:
         self.plan.end(pair, now_s, error=error, has_way=has_way, is_degraded=is_degraded)
-        for order in self._orders:
+        for order in self._probed_for.pop(pair, ()):
             order.done(pair, error)
 
     def give_up_late(self, now_s: float) -> None:

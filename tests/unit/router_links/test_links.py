@@ -416,3 +416,15 @@ def test_of_a_large_cluster_no_picture_is_made_for_each_that_joins(monkeypatch):
     assert nodes.act() == []
     assert len(nodes.act(1.0)) == 32
     assert nodes.links.forecast.transfer_s(first, last, 1) < float("inf")
+
+
+def test_a_probe_that_was_under_way_before_it_was_ordered_is_not_what_was_ordered():
+    nodes = FakeNodes("a", "b")
+    assert len(nodes.act(1.0)) == 1
+    order = nodes.links.order(2.0)
+    nodes.answer_all()
+    assert len(order.pairs) == 2
+    while nodes.act():
+        assert [probe.budget_s for _, probe in nodes.said] == [2.0]
+        nodes.answer_all()
+    assert not order.pairs
