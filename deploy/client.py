@@ -8,12 +8,14 @@ from typing import Any
 import grpc
 
 from cluster.pb import baton_pb2, baton_pb2_grpc
+from cluster.wire.channel import MAX_MESSAGE_BYTES
 from deploy.errors import DeployError
 from deploy.records import find_record
 from router.timeouts import CALL_TIMEOUT_S, SILENCE_S
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_HTTP_ADDRESS = "127.0.0.1:8000"
+_CHANNEL_OPTIONS = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),)
 
 
 def find_address(name: str | None, address: str | None) -> str:
@@ -29,7 +31,7 @@ def find_address(name: str | None, address: str | None) -> str:
 @contextmanager
 def connect(address: str) -> Iterator[baton_pb2_grpc.BatonStub]:
     """DeployError for whatever a call ends in."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
         try:
             yield baton_pb2_grpc.BatonStub(channel)  # type: ignore[no-untyped-call]
         except grpc.RpcError as error:

@@ -19,6 +19,7 @@ from grpc.aio import AioRpcError, Metadata
 
 from cluster.engine.sequence import FinishReason, TokenLogprobs
 from cluster.pb import baton_pb2, baton_pb2_grpc
+from cluster.wire.channel import MAX_MESSAGE_BYTES
 from cluster.wire.values import finish_reason_from_pb, logprobs_from_pb
 from router.resuming import ResumableRequest
 from router.timeouts import CALL_TIMEOUT_S, MIGRATE_CALL_TIMEOUT_S, SILENCE_S
@@ -26,6 +27,7 @@ from router.timeouts import CALL_TIMEOUT_S, MIGRATE_CALL_TIMEOUT_S, SILENCE_S
 _ABORT_TIMEOUT_S = 1.0
 # A router that comes back is found soon: gRPC's own pauses grow to two minutes.
 _CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),

@@ -1,11 +1,12 @@
 """How gRPC connections inside the cluster are set up."""
 
-# A baton carries every token of its request, and a long context with log probabilities has megabytes of them.
-_MAX_MESSAGE_BYTES = 256 << 20
+# A baton carries every token of its request, and a long context with log probabilities has megabytes of them; so does
+# what is known of the links of a large cluster.
+MAX_MESSAGE_BYTES = 256 << 20
 
 CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # An instance that comes back is tried at once, not after gRPC's minutes of back-off.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -208,3 +208,10 @@ def test_without_a_deployment_the_ray_cluster_is_surveyed(monkeypatch, capsys, t
     assert output.err == "probing links: round 1 of 1\n"
     assert "2 links between 2 nodes, median 125 MB/s" in output.out
     assert read_topology((tmp_path / "net.yaml").read_text(), "net.yaml").link("b", "a").alpha_s == 1e-3
+
+
+def test_a_status_of_more_links_than_one_usual_message_holds_arrives(run, router):
+    router.status.node_links.extend(link("a" * 60, f"{number:060}") for number in range(30_000))
+    assert router.status.ByteSize() > 4 << 20
+    code, _, err = run("status", "--json")
+    assert (code, err) == (0, "")
