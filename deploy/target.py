@@ -1,5 +1,6 @@
 """What should run: the instances and the router that a deployment asks for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig
@@ -8,6 +9,7 @@ from cluster.role import InstanceRole
 from cluster.secret import ClusterSecret
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
+from cluster.topology.topology import Node
 from router.config import RouterConfig, RouterInfo
 from router.policies import ReschedulingConfig
 
@@ -24,6 +26,17 @@ class InstanceTarget:
     @property
     def name(self) -> str:
         return self.config.name
+
+
+def with_share(node: Node, targets: Iterable[InstanceTarget]) -> Node:
+    """As if what these use there were free as well."""
+    targets = list(targets)
+    return replace(
+        node,
+        num_gpus=int(node.num_gpus + sum(target.num_gpus for target in targets)),
+        num_cpus=None if node.num_cpus is None else node.num_cpus + sum(target.num_cpus for target in targets),
+        memory_bytes=None if node.memory_bytes is None else node.memory_bytes + sum(it.memory_bytes for it in targets),
+    )
 
 
 def instance_targets(deployment: Deployment, secret: ClusterSecret) -> tuple[InstanceTarget, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Exits with 2 for what the user has to correct, with 1 for what went wrong; each said in one line on stderr."""
     for name, value in _QUIET_RAY.items():
         os.environ.setdefault(name, value)
+    _show_ray_its_token()
     try:
         sys.exit(app(args=arguments, prog_name="baton", standalone_mode=False))
     except _UsageError as error:
@@ -48,6 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(2 if isinstance(error, InputError) else 1, str(error))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _show_ray_its_token() -> None:
+    """Ray asks for the token that was made with it, unless it was told not to; who joins has to be told to show it."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if "RAY_AUTH_TOKEN" in os.environ or Path(path).is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _fail(code: int, message: str) -> None:

@@ -27,9 +27,12 @@ def held(cluster):
 
 
 def test_up_serves_survives_a_dead_instance_and_ends_on_a_signal_with_nothing_left(tmp_path, env):
-    with BatonUp(write_deployment(tmp_path), env) as up:
+    file = write_deployment(tmp_path)
+    with BatonUp(file, env) as up:
         before = status(env)
         assert sorted(pids(before)) == ["decode-0", "prefill-0"]
+        placed = run_baton("place", file, env=env)
+        assert placed.returncode == 0, placed.stderr
         done = run_baton("generate", "hello", "--max-tokens", "5", "--stream", env=env)
         assert done.returncode == 0, done.stderr
         assert held(status(env)) == [0] * 6

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -159,3 +160,24 @@ def test_events_are_shown_as_plain_lines_where_there_is_no_terminal(capsys):
         show(Event(kind=EventKind.GONE, member="d-0", text="killed; made again in 0.5 s"))
     expected = ["d-0: starting", "d-0: loading weights", "d-0: gone: killed; made again in 0.5 s"]
     assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("has_token", "mode", "expected"),
+    [(True, None, "token"), (True, "disabled", "disabled"), (False, None, None)],
+)
+def test_ray_is_shown_its_token_where_there_is_one_and_nobody_says_otherwise(
+    tmp_path, monkeypatch, has_token, mode, expected
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", mode or "")
+    if mode is None:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+    if has_token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    with pytest.raises(SystemExit):
+        main(["validate", str(tmp_path / "missing.yaml")])
+    assert os.environ.get("RAY_AUTH_MODE") == expected
