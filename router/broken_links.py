@@ -7,13 +7,11 @@ from router.ledger import Note, Step
 from router.observer import RouterObserver
 from router.scheduler import Scheduler
 
-RETRY_AFTER_S = 10.0
-
 
 class BrokenLinks(RouterObserver):
     """Keeps `Member.unreachable`, which dispatch and rescheduling go by."""
 
-    def __init__(self, scheduler: Scheduler, *, retry_after_s: float = RETRY_AFTER_S) -> None:
+    def __init__(self, scheduler: Scheduler, *, retry_after_s: float) -> None:
         self._scheduler = scheduler
         self._retry_after_s = retry_after_s
 

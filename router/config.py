@@ -15,6 +15,7 @@ class RouterConfig:
     queue waits for a role that no instance has any more. `grace_s`: a resumable request outlives its lost client by so
     long. `retention_s`: a request's tokens outlive its end by so long. `term`: of this router's life; greater than that
     of any router before it. `topology`: what was measured before it was made, of nodes of these names.
+    `retry_link_after_s`: a link over which a handover failed is avoided for so long.
     """
 
     name: str
@@ -34,6 +35,7 @@ class RouterConfig:
     suspect_after_s: float = 2.0
     no_instance_timeout_s: float = 30.0
     grace_s: float = 10.0
+    retry_link_after_s: float = 10.0
     retention_s: float = 30.0
     topology: Topology | None = None
     rescheduling: ReschedulingConfig = field(default_factory=ReschedulingConfig)

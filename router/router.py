@@ -50,7 +50,7 @@ class Router:
         self.links = Links(self._ledger, self.tell, topology=config.topology)
         self._scheduler.forecast = self.links.forecast
         # The links first: who acts on a note, or on one who has joined, is to know what it means for them.
-        self._observers += (self.links, BrokenLinks(self._scheduler))
+        self._observers += (self.links, BrokenLinks(self._scheduler, retry_after_s=config.retry_link_after_s))
         self._observers += (self.timeline, self.rescheduler, self.operations)
         self._is_closing = False
 

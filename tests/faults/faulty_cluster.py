@@ -111,6 +111,7 @@ class FaultyCluster:
             http_port=0,
             grace_s=GRACE_S,
             policy="least_loaded",
+            retry_link_after_s=0.05,  # the next cell goes the same way
         )
         self.parties[ROUTER] = Parent(child.run_router, config, self._hear)
         info: RouterInfo = await self.parties[ROUTER].started()
