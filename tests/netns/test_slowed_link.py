@@ -73,13 +73,16 @@ async def test_a_link_slowed_under_way_is_noticed_avoided_and_taken_back(network
         assert link("b").state == "degraded"
         assert num_slow <= MAX_TRANSFERS
 
+        for _ in range(2):  # what goes there still, if anything, shows how slow it is
+            await traffic.send_two()
+        known_s = clock()
         for _ in range(4):
             await traffic.send_two()
         network.shape("a", "b", BYTES_PER_S)
         mended_s = clock()
         await cluster.until(lambda _: link("b").state == "good", timeout_s=60)
         print(f"taken back {clock() - mended_s:.1f} s later:", link("b"))
-        assert not reported.since(noticed_s, "decode-0")
+        assert not reported.since(known_s, "decode-0")
         while not reported.since(mended_s, "decode-0"):
             await traffic.send_two()
         await cluster.until_empty()
