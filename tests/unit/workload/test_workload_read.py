@@ -31,9 +31,9 @@ def test_azure_times_count_from_the_first_request(write, name):
     assert shapes(read_workload(write(name, header + rows))) == [(0.0, 374, 44), (4.0, 396, 109)]
 
 
-def test_failed_rows_of_burstgpt_are_left_out_and_arrivals_put_in_order(write):
+def test_failed_rows_of_burstgpt_are_left_out(write):
     header = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
-    rows = "45,ChatGPT,1087,230,1317,c\n5,ChatGPT,472,18,490,c\n7,ChatGPT,30,0,30,c\n"
+    rows = "5,ChatGPT,472,18,490,c\n6,GPT-4,0,0,0,c\n7,ChatGPT,30,0,30,c\n45,ChatGPT,1087,230,1317,c\n"
     assert shapes(read_workload(write("burst.csv", header + rows))) == [(0.0, 472, 18), (40.0, 1087, 230)]
 
 
@@ -49,8 +49,15 @@ def test_requests_in_one_tick_of_mooncake_are_spread_until_the_next(write):
 
 
 def test_the_limit_takes_the_earliest(write):
-    rows = "prompt_len,output_len,start_time\n1,1,2.0\n2,1,1.0\n"
+    rows = "prompt_len,output_len,start_time\n2,1,1.0\n1,1,2.0\n"
     assert shapes(read_workload(write("d.csv", rows), limit=1)) == [(0.0, 2, 1)]
+
+
+def test_a_list_of_objects_is_read_as_well(write):
+    entries = (
+        '[{"start_time": 0.5, "prompt_len": 7, "output_len": 2}, {"start_time": 1, "prompt_len": 8, "output_len": 3}]'
+    )
+    assert shapes(read_workload(write("d.json", entries))) == [(0.0, 7, 2), (0.5, 8, 3)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,28 @@ def test_the_limit_takes_the_earliest(write):
         ("a.csv", "prompt_len,output_len\n0,2\n", r"line 2: a prompt of 0 tokens"),
         ("a.csv", "prompt_len,output_len\n5,-2\n", r"line 2: a length of -2 tokens"),
         ("a.csv", "prompt_len,output_len\n5\n", r"line 2: invalid literal"),
+        ("a.csv", "prompt_len,output_len\n5,0\n", r"line 2: an output of 0 tokens"),
         ("a.csv", "prompt_len,output_len\n", "holds no request"),
+        ("a.jsonl", "", "holds no request"),
+        ("a.json", "[]", "holds no request"),
+        ("a.json", "[{}", r"line 1: Expecting"),
+        ("a.json", "{}", r"line 1: should be a list"),
+        ("a.json", '[{"prompt_len": 1, "output_len": 1}, 3]', r"entry 2: 3 is no object"),
+        ("a.json", '[{"prompt_len": 1}]', r"entry 1: no column of output lengths among \['prompt_len'\]"),
+        (
+            "a.csv",
+            "start_time,prompt_len,output_len\n0,1,1\n3,1,1\n2.5,1,1\n",
+            r"line 4: arrives 0.5 s before the request above it; sort the file by time",
+        ),
+        ("a.csv", "start_time,prompt_len,output_len\n-1,1,1\n0,1,1\n", r"line 2: arrives at -1 s; times count from 0"),
+        ("a.csv", "start_time,prompt_len,output_len\nnan,1,1\n", r"line 2: nan is no time"),
+        ("a.jsonl", '{"timestamp": 1, "input_length": 5, "output_length": 0}\n', r"line 1: an output of 0 tokens"),
+        (
+            "a.jsonl",
+            '{"timestamp": 6000, "input_length": 5, "output_length": 1}\n'
+            '{"timestamp": 3000, "input_length": 5, "output_length": 1}\n',
+            r"line 2: arrives 3 s before the request above it",
+        ),
         ("a.csv", "", r"line 1: no column of prompt lengths"),
         ("a.jsonl", '{"timestamp": 1}\n', r"line 1: 'input_length' is missing"),
         ("a.jsonl", "{\n", r"line 1: Expecting property name"),
@@ -88,7 +116,11 @@ def test_a_missing_or_broken_file_is_named(write, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "num_requests", "mean_prompt"),
-    [("azure2023_conv.csv.gz", 19_366, 1155), ("mooncake_conversation.jsonl.gz", 12_031, 12_035)],
+    [
+        ("azure2023_conv.csv.gz", 19_366, 1155),
+        ("mooncake_conversation.jsonl.gz", 12_031, 12_035),
+        ("burstgpt1_head400.csv.gz", 383, 544),
+    ],
 )
 def test_public_traces_are_read_whole(name, num_requests, mean_prompt):
     folder = Path(os.environ.get("BATON_TRACES", Path(__file__).parents[4] / "shared/traces"))
