@@ -23,7 +23,7 @@ from deploy.member import Cluster, Member
 from deploy.placing import Placing
 from deploy.reconcile import Life, Observed, gone, next_retry_s, running, started, to_create
 from deploy.replacing import Replacing
-from deploy.target import InstanceTarget, instance_targets, router_config, same_ports, with_share
+from deploy.target import instance_targets, router_config, same_ports
 from router.config import RouterInfo
 from router.links.live_links import LiveLinks
 
@@ -108,15 +108,9 @@ class Controller:
         """The nodes, with what they have for this deployment, and links as they are now. MemberFailed."""
         live = await self.live_links() if self.is_complete() else None
         try:
-            nodes = [with_share(node, self._placed_by_ray(node.name)) for node in await self._placing.nodes()]
-            return self._placing.assumed(nodes, live)
+            return self._placing.assumed(await self._placing.nodes(), live)
         except ValueError as error:
             raise MemberFailed(str(error)) from error
-
-    def _placed_by_ray(self, node: str) -> list[InstanceTarget]:
-        """Those there without a seat: what they use counts as used by others."""
-        here = {name for name, info in self._infos.items() if info.node == node}
-        return [self._targets[name] for name in here - self._placing.seats.keys()]
 
     async def _begin(self) -> None:
         await self._placing.begin()

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deploy.errors import MemberFailed
 from deploy.ray_nodes import RayNode
-from deploy.target import InstanceTarget
+from deploy.target import InstanceTarget, resources
 
 _READY_TIMEOUT_S = 15.0
 _ANY = 0.001  # of the resource that every node has: a bundle may not be empty
@@ -62,7 +62,7 @@ class PlacementGroups:
                 await group.ready()
         except (RayError, TimeoutError) as error:
             remove_placement_group(group)
-            wanted = ", ".join(f"{amount:g} {resource}" for resource, amount in _resources(target).items())
+            wanted = ", ".join(f"{amount:g} {resource}" for resource, amount in resources([target]).items())
             message = f"Ray has not given it a place on {node.name} ({wanted}) within {_READY_TIMEOUT_S:.0f} s"
             raise MemberFailed(message) from error
         return _Place(node=node, target=target, group=group)
@@ -76,21 +76,11 @@ class PlacementGroups:
         group = self._places[target.name].group
         return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)}
 
-    def taken(self, node: RayNode) -> dict[str, float]:
-        """What all places there hold."""
-        held: dict[str, float] = {}
+    def on(self, node: RayNode) -> list[InstanceTarget]:
+        """Those who have a place there: twice who has two."""
         every = [*self._places.values(), *(place for left in self._left.values() for place in left)]
-        for place in every:
-            if place.node.node_id == node.node_id:
-                for resource, amount in _resources(place.target).items():
-                    held[resource] = held.get(resource, 0.0) + amount
-        return held
-
-
-def _resources(target: InstanceTarget) -> dict[str, float]:
-    wanted = {"CPU": target.num_cpus, "GPU": target.num_gpus, "memory": float(target.memory_bytes)}
-    return {resource: amount for resource, amount in wanted.items() if amount}
+        return [place.target for place in every if place.node.node_id == node.node_id]
 
 
 def _bundle(target: InstanceTarget, node: RayNode) -> dict[str, float]:
-    return _resources(target) or {f"node:{node.address}": _ANY}
+    return resources([target]) or {f"node:{node.address}": _ANY}

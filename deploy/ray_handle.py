@@ -30,7 +30,7 @@ from deploy.ray_groups import PlacementGroups
 from deploy.ray_nodes import RayNode, address_here, alive_nodes, this_node
 from deploy.ray_probe import survey_nodes
 from deploy.roles import ROLE_POLICIES
-from deploy.target import InstanceTarget
+from deploy.target import InstanceTarget, resources
 from prefill_workers.actor import PrefillActor
 from router.actor import RouterActor
 from router.config import RouterConfig, RouterInfo
@@ -97,13 +97,16 @@ _ACTORS: dict[InstanceRole, type] = {
 
 
 class RayMember:
-    """A process behind a Ray actor: Ray's errors become MemberFailed."""
+    """A process behind a Ray actor: Ray's errors become MemberFailed. `node`: of an instance, while it runs."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self.node = ""
 
     async def start(self) -> InstanceInfo | RouterInfo:
         info: InstanceInfo | RouterInfo = await self._call("start")
+        if isinstance(info, InstanceInfo):
+            self.node = info.node
         return info
 
     async def progress(self) -> str:
@@ -136,6 +139,7 @@ class RayMember:
         await self._call("flip", instance, role)
 
     def kill(self) -> None:
+        self.node = ""
         ray.kill(self._actor)
 
     async def _call(self, method: str, *arguments: object) -> Any:
@@ -154,9 +158,15 @@ class RayCluster:
         self._router_node_id = router_node_id
         self._on_loopback = on_loopback
         self._groups = PlacementGroups()
+        self._placed_by_ray: dict[str, tuple[InstanceTarget, RayMember]] = {}
 
     async def nodes(self) -> list[Node]:
-        return [node.with_free(self._groups.taken(node)) for node in await self._alive()]
+        return [
+            node.with_free(resources([*self._groups.on(node), *self._chosen(node)])) for node in await self._alive()
+        ]
+
+    def _chosen(self, node: RayNode) -> list[InstanceTarget]:
+        return [target for target, member in self._placed_by_ray.values() if member.node == node.name]
 
     async def survey(self, nodes: Sequence[Node], budget_s: float, say: Say) -> Survey:
         if self._has_gpus:
@@ -172,15 +182,19 @@ class RayCluster:
         self._groups.release(target, node)
 
     def create_instance(self, target: InstanceTarget) -> Member:
+        place = self._groups.options(target)
         options = {
             "num_cpus": target.num_cpus,
             "num_gpus": target.num_gpus,
             "memory": target.memory_bytes or None,
             "scheduling_strategy": "SPREAD",
-            **self._groups.options(target),
+            **place,
         }
         instance = actor_class(_ACTORS[target.config.role], **options)
-        return RayMember(instance.remote(target.config, ROLE_POLICIES, on_loopback=self._on_loopback))
+        member = RayMember(instance.remote(target.config, ROLE_POLICIES, on_loopback=self._on_loopback))
+        if not place:
+            self._placed_by_ray[target.name] = target, member
+        return member
 
     def create_router(self, config: RouterConfig) -> Member:
         """On the node that `baton up` ran on: that is where its user looks for the ports."""

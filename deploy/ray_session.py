@@ -22,7 +22,7 @@ from deploy.ray_errors import explain
 from deploy.ray_handle import DeploymentController, actor_class
 from deploy.ray_nodes import alive_nodes
 from deploy.ray_probe import survey_nodes
-from deploy.target import InstanceTarget
+from deploy.target import InstanceTarget, resources
 from router.config import RouterInfo
 
 NAMESPACE = "baton"
@@ -88,7 +88,7 @@ class RaySession:
     def require(self, targets: Sequence[InstanceTarget]) -> None:
         """DeployError when the free resources of the cluster cannot hold these instances."""
         free = ray.available_resources()  # type: ignore[no-untyped-call]
-        for resource, needed in _sums(targets).items():
+        for resource, needed in resources(targets).items():
             if needed > free.get(resource, 0.0) + 1e-6:
                 total = ray.cluster_resources().get(resource, 0.0)  # type: ignore[no-untyped-call]
                 raise DeployError(
@@ -143,14 +143,6 @@ def _last_warning(said: IO[bytes]) -> str:
     said.seek(0)
     warnings = re.findall(rb"^\[[^]]*\] \S+: (.+)$", said.read(), re.MULTILINE)
     return warnings[-1].decode(errors="replace") if warnings else ""
-
-
-def _sums(targets: Sequence[InstanceTarget]) -> dict[str, float]:
-    return {
-        "CPU": sum(target.num_cpus for target in targets),
-        "GPU": sum(target.num_gpus for target in targets),
-        "memory": float(sum(target.memory_bytes for target in targets)),
-    }
 
 
 def _amount(resource: str, amount: float) -> str:

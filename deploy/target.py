@@ -9,7 +9,6 @@ from cluster.role import InstanceRole
 from cluster.secret import ClusterSecret
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
-from cluster.topology.topology import Node
 from router.config import RouterConfig, RouterInfo
 from router.policies import ReschedulingConfig
 
@@ -28,15 +27,15 @@ class InstanceTarget:
         return self.config.name
 
 
-def with_share(node: Node, targets: Iterable[InstanceTarget]) -> Node:
-    """As if what these use there were free as well."""
+def resources(targets: Iterable[InstanceTarget]) -> dict[str, float]:
+    """What they use together, by Ray's names; nothing of what none of them uses."""
     targets = list(targets)
-    return replace(
-        node,
-        num_gpus=int(node.num_gpus + sum(target.num_gpus for target in targets)),
-        num_cpus=None if node.num_cpus is None else node.num_cpus + sum(target.num_cpus for target in targets),
-        memory_bytes=None if node.memory_bytes is None else node.memory_bytes + sum(it.memory_bytes for it in targets),
-    )
+    used = {
+        "CPU": sum(target.num_cpus for target in targets),
+        "GPU": sum(target.num_gpus for target in targets),
+        "memory": float(sum(target.memory_bytes for target in targets)),
+    }
+    return {resource: amount for resource, amount in used.items() if amount}
 
 
 def instance_targets(deployment: Deployment, secret: ClusterSecret) -> tuple[InstanceTarget, ...]:
