@@ -13,7 +13,7 @@ from deploy.workload.tables import Row, WrongEntry, read_csv, read_json
 def read_workload(file: Path, limit: int | None = None) -> list[WorkloadRequest]:
     """The first `limit` requests, from 0 s on; WorkloadError names the file, and the line of what is wrong in it.
 
-    Times have to be in order and none below 0, lengths above 0. BurstGPT's failures are left out: rows without response.
+    Times have to be in order and none below 0, lengths above 0. BurstGPT's failures, without response, are left out.
     """
     try:
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
