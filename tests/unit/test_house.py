@@ -20,6 +20,7 @@ FLOORS = {
 BRAIN = (
     "cluster/engine",
     "cluster/handover/protocol",
+    "cluster/latency",
     "cluster/links/probe/plan.py",
     "cluster/messages.py",
     "cluster/snapshot.py",
@@ -45,7 +46,7 @@ BODY_MODULES = {
     "uuid",
 }
 # Candidate scoring; all pairs of nodes.
-NUMPY_ALLOWED = ("router/policies", "router/links", "cluster/topology", "deploy/planner")
+NUMPY_ALLOWED = ("router/policies", "router/links", "cluster/latency", "cluster/topology", "deploy/planner")
 
 
 def modules() -> list[Path]:
