@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from cluster.topology.topology import Matrix, Node, Topology
+from cluster.topology.usual import fill_links
 
 UNREACHABLE_S = 60.0
 """What a transfer is taken to cost where there is no way: more than over any link that is there."""
@@ -19,17 +20,9 @@ def assume(nodes: Sequence[Node], known: Sequence[Topology], unreachable: Iterab
     alpha_s, beta = (np.full((len(nodes), len(nodes)), np.nan) for _ in range(2))
     for topology in reversed(known):
         _copy(topology, nodes, alpha_s, beta)
-    within = np.isfinite(np.diag(beta))
-    if within.any():  # else nothing has to travel there
-        np.fill_diagonal(alpha_s, np.where(within, np.diag(alpha_s), np.median(np.diag(alpha_s)[within])))
-        np.fill_diagonal(beta, np.where(within, np.diag(beta), np.median(np.diag(beta)[within])))
-    is_other = ~np.eye(len(nodes), dtype=bool)
-    is_known = np.isfinite(beta) & is_other
-    if len(nodes) > 1:
-        if not is_known.any():
-            raise ValueError("nothing is known of any link between these nodes")
-        unknown = ~is_known & is_other
-        alpha_s[unknown], beta[unknown] = np.median(alpha_s[is_known]), np.median(beta[is_known])
+    fill_links(alpha_s, beta)  # where nothing is known within nodes, nothing has to travel there
+    if len(nodes) > 1 and np.isnan(beta[0, 1]):
+        raise ValueError("nothing is known of any link between these nodes")
     names = {node.name: at for at, node in enumerate(nodes)}
     for source, target in unreachable:
         if source in names and target in names and source != target:

@@ -9,6 +9,7 @@ import numpy as np
 from cluster.messages import Holder
 from cluster.topology.in_flight import Indices, InFlight
 from cluster.topology.topology import Flow, Matrix, Topology
+from cluster.topology.usual import fill_links
 from router.policies import Forecast
 
 INFINITE = float("inf")
@@ -135,14 +136,9 @@ def filled(topology: Topology, broken: Iterable[tuple[str, str]]) -> Topology:
     Where nothing is known of any, all are taken for equally good. Nothing is left of a broken one.
     """
     alpha_s, beta = topology.alpha_s.copy(), topology.beta_bytes_per_s.copy()
-    is_known = np.isfinite(beta)
-    between = ~np.eye(len(topology), dtype=bool)
-    for where in (between, ~between):
-        known, unknown = where & is_known, where & ~is_known
-        if known.any():
-            alpha_s[unknown], beta[unknown] = np.median(alpha_s[known]), np.median(beta[known])
-        else:
-            alpha_s[unknown], beta[unknown] = 0.0, _UNLIMITED
+    fill_links(alpha_s, beta)
+    unknown = ~np.isfinite(beta)
+    alpha_s[unknown], beta[unknown] = 0.0, _UNLIMITED
     for source, target in broken:
         beta[topology.index(source), topology.index(target)] = np.nan
     return Topology(topology.nodes, alpha_s, beta, topology.residual)
