@@ -128,11 +128,8 @@ class World:
         self.peak_used[one.target] = max(self.peak_used[one.target], used)
         self._instances[one.source].prefill(one, assignment.number)
 
-    def _num_cached(self, holder: Holder, view: RequestView) -> int:
-        return self.caches.num_blocks(holder, view.block_hashes) * self.machine.block_size
-
     def num_cached(self, node: str, view: RequestView) -> int:
-        return self._num_cached(self._instances[node].holder, view)
+        return self.caches.num_blocks(self._instances[node].holder, view.block_hashes) * self.machine.block_size
 
     def prefilled(self, one: Served) -> None:
         self._forecast.computed(one.view.request_id)
