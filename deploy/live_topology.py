@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cluster.pb import baton_pb2
 from cluster.topology.link_model import LinkModel
 from cluster.topology.topology import Node, Topology
-from router.links.rows import NodeRow, node_rows_to_pb
+from router.links.rows import LinkRow, NodeRow, link_rows_to_pb, node_rows_to_pb
 
 if TYPE_CHECKING:
     from deploy.probing.survey import Survey
@@ -41,14 +41,13 @@ def _node(node: baton_pb2.NodeStatus) -> Node:
 
 def progress_of(survey: "Survey") -> baton_pb2.ProbeProgress:
     """A survey without a deployment, told as if one had made it. A link without samples was completed from others."""
-    topology, links = survey.topology, []
+    topology, rows = survey.topology, []
     for source in topology.nodes:
         for target in topology.nodes:
             if model := topology.link(source.name, target.name):
                 found = survey.links.get((source.name, target.name))
-                link = baton_pb2.NodeLinkStatus(
-                    source_node=source.name,
-                    target_node=target.name,
+                row = LinkRow(
+                    pair=(source.name, target.name),
                     transport=found.transport if found else "",
                     alpha_s=model.alpha_s,
                     beta_bytes_per_s=model.beta_bytes_per_s,
@@ -57,21 +56,16 @@ def progress_of(survey: "Survey") -> baton_pb2.ProbeProgress:
                     num_samples=found.num_samples if found else 0,
                     num_connections=found.num_connections if found else 0,
                 )
-                links.append(link)
-    for cut in survey.unreachable:
-        link = baton_pb2.NodeLinkStatus(
-            source_node=cut.source, target_node=cut.target, state="unreachable", error=cut.why
-        )
-        links.append(link)
+                rows.append(row)
+    rows += [LinkRow(pair=(cut.source, cut.target), state="unreachable", error=cut.why) for cut in survey.unreachable]
     surveyed = {node.name for node in topology.nodes}
     silent = dict.fromkeys(end for cut in survey.unreachable for end in (cut.source, cut.target) if end not in surveyed)
     nodes = [*topology.nodes, *(Node(name=name) for name in silent)]
-    num_links = len(links)
     return baton_pb2.ProbeProgress(
-        num_links=num_links,
-        num_done=num_links,
+        num_links=len(rows),
+        num_done=len(rows),
         num_failed=len(survey.unreachable),
         done=True,
-        links=links,
+        links=link_rows_to_pb(rows),
         nodes=node_rows_to_pb(NodeRow(node=node, instances=()) for node in nodes),
     )
