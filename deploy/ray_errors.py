@@ -1,8 +1,18 @@
 """What Ray raises, in one line for people."""
 
+from typing import Any
+
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from deploy.errors import describe, first_line
+from deploy.errors import MemberFailed, describe, first_line
+
+
+async def call(actor: Any, method: str, *arguments: object) -> Any:
+    """What it answers; Ray's errors become MemberFailed."""
+    try:
+        return await getattr(actor, method).remote(*arguments)
+    except RayError as error:
+        raise MemberFailed(explain(error)) from error
 
 
 def explain(error: RayError) -> str:

@@ -25,7 +25,7 @@ from deploy.errors import MemberFailed, first_line
 from deploy.events import Event
 from deploy.member import Member
 from deploy.probing.survey import Say, Survey
-from deploy.ray_errors import explain
+from deploy.ray_errors import call
 from deploy.ray_groups import PlacementGroups
 from deploy.ray_nodes import RayNode, address_here, alive_nodes, this_node
 from deploy.ray_probe import survey_nodes
@@ -104,49 +104,43 @@ class RayMember:
         self.node = ""
 
     async def start(self) -> InstanceInfo | RouterInfo:
-        info: InstanceInfo | RouterInfo = await self._call("start")
+        info: InstanceInfo | RouterInfo = await call(self._actor, "start")
         if isinstance(info, InstanceInfo):
             self.node = info.node
         return info
 
     async def progress(self) -> str:
-        return str(await self._call("progress"))
+        return str(await call(self._actor, "progress"))
 
     async def set_instances(self, infos: list[InstanceInfo]) -> None:
-        await self._call("set_instances", infos)
+        await call(self._actor, "set_instances", infos)
 
     async def until_gone(self) -> None:
-        await self._call("until_gone")
+        await call(self._actor, "until_gone")
 
     async def stop(self) -> None:
-        await self._call("stop")
+        await call(self._actor, "stop")
 
     async def live_links(self) -> LiveLinks | None:
-        live: LiveLinks | None = await self._call("live_links")
+        live: LiveLinks | None = await call(self._actor, "live_links")
         return live
 
     async def roles(self) -> dict[str, InstanceRole]:
-        roles: dict[str, InstanceRole] = await self._call("roles")
+        roles: dict[str, InstanceRole] = await call(self._actor, "roles")
         return roles
 
     async def drain(self, instance: str) -> None:
-        await self._call("drain", instance)
+        await call(self._actor, "drain", instance)
 
     async def undo_drain(self, instance: str) -> None:
-        await self._call("undo_drain", instance)
+        await call(self._actor, "undo_drain", instance)
 
     async def flip(self, instance: str, role: str) -> None:
-        await self._call("flip", instance, role)
+        await call(self._actor, "flip", instance, role)
 
     def kill(self) -> None:
         self.node = ""
         ray.kill(self._actor)
-
-    async def _call(self, method: str, *arguments: object) -> Any:
-        try:
-            return await getattr(self._actor, method).remote(*arguments)
-        except RayError as error:
-            raise MemberFailed(explain(error)) from error
 
 
 class RayCluster:

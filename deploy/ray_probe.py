@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.handshake import draw_secret
@@ -18,7 +17,7 @@ from cluster.secret import ClusterSecret
 from cluster.topology.topology import Node
 from deploy.errors import MemberFailed, first_line
 from deploy.probing.survey import Say, Survey, survey
-from deploy.ray_errors import explain
+from deploy.ray_errors import call
 from deploy.ray_nodes import RayNode, address_here
 
 _SETUP_TIMEOUT_S = 3.0  # a pair that cannot reach each other takes this from all others
@@ -63,33 +62,26 @@ class RayProber:
         self._actor, self._other = (actor.remote(name, config, secret) for name in (node.name, f"{node.name}-other"))
 
     async def start(self) -> ProbeTarget:
-        ends: list[ProbeTarget] = await asyncio.gather(_call(self._actor, "start"), _call(self._other, "start"))
+        ends: list[ProbeTarget] = await asyncio.gather(call(self._actor, "start"), call(self._other, "start"))
         self._inside = ends[1]
         return ends[0]
 
     async def probe(self, target: ProbeTarget, budget_s: float) -> Probed:
-        probed: Probed = await _call(self._actor, "probe", target, budget_s)
+        probed: Probed = await call(self._actor, "probe", target, budget_s)
         return probed
 
     async def probe_within(self, budget_s: float) -> Probed:
         return await self.probe(self._inside, budget_s)
 
     async def flood(self, targets: Sequence[ProbeTarget], seconds: float) -> float:
-        return float(await _call(self._actor, "flood", targets, seconds))
+        return float(await call(self._actor, "flood", targets, seconds))
 
     async def stop(self) -> None:
-        await asyncio.gather(_call(self._actor, "stop"), _call(self._other, "stop"))
+        await asyncio.gather(call(self._actor, "stop"), call(self._other, "stop"))
 
     def kill(self) -> None:
         for actor in (self._actor, self._other):
             ray.kill(actor)
-
-
-async def _call(actor: Any, method: str, *arguments: object) -> Any:
-    try:
-        return await getattr(actor, method).remote(*arguments)
-    except RayError as error:
-        raise MemberFailed(explain(error)) from error
 
 
 async def survey_nodes(
