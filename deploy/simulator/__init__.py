@@ -1,0 +1,1 @@
+"""The production brain on a virtual clock: see docs/simulator.md."""
