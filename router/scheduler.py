@@ -135,8 +135,8 @@ class Scheduler:
 
     @property
     def block_size(self) -> int | None:
-        """By which block hashes are to be made; None as long as no instance is there."""
-        return next((member.block_size for member in self._members.values()), None)
+        """By which block hashes are to be made; None as long as no instance is there that keeps blocks for others."""
+        return next((member.block_size for member in self._members.values() if member.caches_prefixes), None)
 
     @property
     def members(self) -> Iterator[Member]:
@@ -256,6 +256,6 @@ class Scheduler:
     def computed(self, request_id: str, token_ids: Sequence[int]) -> None:
         """All that the request has computed where it is, output and all: the blocks stay there for others."""
         if (hashes := self._block_hashes.get(request_id)) is not None:
-            for member in self._held_by.get(request_id, ()):
+            for member in (it for it in self._held_by.get(request_id, ()) if it.caches_prefixes):
                 more = hash_blocks(token_ids[len(hashes) * member.block_size :], member.block_size, hashes)
                 self._known.add(member.place.holder, (*hashes, *more))

@@ -181,6 +181,16 @@ def test_what_was_computed_stays_where_it_was_for_prompts_shorter_than_a_block_t
     assert assignment.num_missing_tokens == len(token_ids) % 16
 
 
+def test_blocks_are_named_only_where_somebody_keeps_them_for_others() -> None:
+    forgetful, keeping = replace(make_member("p0", P), caches_prefixes=False), make_member("d0", D)
+    scheduler = make_scheduler(forgetful)
+    assert scheduler.block_size is None
+    scheduler.join(keeping)
+    assert scheduler.block_size == 16
+    scheduler.leave(holder("d0"))
+    assert scheduler.block_size is None
+
+
 def test_a_request_weighs_on_both_until_it_is_handed_over() -> None:
     prefill, decode = make_member("p0", P), make_member("d0", D)
     scheduler = make_scheduler(prefill, decode)
