@@ -64,7 +64,6 @@ class TransferLog:
         self._late: list[Transfer] = []
         self._replayed_s = float("-inf")
         self._num_told = 0
-        self.num_dropped = 0
 
     @property
     def busy_nodes(self) -> set[str]:
@@ -96,7 +95,6 @@ class TransferLog:
 
     def tell(self, transfer: Transfer) -> None:
         if len(self._transfers) + len(self._late) >= self._max_transfers:
-            self.num_dropped += 1
             return
         if transfer.ended_s <= self._replayed_s:
             self._late.append(transfer)
