@@ -1,4 +1,4 @@
-"""Sizes in memory, as people write them: 268435456, 256MiB, 1.5G."""
+"""Sizes in memory, as people write them: 268435456, 256MiB, 1.5G; and numbers of things."""
 
 import re
 from typing import Annotated
@@ -31,6 +31,12 @@ def format_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.4g} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.4g} TiB"
+
+
+def format_count(number: float, noun: str) -> str:
+    """With its noun, which takes an s unless there is just one."""
+    amount = str(number) if isinstance(number, int) else f"{number:g}"
+    return f"{amount} {noun}{'' if number == 1 else 's'}"
 
 
 Bytes = Annotated[

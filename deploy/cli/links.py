@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from cluster.spec.quantity import format_count
 from deploy.durations import format_duration
 from deploy.live_topology import is_measured
 
@@ -61,15 +62,18 @@ def summary(nodes: "Sequence[baton_pb2.NodeStatus]", links: "Sequence[baton_pb2.
     """A line on all of them, and one for each that something is wrong with; `links` may be no others."""
     if len(links) < (num_known := sum(node.num_known_links for node in nodes)):
         middle = median(node.median_link_bytes_per_s for node in nodes if node.num_known_links)
-        found = f"{num_known} links between {len(nodes)} nodes are measured, median {format_rate(middle)}"
-        return [found, *_complaints(links)]
+        return [f"{between(num_known, len(nodes))} are measured, median {format_rate(middle)}", *_complaints(links)]
     if not links:
         return []
     measured = [link for link in links if is_measured(link)]
     usual = f", median {format_rate(median(link.beta_bytes_per_s for link in measured))}" if measured else ""
     unknown = len(links) - len(measured)
     rest = f", {unknown} of them without a measurement" if unknown else ""
-    return [f"{len(links)} links between {len(nodes)} node{'s' * (len(nodes) != 1)}{usual}{rest}", *_complaints(links)]
+    return [f"{between(len(links), len(nodes))}{usual}{rest}", *_complaints(links)]
+
+
+def between(num_links: int, num_nodes: int) -> str:
+    return f"{format_count(num_links, 'link')} between {format_count(num_nodes, 'node')}"
 
 
 def _complaints(links: "Sequence[baton_pb2.NodeLinkStatus]") -> list[str]:

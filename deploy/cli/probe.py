@@ -51,6 +51,7 @@ def probe(
 
 def _of_deployment(name: str | None, address: str | None, budget_s: float | None) -> "baton_pb2.ProbeProgress":
     from cluster.pb import baton_pb2
+    from cluster.spec.quantity import format_count
     from deploy.client import connect, find_address, until_silent
     from deploy.errors import DeployError
 
@@ -60,7 +61,7 @@ def _of_deployment(name: str | None, address: str | None, budget_s: float | None
         for found in until_silent(stub.Probe(baton_pb2.ProbeRequest(budget_s=budget_s or 0.0))):
             if found.num_done != shown:
                 shown = found.num_done
-                _say(f"{shown} of {found.num_links} links measured")
+                _say(f"{shown} of {format_count(found.num_links, 'link')} measured")
     if found is None or not found.done:
         raise DeployError("the deployment ended before all links were measured")
     return found
@@ -105,10 +106,11 @@ def _write_json(found: "baton_pb2.ProbeProgress", file: Path) -> None:
 
 
 def _write_plot(found: "baton_pb2.ProbeProgress", file: Path) -> None:
+    from deploy.cli.links import between
     from deploy.heat_map import write_heat_map
 
     nodes = [node.node for node in found.nodes]
-    write_heat_map(file, f"{len(found.links)} links between {len(nodes)} nodes", nodes, found.links)
+    write_heat_map(file, between(len(found.links), len(nodes)), nodes, found.links)
 
 
 def _save(found: "baton_pb2.ProbeProgress", file: Path) -> None:

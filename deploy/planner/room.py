@@ -5,7 +5,7 @@ from math import floor, inf
 
 import numpy as np
 
-from cluster.spec.quantity import format_bytes
+from cluster.spec.quantity import format_bytes, format_count
 from cluster.topology.topology import Node
 from deploy.planner.placement import Counts, NoRoom, PoolNeeds, Seat
 
@@ -146,8 +146,7 @@ def _kind(node: Node) -> tuple[object, ...]:
 def _amount(field: str, amount: float) -> str:
     if field in ("memory", "gpu_memory"):
         return format_bytes(amount)
-    unit = {"gpus": "GPU", "cpus": "CPU"}[field]
-    return f"{amount:g} {unit}{'' if amount == 1 else 's'}"
+    return format_count(amount, {"gpus": "GPU", "cpus": "CPU"}[field])
 
 
 def _or_inf(amount: float | None) -> float:

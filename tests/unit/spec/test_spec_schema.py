@@ -7,7 +7,7 @@ import yaml
 from cluster.handshake import draw_secret
 from cluster.spec.deployment import Deployment, Router
 from cluster.spec.load import load_deployment
-from cluster.spec.quantity import format_bytes, parse_bytes
+from cluster.spec.quantity import format_bytes, format_count, parse_bytes
 from router.config import RouterConfig
 from tests.unit.spec.factories import make_document
 
@@ -118,6 +118,11 @@ def test_what_is_no_size_is_refused(text):
 
 def test_sizes_are_written_in_the_unit_that_fits():
     assert [format_bytes(size) for size in (10, 2048, 3 << 30)] == ["10 B", "2 KiB", "3 GiB"]
+
+
+def test_numbers_have_their_nouns():
+    counts = [format_count(number, "link") for number in (0, 1, 2, 0.5, 1234567)]
+    assert counts == ["0 links", "1 link", "2 links", "0.5 links", "1234567 links"]
 
 
 def test_the_json_schema_describes_every_field():
