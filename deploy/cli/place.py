@@ -102,9 +102,8 @@ def _plan(
     """SpecError where a pool fits nowhere, with its place in the deployment's file."""
     import numpy as np
 
-    from cluster.spec.problem import Problem, SpecError
-    from cluster.spec.yaml_source import read_yaml
-    from deploy.needs import needs_of, place_in_yaml
+    from deploy.needs import needs_of
+    from deploy.no_room import spec_error
     from deploy.planner.placement import NoRoom, Traffic
     from deploy.planner.planner import Planner
 
@@ -113,11 +112,7 @@ def _plan(
         planner = Planner(needs_of(deployment), topology, traffic, np.random.default_rng(0))
         return planner, planner.plan()
     except NoRoom as error:
-        path = place_in_yaml(deployment, error.pool, error.field)
-        lines = read_yaml(file.read_text(), str(file)).lines
-        line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
-        message = f"{error} (pool {error.pool})"
-        raise SpecError(str(file), [Problem(path=path, message=message, line=line)]) from error
+        raise spec_error(file, deployment, error) from error
 
 
 def _assignment(deployment: "Deployment", plan: "Plan") -> "Table":
