@@ -3,47 +3,27 @@
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.integration.baton_process import environment, iter_lines, next_line, run_baton, status, write_deployment
-from tests.integration.test_ray_job import end_group, free_ports
+from tests.integration.baton_process import environment, run_baton, status, write_deployment
+from tests.integration.ray_process import free_ports, ray_node
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-RAY = Path(sys.executable).with_name("ray")
-
-
-@contextmanager
-def ray_node(env: dict[str, str], name: str, *arguments: str) -> Iterator[None]:
-    """With room for two instances."""
-    command = [str(RAY), "start", "--block", f"--node-name={name}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
-    command += ["--object-store-memory=80000000", "--disable-usage-stats", *arguments]
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        next_line(iter_lines(process), "Ray runtime started")
-        yield
-    finally:
-        end_group(process)
 
 
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory) -> Iterator[dict[str, str]]:
-    """The environment of users of a Ray of nodes a and b."""
+    """The environment of users of a Ray of nodes a and b, each with room for two instances."""
     env = environment(tmp_path_factory.mktemp("home"), RAY_AUTH_MODE="disabled")
     (port,) = free_ports(1)
-    # Ray's sockets live below its temporary folder, and their paths may not be long.
+    room = ["--node-ip-address=127.0.0.1", "--num-cpus=2"]
     with (
-        tempfile.TemporaryDirectory(prefix="baton-ray-", ignore_cleanup_errors=True) as folder,
-        ray_node(env, "a", "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"),
-        ray_node(env, "b", f"--address=127.0.0.1:{port}"),
+        ray_node(env, "--head", f"--port={port}", "--include-dashboard=false", "--node-name=a", *room),
+        ray_node(env, f"--address=127.0.0.1:{port}", "--node-name=b", *room),
     ):
         yield {**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}
 

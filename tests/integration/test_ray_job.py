@@ -1,16 +1,11 @@
 """`ray job submit -- baton up FILE` on a real Ray head, with token authentication on and off."""
 
 import contextlib
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,22 +18,14 @@ from tests.integration.baton_process import (
     status,
     write_deployment,
 )
+from tests.integration.ray_process import RAY, free_ports, ray_node
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-RAY = Path(sys.executable).with_name("ray")
 AUTHENTICATION = {
     "off": {"RAY_AUTH_MODE": "disabled"},
     "on": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4},
 }
-
-
-def free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
 
 
 @pytest.fixture(scope="module", params=AUTHENTICATION)
@@ -46,25 +33,11 @@ def head(request, tmp_path_factory) -> Iterator[dict[str, str]]:
     """A Ray head of the test's own; yields the environment of its users."""
     env = environment(tmp_path_factory.mktemp("home"), **AUTHENTICATION[request.param])
     port, dashboard_port, agent_port, client_port = free_ports(4)
-    # Ray's sockets live below its temporary folder, and their paths may not be long.
-    with tempfile.TemporaryDirectory(prefix="baton-ray-", ignore_cleanup_errors=True) as folder:
-        command = [str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard_port}"]
-        command += [f"--dashboard-agent-listen-port={agent_port}", "--num-cpus=2", "--object-store-memory=80000000"]
-        command += [
-            "--include-dashboard=true",
-            "--disable-usage-stats",
-            f"--temp-dir={folder}",
-            f"--ray-client-server-port={client_port}",
-        ]
-        process = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-        try:
-            next_line(iter_lines(process), "Ray runtime started")
-            wait_for_port(dashboard_port)
-            yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}", "HEAD": f"127.0.0.1:{port}"}
-        finally:
-            end_group(process)
+    ports = [f"--port={port}", f"--dashboard-port={dashboard_port}", f"--dashboard-agent-listen-port={agent_port}"]
+    ports += [f"--ray-client-server-port={client_port}"]
+    with ray_node(env, "--head", "--num-cpus=2", "--include-dashboard=true", *ports):
+        wait_for_port(dashboard_port)
+        yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}", "HEAD": f"127.0.0.1:{port}"}
 
 
 def wait_for_port(port: int, timeout_s: float = 60.0) -> None:
@@ -75,14 +48,6 @@ def wait_for_port(port: int, timeout_s: float = 60.0) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"nothing listens on port {port}")
-
-
-def end_group(process: "subprocess.Popen[str]") -> None:
-    """All that `ray start` has started. (`ray stop` would end every Ray of this machine.)"""
-    for number, timeout_s in ((signal.SIGTERM, 3), (signal.SIGKILL, 10)):
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, number)
-            process.communicate(timeout=timeout_s)
 
 
 def test_a_job_serves_until_it_is_stopped(head, tmp_path):
