@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from cluster.pb import baton_pb2
 from cluster.spec.load import load_deployment
 from deploy.bench.clients import CLIENTS
 from deploy.bench.compare import compare_with_engine
+from deploy.bench.limits import limits_of, split_words
 from deploy.bench.load import measure, run_load
 from deploy.bench.metrics import Figures, summarize
 from deploy.bench.outcome import Outcome
@@ -26,7 +26,6 @@ from deploy.client import connect, fetch_status
 from deploy.errors import DeployError, InputError
 from deploy.workload.request import WorkloadRequest
 
-_SLO = re.compile(r"(ttft|tpot|e2el):(\d+(?:\.\d+)?)")
 _IDLE_TIMEOUT_S = 5.0
 _SNAPSHOT_INTERVAL_S = 0.25
 
@@ -53,7 +52,7 @@ def bench_serve(
     compare: Annotated[Literal["engine"] | None, typer.Option(help="1P+1D against the bare engine.")] = None,
 ) -> None:
     """Replay a trace against a deployment, which is brought up for it unless it runs already."""
-    file, slos_ms = _split([*(words or ()), *(goodput or ())])
+    file, slos_ms = split_words([*(words or ()), *(goodput or ())])
     console = Console(width=None if Console().is_terminal else 120)
     if compare:
         compare_with_engine(file, requests, concurrency or 16, console)
@@ -80,20 +79,8 @@ def bench_serve(
         raise DeployError(f"{figures['failed']} requests failed" if figures["failed"] else "something was left behind")
 
 
-def _split(words: list[str]) -> tuple[Path | None, dict[str, float]]:
-    """`--goodput ttft:100 tpot:20` leaves its second limit among the arguments: by its form it is told from a file."""
-    matches = [(word, _SLO.fullmatch(word)) for text in words for word in text.split()]
-    files = [word for word, match in matches if not match]
-    if len(files) > 1:
-        raise InputError(f"{files[1]!r} is neither the one deployment file nor a limit such as ttft:100")
-    return Path(files[0]) if files else None, {match[1]: float(match[2]) for _, match in matches if match}
-
-
 def _slos_of(file: Path | None) -> dict[str, float]:
-    if file is None:
-        return {}
-    slos = load_deployment(file).spec.slos
-    return {name: limit for name, limit in (("ttft", slos.ttft_ms), ("tpot", slos.tpot_ms)) if limit is not None}
+    return limits_of(load_deployment(file).spec.slos) if file else {}
 
 
 def _bench(

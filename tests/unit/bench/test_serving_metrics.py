@@ -5,11 +5,11 @@ import pytest
 
 from cluster.pb import baton_pb2
 from deploy.bench.clients import RequestFailed
+from deploy.bench.limits import split_words
 from deploy.bench.load import measure, run_load
 from deploy.bench.metrics import summarize
 from deploy.bench.outcome import Outcome
 from deploy.bench.report import leftovers
-from deploy.bench.serve import _split
 from deploy.bench.traffic import TrafficOptions, make_traffic, read_requests
 from deploy.errors import InputError
 from deploy.workload.request import WorkloadRequest
@@ -103,11 +103,11 @@ async def test_concurrency_holds_requests_back():
 
 
 def test_limits_are_told_from_the_file_by_their_form():
-    assert _split(["deploy/local.yaml", "ttft:100", "tpot:20.5"]) == (
+    assert split_words(["deploy/local.yaml", "ttft:100", "tpot:20.5"]) == (
         Path("deploy/local.yaml"),
         {"ttft": 100.0, "tpot": 20.5},
     )
-    assert _split(["ttft:100 e2el:2000"]) == (None, {"ttft": 100.0, "e2el": 2000.0})
+    assert split_words(["ttft:100 e2el:2000"]) == (None, {"ttft": 100.0, "e2el": 2000.0})
 
 
 def test_leftovers_are_named():
