@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -12,6 +13,7 @@ from cluster.pb import baton_pb2, baton_pb2_grpc
 from deploy.cli import main
 
 Progress = baton_pb2.DrainProgress
+Run = Callable[..., tuple[int, str, str]]
 
 
 class FakeRouter(baton_pb2_grpc.BatonServicer):
@@ -65,19 +67,32 @@ def router() -> FakeRouter:
     return FakeRouter()
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No cluster to join, and no record of what else runs here."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
 @pytest.fixture
-def run(router: FakeRouter, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    """Runs a command against the router; its exit code, stdout and stderr."""
+def run_alone(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def run(router: FakeRouter, run_alone: Run) -> Iterator[Run]:
+    """The same, against the router."""
     server = grpc.server(ThreadPoolExecutor(2))
     baton_pb2_grpc.add_BatonServicer_to_server(router, server)  # type: ignore[no-untyped-call]
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--address", address])
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    yield run
+    yield lambda *arguments: run_alone(*arguments, "--address", address)
     server.stop(None).wait()

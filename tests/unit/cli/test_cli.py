@@ -14,26 +14,6 @@ from tests.unit.spec.factories import make_checkpoint, make_document
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    """No cluster to join, and no record of what else runs here."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command; its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return run
-
-
 @pytest.fixture
 def deployment(tmp_path):
     """Writes a deployment file beside a checkpoint."""
@@ -53,24 +33,24 @@ def taken_port():
         yield server.getsockname()[1]
 
 
-def test_a_valid_file_is_said_to_be_valid(run, deployment):
-    code, out, err = run("validate", deployment())
+def test_a_valid_file_is_said_to_be_valid(run_alone, deployment):
+    code, out, err = run_alone("validate", deployment())
     assert (code, err) == (0, "")
     assert "is valid: test serves checkpoint on 1 × prefill (prefill), 2 × decode (decode)" in out
 
 
 @pytest.mark.parametrize("command", ["validate", "up"])
-def test_a_wrong_file_is_told_on_stderr_a_line_for_each_problem(run, deployment, command):
+def test_a_wrong_file_is_told_on_stderr_a_line_for_each_problem(run_alone, deployment, command):
     pools = [{"name": "a", "role": "prefil", "replica": 1}]
-    code, out, err = run(command, deployment(pools=pools))
+    code, out, err = run_alone(command, deployment(pools=pools))
     assert (code, out) == (2, "")
     lines = err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("baton: ") and "spec.pools[0]." in line for line in lines)
 
 
-def test_the_schema_is_json(run):
-    code, out, _ = run("schema")
+def test_the_schema_is_json(run_alone):
+    code, out, _ = run_alone("schema")
     assert code == 0
     assert json.loads(out)["title"] == "Deployment"
 
@@ -88,22 +68,22 @@ def test_the_schema_is_json(run):
         (["bench", "serve", "a.yaml", "b.yaml"], "'b.yaml' is neither the one deployment file nor a limit"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_on_stderr(run, arguments, expected):
-    code, out, err = run(*arguments)
+def test_a_wrong_command_line_is_one_line_on_stderr(run_alone, arguments, expected):
+    code, out, err = run_alone(*arguments)
     assert (code, out) == (2, "")
     assert expected in err
     assert err.count("\n") == 1
 
 
-def test_a_port_in_use_is_said_in_one_line(run, deployment, taken_port):
+def test_a_port_in_use_is_said_in_one_line(run_alone, deployment, taken_port):
     fronts = {"grpc": {"port": 0}, "http": {"port": taken_port}}
-    code, out, err = run("up", deployment(fronts=fronts))
+    code, out, err = run_alone("up", deployment(fronts=fronts))
     assert (code, out) == (1, "")
     assert err == f"baton: 127.0.0.1:{taken_port} (spec.fronts.http) is in use\n"
 
 
-def test_a_host_that_is_not_here_is_said_in_one_line(run, deployment):
-    code, _, err = run("up", deployment(fronts={"grpc": {"host": "192.0.2.77"}}))
+def test_a_host_that_is_not_here_is_said_in_one_line(run_alone, deployment):
+    code, _, err = run_alone("up", deployment(fronts={"grpc": {"host": "192.0.2.77"}}))
     assert (code, err.count("\n")) == (1, 1)
     assert "192.0.2.77:50051 (spec.fronts.grpc) cannot be used" in err
 
@@ -116,27 +96,27 @@ def test_a_host_that_is_not_here_is_said_in_one_line(run, deployment):
         ("somewhere", 2, "RAY_ADDRESS is 'somewhere'; should be HOST:PORT"),
     ],
 )
-def test_a_ray_that_cannot_be_reached_is_said_in_one_line(run, deployment, monkeypatch, address, code, expected):
+def test_a_ray_that_cannot_be_reached_is_said_in_one_line(run_alone, deployment, monkeypatch, address, code, expected):
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert (result := run("up", deployment()))[0] == code
+    assert (result := run_alone("up", deployment()))[0] == code
     assert expected in result[2]
     assert result[2].count("\n") == 1
 
 
 @pytest.mark.parametrize("command", [["status"], ["generate", "hello"]])
-def test_a_deployment_that_does_not_answer_is_said_in_one_line(run, command):
-    code, _, err = run(*command, "--address", "127.0.0.1:1")
+def test_a_deployment_that_does_not_answer_is_said_in_one_line(run_alone, command):
+    code, _, err = run_alone(*command, "--address", "127.0.0.1:1")
     assert (code, err) == (1, "baton: no deployment answers at 127.0.0.1:1; `baton up` starts one\n")
 
 
-def test_there_is_nothing_to_take_down(run):
-    assert run("down") == (1, "", "baton: no deployment runs here\n")
-    assert run("down", "mine") == (1, "", "baton: no deployment named mine runs here\n")
+def test_there_is_nothing_to_take_down(run_alone):
+    assert run_alone("down") == (1, "", "baton: no deployment runs here\n")
+    assert run_alone("down", "mine") == (1, "", "baton: no deployment named mine runs here\n")
 
 
-def test_a_directory_with_something_in_it_is_not_overwritten(run, tmp_path):
+def test_a_directory_with_something_in_it_is_not_overwritten(run_alone, tmp_path):
     make_checkpoint(tmp_path / "mine")
-    code, _, err = run("model", "init", tmp_path / "mine")
+    code, _, err = run_alone("model", "init", tmp_path / "mine")
     assert code == 2
     assert "exists and is not empty" in err
 

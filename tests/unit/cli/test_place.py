@@ -3,24 +3,9 @@ import json
 import pytest
 import yaml
 
-from deploy.cli import main
 from tests.unit.spec.factories import make_checkpoint, make_document
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return run
 
 
 @pytest.fixture
@@ -59,8 +44,8 @@ def network(tmp_path):
     return write
 
 
-def test_the_assignment_and_what_others_would_have_cost_are_shown(run, deployment, network):
-    code, out, err = run("place", deployment(gpus=1), "--topology", network(gpus=1), "--explain")
+def test_the_assignment_and_what_others_would_have_cost_are_shown(run_alone, deployment, network):
+    code, out, err = run_alone("place", deployment(gpus=1), "--topology", network(gpus=1), "--explain")
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
     nodes = {lines[name][2] for name in ("prefill-0", "decode-0", "decode-1")}
@@ -78,26 +63,26 @@ def test_the_assignment_and_what_others_would_have_cost_are_shown(run, deploymen
     ]
 
 
-def test_a_pool_that_fits_nowhere_is_named_with_its_field_and_line(run, deployment, network):
-    code, _, err = run("place", deployment(gpus=2), "--topology", network(gpus=1))
+def test_a_pool_that_fits_nowhere_is_named_with_its_field_and_line(run_alone, deployment, network):
+    code, _, err = run_alone("place", deployment(gpus=2), "--topology", network(gpus=1))
     assert code == 2
     assert "deployment.yaml: spec.pools[0].resources.gpus: an instance needs 2 GPUs; the node with most, n0, has" in err
     assert "(1 GPU short) (pool prefill)" in err
     assert "(line " in err
 
 
-def test_what_is_wrong_with_the_topology_is_said_in_its_own_words(run, deployment, network, tmp_path):
+def test_what_is_wrong_with_the_topology_is_said_in_its_own_words(run_alone, deployment, network, tmp_path):
     file = network(gpus=1)
     file.write_text(file.read_text().replace('"n3", "target"', '"n9", "target"', 1))
-    code, _, err = run("place", deployment(gpus=1), "--topology", file)
+    code, _, err = run_alone("place", deployment(gpus=1), "--topology", file)
     assert code == 2
     assert "net.json: links[9].source: is 'n9'; there is no such node in nodes" in err
-    code, _, err = run("place", tmp_path / "deployment.yaml", "--topology", tmp_path / "none.yaml")
+    code, _, err = run_alone("place", tmp_path / "deployment.yaml", "--topology", tmp_path / "none.yaml")
     assert code == 2
     assert "none.yaml: the document: cannot be read: No such file" in err
 
 
-def test_without_a_topology_it_says_what_is_needed(run, deployment):
-    code, _, err = run("place", deployment(gpus=1))
+def test_without_a_topology_it_says_what_is_needed(run_alone, deployment):
+    code, _, err = run_alone("place", deployment(gpus=1))
     assert code == 2
     assert "--topology FILE" in err

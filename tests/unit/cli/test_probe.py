@@ -6,7 +6,6 @@ import pytest
 
 from cluster.pb import baton_pb2
 from cluster.topology.read import read_topology
-from deploy.cli import main
 from deploy.live_topology import progress_of, topology_of
 from deploy.probing.survey import Survey, SurveyedLink, Unreachable
 from tests.unit.topology.factories import make_topology
@@ -197,16 +196,13 @@ class FakeSession:
         return Survey(topology=make_topology("a", "b", alpha_s=1e-3, beta=1.25e8), links=links)
 
 
-def test_without_a_deployment_the_ray_cluster_is_surveyed(monkeypatch, capsys, tmp_path):
+def test_without_a_deployment_the_ray_cluster_is_surveyed(run_alone, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("deploy.ray_session.RaySession", FakeSession)
-    with pytest.raises(SystemExit) as ended:
-        main(["probe", "--save", str(tmp_path / "net.yaml")])
-    output = capsys.readouterr()
-    assert not ended.value.code
-    assert output.err == "probing links: round 1 of 1\n"
-    assert "2 links between 2 nodes, median 125 MB/s" in output.out
+    code, out, err = run_alone("probe", "--save", tmp_path / "net.yaml")
+    assert code == 0
+    assert err == "probing links: round 1 of 1\n"
+    assert "2 links between 2 nodes, median 125 MB/s" in out
     assert read_topology((tmp_path / "net.yaml").read_text(), "net.yaml").link("b", "a").alpha_s == 1e-3
 
 
