@@ -1,16 +1,18 @@
 """Blocks that come damaged, or from another than the source they were reserved for: counted, each as what it is."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from cluster.instance.instance import Instance
 from cluster.links.config import LinkConfig
 from cluster.links.kv_region import KvRegion
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.messages import BlockTransfer, Epoch, Holder
 from cluster.pb import instance_pb2 as pb
-from tests.unit.instance.served import RECORD_BYTES, SECRET, front_of, served, source_of
+from tests.unit.instance.served import RECORD_BYTES, SECRET, Speaker, front_of, served, source_of
 
 pytestmark = pytest.mark.unit
 
@@ -54,10 +56,17 @@ def make_peer() -> Iterator[type[Peer]]:
         peer.links.close()
 
 
-async def test_a_damaged_block_is_a_checksum_failure_and_its_reservation_ends(make_peer) -> None:
+@asynccontextmanager
+async def reserved() -> AsyncIterator[tuple[Instance, Speaker, Speaker]]:
+    """An instance that has reserved room for a source's request; the streams of its front and of the source."""
     async with served() as instance, front_of(instance) as front, source_of(instance) as source:
         source.say(RESERVE)
         await source.hear(lambda message: message.WhichOneof("message") == "reserved")
+        yield instance, front, source
+
+
+async def test_a_damaged_block_is_a_checksum_failure_and_its_reservation_ends(make_peer) -> None:
+    async with reserved() as (instance, front, source):
         peer = make_peer("source")
         damaged = replace(peer.block, checksums=(peer.block.checksums[0] ^ 1,))
         peer.links.send(instance.info.link_address, instance.holder, damaged)
@@ -68,9 +77,7 @@ async def test_a_damaged_block_is_a_checksum_failure_and_its_reservation_ends(ma
 
 
 async def test_an_offer_refused_for_its_epoch_is_no_checksum_failure(make_peer) -> None:
-    async with served() as instance, front_of(instance) as front, source_of(instance) as source:
-        source.say(RESERVE)
-        await source.hear(lambda message: message.WhichOneof("message") == "reserved")
+    async with reserved() as (instance, front, source):
         peer = make_peer("source")
         peer.links.send(instance.info.link_address, instance.holder, replace(peer.block, epoch=Epoch(1, 2)))
         await source.hear(lambda message: message.WhichOneof("message") == "refused")
@@ -79,9 +86,7 @@ async def test_an_offer_refused_for_its_epoch_is_no_checksum_failure(make_peer) 
 
 
 async def test_an_offer_of_another_source_leaves_the_reservation_as_it_is(make_peer) -> None:
-    async with served() as instance, front_of(instance) as front, source_of(instance) as source:
-        source.say(RESERVE)
-        await source.hear(lambda message: message.WhichOneof("message") == "reserved")
+    async with reserved() as (instance, front, _source):
         other = make_peer("other")
         other.links.send(instance.info.link_address, instance.holder, replace(other.block, epoch=Epoch(1, 2)))
         told = await front.hear(lambda message: message.snapshot.num_malformed == 1)
