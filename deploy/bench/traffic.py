@@ -36,7 +36,10 @@ class Traffic:
 
 def read_requests(options: TrafficOptions, *, is_closed_loop: bool) -> list[WorkloadRequest]:
     """In the trace's own lengths. `is_closed_loop`: a limit on concurrency paces them, so they need no times."""
-    return _pace(read_workload(options.trace, options.num_requests), options, is_closed_loop)
+    for name in ("rate", "burstiness", "speedup"):
+        if (value := getattr(options, name)) is not None and not value > 0.0:
+            raise InputError(f"--{name} {value:g} should be above 0")
+    return pace(read_workload(options.trace, options.num_requests), options, is_closed_loop=is_closed_loop)
 
 
 def make_traffic(requests: list[WorkloadRequest], options: TrafficOptions, model: baton_pb2.ModelInfo) -> Traffic:
@@ -51,7 +54,8 @@ def make_traffic(requests: list[WorkloadRequest], options: TrafficOptions, model
     )
 
 
-def _pace(requests: list[WorkloadRequest], options: TrafficOptions, is_closed_loop: bool) -> list[WorkloadRequest]:
+def pace(requests: list[WorkloadRequest], options: TrafficOptions, *, is_closed_loop: bool) -> list[WorkloadRequest]:
+    """At the rate asked for: drawn, or the trace's own times at another speed. InputError where neither is there."""
     if options.rate == math.inf:
         return [replace(request, arrival_s=0.0) for request in requests]
     if requests[0].arrival_s is not None:
