@@ -10,6 +10,7 @@ from typing import Any
 from cluster.latency.bundled import read_json
 from cluster.latency.coefficients import CoefficientModel, DecodeCost, PrefillCost, StageCost
 from cluster.latency.hardware import DoesNotFit, Parallelism, UnknownParallelism
+from cluster.latency.known import UnknownName
 
 GPU = "distserve-a100"
 
@@ -28,7 +29,7 @@ class DistServeHardware:
     def __post_init__(self) -> None:
         if self.model_name not in _figures()["models"]:
             known = ", ".join(_figures()["models"])
-            raise ValueError(f"{self.model_name}: DistServe has no figures for it, only for {known}")
+            raise UnknownName(f"model shape {self.model_name!r}: DistServe has no figures for it, only for {known}")
 
     @property
     def name(self) -> str:
