@@ -35,12 +35,16 @@ class Rescheduler(RouterObserver):
             try:
                 await asyncio.wait_for(self._is_due.wait(), self._interval_s)
             except TimeoutError:
-                self._round += 1
+                self.begin_round()
             self._is_due.clear()
             try:
                 self.act()
             except Exception:  # a defect of a policy must not end all drains
                 log.exception("this round moves nothing")
+
+    def begin_round(self) -> None:
+        """The interval is over: what moved before is a round older."""
+        self._round += 1
 
     def hurry(self) -> None:
         self._is_due.set()
