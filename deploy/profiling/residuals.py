@@ -1,7 +1,7 @@
 """What models put together from kernels say, against what was measured end to end.
 
-`python -m deploy.profiling.residuals` prints both, and by how much they differ. With the path of splitwise_perf_model.csv.gz
-(github.com/Mutinifni/splitwise-sim, MIT) against all of its Llama-2-70B instead: TP2, TP4, TP8.
+`python -m deploy.profiling.residuals` prints both, and by how much they differ. With the path of
+splitwise_perf_model.csv.gz (github.com/Mutinifni/splitwise-sim, MIT): all of its Llama-2-70B, at TP2, TP4 and TP8.
 """
 
 import csv
