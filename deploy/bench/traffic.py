@@ -25,6 +25,12 @@ class TrafficOptions:
     max_len: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises InputError."""
+        for name in ("rate", "burstiness", "speedup"):
+            if (value := getattr(self, name)) is not None and not value > 0.0:
+                raise InputError(f"--{name} {value:g} should be above 0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
@@ -36,9 +42,6 @@ class Traffic:
 
 def read_requests(options: TrafficOptions, *, is_closed_loop: bool) -> list[WorkloadRequest]:
     """In the trace's own lengths. `is_closed_loop`: a limit on concurrency paces them, so they need no times."""
-    for name in ("rate", "burstiness", "speedup"):
-        if (value := getattr(options, name)) is not None and not value > 0.0:
-            raise InputError(f"--{name} {value:g} should be above 0")
     return pace(read_workload(options.trace, options.num_requests), options, is_closed_loop=is_closed_loop)
 
 

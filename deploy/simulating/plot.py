@@ -10,6 +10,7 @@ from deploy.heat_map import require_matplotlib
 from deploy.simulating.rates import AtRate
 from deploy.simulator.report import HandoverSample, Report, TimelineSample
 
+_NUM_BINS = 250
 _MAX_LINKS = 8  # those that moved most have a line of their own, the others one together
 
 
@@ -25,7 +26,7 @@ def write_timeline(file: Path, title: str, report: Report) -> None:
         memory.plot(times_s, _means(report.timeline, pool), label=pool, drawstyle="steps-post")
     queues.plot(times_s, [sample.num_queued for sample in report.timeline], label="router", color="black", lw=1)
     for name, rates in _link_rates(report):
-        links.plot(times_s, [rate / 1e9 for rate in rates], label=name, drawstyle="steps-post")
+        links.plot(_binned(times_s), [rate / 1e9 for rate in _binned(rates)], label=name, drawstyle="steps-mid")
     _draw_handovers(handovers, report.handover_log)
     for each, label in zip(axes, ("running", "waiting", "KV in use", "links, GB/s", "handovers"), strict=True):
         _finish(each, label)
@@ -97,6 +98,12 @@ def _link_rates(report: Report) -> list[tuple[str, list[float]]]:
         rest = [sum(rate for pair, rate in each.link_rates.items() if pair in others) for each in report.timeline]
         found.append((f"{len(others)} others", rest))
     return found
+
+
+def _binned(values: Sequence[float]) -> list[float]:
+    """Means of neighbours: links are busy for moments, which no line could follow."""
+    size = max(1, len(values) // _NUM_BINS)
+    return [sum(values[at : at + size]) / len(values[at : at + size]) for at in range(0, len(values), size)]
 
 
 def _draw_handovers(axes: Any, log: Sequence[HandoverSample]) -> None:

@@ -1,9 +1,13 @@
 """The same requests at several rates: how many of them are still served within their SLOs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from deploy.bench.traffic import TrafficOptions, pace
 from deploy.errors import InputError
+from deploy.simulating.simulated import run
+from deploy.simulator.cluster import SimCluster
+from deploy.workload.request import WorkloadRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +29,21 @@ def parse_rates(text: str) -> list[float]:
     if not all(0.0 < rate < float("inf") for rate in rates):
         raise InputError(f"--rates {text!r}: each should be above 0")
     return sorted(set(rates))
+
+
+def at_rate(
+    cluster: SimCluster,
+    requests: list[WorkloadRequest],
+    options: TrafficOptions,
+    rate: float,
+    slos_ms: Mapping[str, float],
+) -> AtRate:
+    """The same requests, faster or slower."""
+    paced = pace(requests, replace(options, rate=rate), is_closed_loop=False)
+    found = run(cluster, paced, slos_ms)
+    return AtRate(
+        rate=rate,
+        attainment=float(found.figures["slo_attainment"] or 0.0),
+        request_goodput=float(found.figures["request_goodput"] or 0.0),
+        attainment_of=found.attainment_of,
+    )
