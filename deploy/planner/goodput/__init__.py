@@ -1,0 +1,1 @@
+"""Which deployment serves most within its SLOs: parallelism, roles and counts. All pure."""

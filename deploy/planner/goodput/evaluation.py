@@ -1,0 +1,32 @@
+"""What the search asks of whoever can tell what a layout does, and what it is told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from deploy.planner.goodput.estimate import Attainment
+from deploy.planner.goodput.layout import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ask:
+    """The highest rate at which the layout meets the SLOs, if it does at `above`; it is at most `at_most`.
+
+    `expected`: about there; None: not known. `phase`: None: both; else only that one counts, the other is for nothing.
+    """
+
+    layout: Layout
+    above: float = 0.0
+    at_most: float
+    expected: float | None = None
+    phase: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`rate`: None: it does not meet them even at `above`. `attainment`: at the rate, or there."""
+
+    rate: float | None
+    attainment: Attainment
+
+
+Evaluate = Callable[[Sequence[Ask]], list[Answer]]

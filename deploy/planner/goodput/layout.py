@@ -1,0 +1,97 @@
+"""A unit's instances on nodes: put there by the placement, for the least time from prefill to decode."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.topology.topology import Topology
+from deploy.planner.goodput.unit import PoolPlan, Unit
+from deploy.planner.placement import NoRoom, Placed, PoolNeeds, Traffic
+from deploy.planner.planner import Planner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seated:
+    """`pool`: what it is one of."""
+
+    name: str
+    pool: PoolPlan
+    node: str
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layout:
+    """`topology`: of the nodes that hold something, and no others."""
+
+    unit: Unit
+    seats: tuple[Seated, ...]
+    topology: Topology
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.topology)
+
+    def per_node(self) -> dict[str, Counter[PoolPlan]]:
+        found: dict[str, Counter[PoolPlan]] = {}
+        for seat in self.seats:
+            found.setdefault(seat.node, Counter())[seat.pool.one] += 1
+        return found
+
+
+class Ground:
+    """The nodes that there are, which of them are of which kind, and what a request's KV weighs on them."""
+
+    def __init__(self, topology: Topology, kinds: Mapping[str, str], request_bytes: float) -> None:
+        self.topology, self.kinds, self._request_bytes = topology, kinds, request_bytes
+
+    def among(self, nodes: Sequence[str]) -> "Ground":
+        return Ground(sub_topology(self.topology, nodes), self.kinds, self._request_bytes)
+
+    def lay_out(self, unit: Unit) -> Layout | None:
+        """None: there is no room. Of several kinds, each is placed by itself."""
+        placed: list[tuple[PoolPlan, Placed]] = []
+        for kind in unit.kinds:
+            nodes = [node.name for node in self.topology.nodes if self.kinds[node.name] == kind or not kind]
+            found = self._place([pool for pool in unit.pools if pool.kind == kind], nodes)
+            if found is None:
+                return None
+            placed += found
+        numbers: Counter[str] = Counter()
+        seats = []
+        for pool, at in placed:
+            seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool.one, node=at.node, gpus=at.gpus))
+            numbers[pool.role] += 1
+        used = {seat.node for seat in seats}
+        names = [node.name for node in self.topology.nodes if node.name in used]
+        return Layout(unit=unit, seats=tuple(seats), topology=sub_topology(self.topology, names))
+
+    def _place(self, pools: Sequence[PoolPlan], nodes: Sequence[str]) -> list[tuple[PoolPlan, Placed]] | None:
+        needs = [
+            PoolNeeds(
+                name=f"pool{at}",
+                role=pool.role,
+                num_instances=pool.num_instances,
+                num_gpus=float(pool.parallelism.num_gpus),
+            )
+            for at, pool in enumerate(pools)
+        ]
+        if not nodes:
+            return None
+        traffic = Traffic(request_bytes=self._request_bytes)
+        try:
+            planner = Planner(needs, sub_topology(self.topology, nodes), traffic, np.random.default_rng(0))
+            chosen = planner.plan(with_worst=False).chosen
+        except NoRoom:
+            return None
+        return [(pools[int(at.instance.split("-")[0].removeprefix("pool"))], at) for at in chosen.instances]
+
+
+def sub_topology(topology: Topology, names: Sequence[str]) -> Topology:
+    """Of these nodes, in this order."""
+    at = [topology.index(name) for name in names]
+    block = np.ix_(at, at)
+    matrices = (topology.alpha_s[block], topology.beta_bytes_per_s[block], topology.residual[block])
+    return Topology([topology.nodes[index] for index in at], *matrices)

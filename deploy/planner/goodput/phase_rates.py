@@ -1,0 +1,194 @@
+"""What one instance can serve of a workload at most, in closed form; and what its steps then look like.
+
+In the long run: all that comes has to be computed. Full steps are taken to be the cheapest; at most 1 - attainment of
+the work is done in steps that take too long.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, inf
+
+import numpy as np
+
+from cluster.latency.hardware import Hardware, Parallelism
+from cluster.latency.latency_model import LatencyModel
+from cluster.latency.step_shape import StepShape
+from deploy.planner.goodput.question import Engine, Floats, Lengths, Slos
+
+_SATURATED = 0.9
+_MAX_STEP_TOKENS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRates:
+    """Of one parallelism on one hardware. DoesNotFit when the weights do not."""
+
+    hardware: Hardware
+    parallelism: Parallelism
+    lengths: Lengths
+    slos: Slos
+    engine: Engine
+
+    @cached_property
+    def num_kv_tokens(self) -> int:
+        return self.hardware.num_kv_tokens(self.parallelism)
+
+    @cached_property
+    def saturation_tokens(self) -> int:
+        """L_m: the least power of two at which prompts are computed at 0.9 of the best speed (DistServe, 3.1)."""
+        sizes = [1 << power for power in range(4, _MAX_STEP_TOKENS.bit_length())]
+        speeds = [size / self._latency_s(size, float(size) ** 2) for size in sizes]
+        return next(size for size, speed in zip(sizes, speeds, strict=True) if speed >= _SATURATED * max(speeds))
+
+    def prefill_s(self, budget: int | None = None) -> Floats:
+        """[num_requests]: from the start of a prompt's first step to the end of its last, with nothing beside it."""
+        budget = budget or self.saturation_tokens
+        if budget not in self._prefill_s:
+            self._prefill_s[budget] = self._prompts_alone_s(budget)
+        return self._prefill_s[budget]
+
+    @cached_property
+    def _prefill_s(self) -> dict[int, Floats]:
+        return {}
+
+    def _prompts_alone_s(self, budget: int) -> Floats:
+        prompts, times_s = self.lengths.prompts, np.zeros(len(self.lengths.prompts))
+        for start in range(0, int(prompts.max()), budget):
+            ends = np.minimum(prompts, start + budget)
+            for end in np.unique(ends[ends > start]):
+                times_s[(ends == end) & (ends > start)] += self._latency_s(end - start, end**2 - float(start) ** 2)
+        return times_s
+
+    @cached_property
+    def prefill_request_s(self) -> float:
+        """Of a prefill instance's time, that a request costs on the average in full steps."""
+        return self.prompt_s(self.saturation_tokens)
+
+    def prompt_s(self, budget: int) -> float:
+        empty_s, full_s = self._bottleneck_s(budget, 0.0), self._bottleneck_s(budget, float(budget) ** 2)
+        per_token_s = min(self._bottleneck_s(size, 0.0) / size for size in sizes_up_to(budget))
+        per_square_s = max(0.0, full_s - empty_s) / budget**2
+        prompts = self.lengths.prompts
+        return float(np.mean(prompts * per_token_s + prompts**2 * per_square_s))
+
+    @cached_property
+    def prefill_bound(self) -> float:
+        """Requests a second; 0 where too many prompts take longer than the limit when they are alone."""
+        is_in_time = self.slos.ttft_s is None or np.mean(self.prefill_s() <= self.slos.ttft_s) >= self.slos.attainment
+        return 1.0 / self.prefill_request_s if is_in_time and self._holds(self.lengths.prompts) else 0.0
+
+    @cached_property
+    def num_steps(self) -> float:
+        """Decode steps of a request, on the average: its first token comes from its prefill."""
+        return float(np.mean(self.lengths.outputs - 1))
+
+    @cached_property
+    def context(self) -> float:
+        """Tokens of KV that a sequence has which decodes, on the average over its steps."""
+        steps = self.lengths.outputs - 1
+        total = float(steps.sum())
+        return float(((self.lengths.prompts + (steps + 1) / 2) * steps).sum()) / total if total else 0.0
+
+    @cached_property
+    def max_batch(self) -> int:
+        """Sequences in one step of decodes: seats, and memory for them (of all that are in stages at a time)."""
+        in_memory = self.num_kv_tokens / max(1.0, self.context) / self.parallelism.pp
+        return max(0, min(self.engine.max_num_seqs, int(in_memory)))
+
+    @cached_property
+    def decode_steps(self) -> tuple[Floats, Floats]:
+        """Sizes of batches, and the seconds of a step of each."""
+        batches = sizes_up_to(self.max_batch)
+        return np.array(batches, float), np.array([self.decode_s(batch) for batch in batches])
+
+    def decode_s(self, batch: float) -> float:
+        """A step of so many, first to last stage."""
+        return sum(self._stages_s(0.0, 0.0, batch))
+
+    @cached_property
+    def decode_bound(self) -> float:
+        """Requests a second; inf where outputs have one token only."""
+        if not self._holds(self.lengths.prompts + self.lengths.outputs):
+            return 0.0
+        if not self.num_steps:
+            return inf
+        batches = sizes_up_to(self.max_batch)
+        times_s = [self.decode_s(batch) for batch in batches]
+        rates = [batch / max(self._stages_s(0.0, 0.0, batch)) / self.num_steps for batch in batches]
+        return self._within_tpot(times_s, rates)
+
+    def mixed_bound(self, budget: int) -> float:
+        """Requests a second of an instance that does both, `budget` tokens a step."""
+        alone = self.prefill_s(budget)
+        is_in_time = self.slos.ttft_s is None or np.mean(alone <= self.slos.ttft_s) >= self.slos.attainment
+        if not is_in_time or not self._holds(self.lengths.prompts + self.lengths.outputs):
+            return 0.0
+        if not self.num_steps:
+            return 1.0 / self.prompt_s(budget)
+        times_s, rates = [], []
+        for batch in sizes_up_to(self.max_batch):
+            chunk = min(batch * self.mean_prompt / self.num_steps, max(1.0, budget - batch))
+            time_s = self._mixed_step_s(chunk, batch, max(chunk, budget - batch))
+            times_s.append(time_s)
+            rates.append(chunk / self.mean_prompt / time_s)
+        return self._within_tpot(times_s, rates)
+
+    def mixed_s(self, chunk: float, batch: float) -> float:
+        """A step of so many prompt tokens beside so many that decode, first to last stage."""
+        return sum(self._stages_s(chunk, chunk * self._squares_per_token, batch))
+
+    def _mixed_step_s(self, chunk: float, batch: float, largest: float) -> float:
+        """On the average of many steps, as cheap as it can be: chunks in each step, or full ones in some."""
+        evenly_s = max(self._stages_s(chunk, chunk * self._squares_per_token, batch))
+        full_s = max(self._stages_s(largest, largest * self._squares_per_token, batch))
+        none_s = max(self._stages_s(0.0, 0.0, batch))
+        share = chunk / largest
+        return min(evenly_s, share * full_s + (1.0 - share) * none_s)
+
+    @cached_property
+    def mean_prompt(self) -> float:
+        return float(self.lengths.prompts.mean())
+
+    @cached_property
+    def _squares_per_token(self) -> float:
+        return float((self.lengths.prompts**2).mean()) / self.mean_prompt
+
+    def _within_tpot(self, times_s: list[float], rates: list[float]) -> float:
+        """The best rate whose steps are in time; of the share that need not be, the best there is."""
+        limit_s = inf if self.slos.tpot_s is None else self.slos.tpot_s
+        in_time = [rate for time_s, rate in zip(times_s, rates, strict=True) if time_s <= limit_s]
+        if not in_time:
+            return 0.0
+        attainment = self.slos.attainment
+        return attainment * max(in_time) + (1.0 - attainment) * max(rates)
+
+    def _holds(self, tokens: Floats) -> bool:
+        return bool(np.mean(tokens <= self.num_kv_tokens) >= self.slos.attainment)
+
+    def _latency_s(self, num_tokens: float, squares: float) -> float:
+        return sum(self._stages_s(num_tokens, squares, 0))
+
+    def _bottleneck_s(self, num_tokens: float, squares: float) -> float:
+        return max(self._stages_s(num_tokens, squares, 0))
+
+    def _stages_s(self, num_tokens: float, squares: float, batch: float) -> tuple[float, ...]:
+        shape = StepShape(
+            num_prefill_tokens=ceil(num_tokens),
+            prefill_squares=squares,
+            num_decodes=ceil(batch),
+            decode_context=ceil(batch * self.context) if batch else 0,
+        )
+        return self._model.stages_s(shape)
+
+    @cached_property
+    def _model(self) -> LatencyModel:
+        return self.hardware.model(self.parallelism)
+
+
+def sizes_up_to(largest: int) -> list[int]:
+    """1 and up, about a tenth more each time."""
+    sizes, size = [], 1
+    while size < largest:
+        sizes.append(size)
+        size = max(size + 1, int(size * 1.1))
+    return [*sizes, largest] if largest >= 1 else []

@@ -1,0 +1,80 @@
+"""What comes of the planning: the best deployment, those that lost to it, and why."""
+
+from dataclasses import dataclass
+
+from deploy.planner.goodput.estimate import Attainment
+from deploy.planner.goodput.layout import Layout
+from deploy.planner.goodput.unit import Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """`goodput`: requests a second within the SLOs, of all of it. `attainment`: at that rate.
+
+    `num_checked_gpus`: what was simulated together; less than all of it for a large plan, of which a part stands for
+    the whole. `unit` is what it is made of, so many times.
+    """
+
+    layout: Layout
+    unit: Unit
+    copies: int
+    goodput: float
+    attainment: Attainment
+    num_checked_gpus: int
+
+    @property
+    def whole(self) -> Unit:
+        return self.layout.unit
+
+    @property
+    def num_gpus(self) -> int:
+        return self.whole.num_gpus
+
+    @property
+    def per_gpu(self) -> float:
+        return self.goodput / self.num_gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """`per_gpu`: its goodput, or what it did not reach."""
+
+    unit: Unit
+    per_gpu: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A unit that was tried; `per_gpu` is 0 where it only was not better than the best at that time."""
+
+    unit: Unit
+    per_gpu: float
+    bound_per_gpu: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """Of the search: candidates, simulated ones, those that a bound left out and what none of them could exceed.
+
+    `left_bound`: of those that were left out for want of time; 0: none.
+    """
+
+    num_candidates: int
+    num_tried: int
+    num_pruned: int
+    pruned_bound: float
+    num_left: int
+    left_bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plans:
+    """`mixed` and `disaggregated`: the best of each sort; None where it cannot meet the SLOs at all. `best` is one."""
+
+    best: Plan
+    mixed: Plan | None
+    disaggregated: Plan | None
+    lost: tuple[Lost, ...]
+    scored: tuple[Scored, ...]
+    effort: Effort

@@ -1,0 +1,84 @@
+"""What the planner is asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.latency.hardware import Hardware
+from cluster.topology.topology import Topology
+
+Floats = NDArray[np.float64]
+
+
+class Infeasible(ValueError):
+    """No deployment on these nodes can do it: the text says which constraint binds, and by how much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slos:
+    """None: not asked for. `attainment`: the share of requests that have to meet both."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    attainment: float = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lengths:
+    """Tokens of the workload's requests, [num_requests] each; every output has one at least."""
+
+    prompts: Floats
+    outputs: Floats
+
+    def __post_init__(self) -> None:
+        if not len(self.prompts):
+            raise Infeasible("the workload holds no request")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What all instances have in common. `mixed_budgets`: the tokens a step that mixed instances are tried with."""
+
+    max_num_seqs: int = 256
+    block_size: int = 16
+    mixed_budgets: tuple[int, ...] = (256, 512, 1024, 2048)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """`hardware`: of each node, by its name; nodes of one kind have one object.
+
+    `rate`: requests a second to be served with the fewest GPUs; None: as many per GPU as can be. `num_gpus`: at most.
+    """
+
+    topology: Topology
+    hardware: Mapping[str, Hardware]
+    lengths: Lengths
+    slos: Slos
+    rate: float | None = None
+    num_gpus: int | None = None
+    allow_pp: bool = False
+    engine: Engine = Engine()
+
+    def __post_init__(self) -> None:
+        if not self.topology.nodes:
+            raise Infeasible("there is no node to plan for")
+        if not any(node.num_gpus for node in self.topology.nodes):
+            raise Infeasible("the nodes have no GPU: the topology says gpus: 0 of all of them")
+        if self.rate is not None and self.rate <= 0.0:
+            raise Infeasible(f"a rate of {self.rate:g} requests a second asks for nothing")
+        if self.slos.ttft_s is None and self.slos.tpot_s is None:
+            raise Infeasible("goodput needs an SLO: a limit for TTFT or TPOT")
+
+    @property
+    def request_bytes(self) -> float:
+        """KV of the mean prompt."""
+        most = max(hardware.kv_bytes_per_token for hardware in self.hardware.values())
+        return float(self.lengths.prompts.mean()) * most
+
+    @property
+    def total_gpus(self) -> int:
+        there = sum(node.num_gpus for node in self.topology.nodes)
+        return there if self.num_gpus is None else min(there, self.num_gpus)
