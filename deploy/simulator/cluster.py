@@ -15,7 +15,8 @@ from router.policies import DISPATCH_POLICIES, RESCHEDULING_POLICIES, Rescheduli
 class SimInstance:
     """`latency`: how long its steps take. `token_budget` None: what its role's policy makes of `saturation_tokens`.
 
-    `block_bytes`: of the KV in a block. `max_model_len`: prompt and output together.
+    `block_bytes`: of the KV in a block. `max_model_len`: prompt and output together. `max_context_tokens`: of so many
+    tokens, KV included, the machine takes at once; the others that a step was planned with are next (None: no limit).
     """
 
     name: str
@@ -30,6 +31,7 @@ class SimInstance:
     saturation_tokens: int = 2048
     token_budget: int | None = None
     enable_prefix_caching: bool = True
+    max_context_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

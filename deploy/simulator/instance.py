@@ -3,18 +3,19 @@
     turn: what has come -> (tick) -> plan -> effects        a step's time later, its end: finish -> effects -> turn
     between both, what concerns handovers is heard at once, as `step_loop.py` does
 
-With pipeline stages, the next step is planned as soon as the first stage is free. What is under way stands still in the
-scheduler meanwhile, and what is said of it is heard when it comes out.
+A machine may take more than one batch: with pipeline stages, the next as soon as the first stage is free; with a limit
+to the context that it reads at once, what is planned beyond that waits in the machine for its turn. What is in there
+stands still in the scheduler meanwhile, and what is said of it is heard when it comes out.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
-from cluster.engine.scheduler_output import SchedulerOutput
+from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from cluster.instance.config import CoreConfig, RoleSettings
 from cluster.instance.core import InstanceCore
 from cluster.instance.effects import Effect
@@ -71,7 +72,10 @@ class Instance:
         self._is_turning = False
         self._next_tick_s = clock.now_s
         self._free_s = [clock.now_s] * spec.latency.num_stages
-        self._under_way: deque[tuple[SchedulerOutput, float]] = deque()
+        self._is_deep = spec.latency.num_stages > 1 or spec.max_context_tokens is not None
+        self._planned: deque[ScheduledSequence] = deque()
+        self._came_out: list[str] = []  # who goes in again goes in this order
+        self._under_way: deque[SchedulerOutput] = deque()
         self._held_up: dict[str, list[tuple[Event, bool]]] = {}
         self._wake()
 
@@ -95,8 +99,10 @@ class Instance:
 
     @property
     def is_stepping(self) -> bool:
-        """A step is in the first stage, so that no other can be planned."""
-        return bool(self._under_way) and (len(self._free_s) == 1 or self._free_s[0] > self._clock.now_s)
+        """A step is in the machine, so that no other can be planned."""
+        if not self._is_deep:
+            return bool(self._under_way)
+        return self.spec.max_context_tokens is None and self._free_s[0] > self._clock.now_s
 
     @property
     def is_busy(self) -> bool:
@@ -131,11 +137,12 @@ class Instance:
         if now_s >= self._next_tick_s:
             self._tick(now_s)
         output = self.core.plan(now_s)
-        if output is not None and output.scheduled:
-            self._begin(output, now_s)
-        elif output is not None:
+        if output is not None and not output.scheduled:
             self.core.compute(output, now_s)  # nobody fits: has_work is false from here on
+        elif output is not None:
+            self._put(output)
         self._flush()
+        self._feed(now_s)
 
     def _tick(self, now_s: float) -> None:
         self._next_tick_s = now_s + self._interval_s
@@ -149,18 +156,48 @@ class Instance:
                 self._turn_soon()
             self._clock.in_background(self._interval_s, self._wake)
 
-    def _begin(self, output: SchedulerOutput, now_s: float) -> None:
-        stages_s = self.spec.latency.stages_s(shape_of(output))
-        at_s = now_s
-        for stage, seconds in enumerate(stages_s):
+    # The machine
+
+    def _put(self, output: SchedulerOutput) -> None:
+        planned = {entry.sequence.request_id: entry for entry in output.scheduled}
+        again = [planned.pop(request_id) for request_id in self._came_out if request_id in planned]
+        self._planned += [*again, *planned.values()]
+        self._came_out = []
+        self.use.num_preemptions += len(output.preempted)
+        self.use.peak_kv_use = max(self.use.peak_kv_use, self.kv_use)
+        if self._is_deep:
+            for entry in output.scheduled:
+                request_id = entry.sequence.request_id
+                self.scheduler.freeze(request_id)
+                if entry.sequence.output_token_ids:
+                    self._held_up[request_id] = []
+
+    def _feed(self, now_s: float) -> None:
+        """The first stage takes what was planned, in that order, as much as it can at once."""
+        if not self._planned or (self._under_way and self._free_s[0] > now_s):
+            return
+        batch = SchedulerOutput(scheduled=tuple(self._next_batch()))
+        self._count(batch)
+        at_s, last = now_s, len(self._free_s) - 1
+        for stage, seconds in enumerate(self.spec.latency.stages_s(shape_of(batch))):
             at_s = max(at_s, self._free_s[stage]) + (seconds + self._host_step_s if stage == 0 else seconds)
             self._free_s[stage] = at_s
-        self._count(output, self._free_s[0] - now_s)
-        self._under_way.append((output, max(stages_s)))
+            if stage == 0:
+                self.use.busy_s += at_s - now_s
+                if last:
+                    self._clock.at(at_s, self._next, self._rank)
+        self._under_way.append(batch)
         self._clock.at(at_s, self._end, self._rank)
-        if len(stages_s) > 1:
-            self._stand_still(output)
-            self._clock.at(self._free_s[0], self._next, self._rank)
+
+    def _next_batch(self) -> Iterator[ScheduledSequence]:
+        """At least one; whole prompts count as context, too."""
+        most, num_tokens = self.spec.max_context_tokens, 0
+        while self._planned:
+            entry = self._planned[0]
+            num_tokens += entry.start + entry.num_tokens
+            if most is not None and num_tokens > most and num_tokens > entry.start + entry.num_tokens:
+                return
+            yield self._planned.popleft()
 
     def _next(self) -> None:
         if not self.is_dead:
@@ -169,24 +206,18 @@ class Instance:
     def _end(self) -> None:
         if self.is_dead:
             return
-        output, _ = self._under_way.popleft()
-        held_up = self._go_on(output) if len(self._free_s) > 1 else []
-        self.core.finish(output, self.core.run(output), self._clock.now_s)
+        batch = self._under_way.popleft()
+        held_up = self._take_out(batch) if self._is_deep else []
+        self.core.finish(batch, self.core.run(batch), self._clock.now_s)
         self._flush()
         for event, mid_step in held_up:
             self.post(event, mid_step=mid_step)
         self._turn_soon()
 
-    def _stand_still(self, output: SchedulerOutput) -> None:
-        for entry in output.scheduled:
-            request_id = entry.sequence.request_id
-            self.scheduler.freeze(request_id)
-            if entry.sequence.output_token_ids:
-                self._held_up[request_id] = []
-
-    def _go_on(self, output: SchedulerOutput) -> list[tuple[Event, bool]]:
+    def _take_out(self, batch: SchedulerOutput) -> list[tuple[Event, bool]]:
         held_up = []
-        for entry in output.scheduled:
+        for entry in batch.scheduled:
+            self._came_out.append(entry.sequence.request_id)
             self.scheduler.thaw(entry.sequence.request_id)
             held_up += self._held_up.pop(entry.sequence.request_id, [])
         return held_up
@@ -200,17 +231,14 @@ class Instance:
     def kv_use(self) -> float:
         return 1.0 - self.scheduler.block_manager.num_free_blocks / self.spec.num_blocks
 
-    def _count(self, output: SchedulerOutput, seconds: float) -> None:
+    def _count(self, batch: SchedulerOutput) -> None:
         use = self.use
-        use.busy_s += seconds
         use.num_steps += 1
-        use.num_preemptions += len(output.preempted)
-        for entry in output.scheduled:
+        for entry in batch.scheduled:
             if entry.num_tokens == 1 and entry.start:
                 use.num_decode_tokens += 1
             else:
                 use.num_prefill_tokens += entry.num_tokens
-        use.peak_kv_use = max(use.peak_kv_use, self.kv_use)
 
 
 def _role_settings(spec: SimInstance, policy: RolePolicy) -> RoleSettings:
