@@ -84,16 +84,10 @@ def _say(text: str) -> None:
 
 def read_topology_file(file: Path) -> "Topology":
     """SpecError for what cannot be read, or is no topology."""
-    from cluster.spec.problem import Problem, SpecError
     from cluster.topology.read import read_topology
+    from deploy.text_file import read_text
 
-    try:
-        text = file.read_bytes().decode()
-    except OSError as error:
-        raise SpecError(str(file), [Problem(path=(), message=f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(str(file), [Problem(path=(), message=f"is not UTF-8: {error.reason}")]) from error
-    return read_topology(text, str(file))
+    return read_topology(read_text(file), str(file))
 
 
 def _plan(

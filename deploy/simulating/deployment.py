@@ -6,20 +6,16 @@ from pathlib import Path
 from cluster.spec.checks import check_combinations
 from cluster.spec.deployment import Deployment
 from cluster.spec.load import parse_deployment, resolve_model_path
-from cluster.spec.problem import Problem, SpecError
+from cluster.spec.problem import SpecError
 from cluster.spec.yaml_source import read_yaml
+from deploy.text_file import read_text
 
 _NOT_YET_SERVED = "tensor_parallel_size"
 
 
 def read_deployment(file: Path) -> Deployment:
     """SpecError with all problems found. Instances may have several ranks, and the checkpoint need not be here."""
-    try:
-        text = file.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError(str(file), [Problem(path=(), message=f"cannot be read: {reason}")]) from error
-    source = read_yaml(text, str(file))
+    source = read_yaml(read_text(file), str(file))
     deployment = resolve_model_path(parse_deployment(source), file.parent)
     problems = [problem for problem in check_combinations(deployment) if _NOT_YET_SERVED not in problem.path]
     if problems:

@@ -8,10 +8,12 @@ from cluster.latency.composed import ComposedHardware
 from cluster.latency.gpus import GPU_NAMES, gpu_named
 from cluster.latency.hardware import Hardware
 from cluster.latency.named import hardware_named
+from cluster.latency.read import read_fitted
 from cluster.latency.shapes import shape_of_config
 from cluster.spec.deployment import Deployment
 from deploy.errors import InputError
 from deploy.simulating.cluster import Machines
+from deploy.text_file import read_text
 
 ANY_LENGTH = 1 << 20
 """Of a model of which nobody has said how long its requests may be: what an instance can hold decides."""
@@ -22,7 +24,9 @@ def machines_of(deployment: Deployment, gpu: str | None, shape: str | None, late
     if latency is not None:
         if gpu or shape:
             raise InputError("--latency says how long steps take; --gpu and --model-shape would say it again")
-        return Machines(hardware=_read_fitted(latency), on_gpu=False, max_model_len=_context_of(deployment))
+        return Machines(
+            hardware=read_fitted(read_text(latency), str(latency)), on_gpu=False, max_model_len=_context_of(deployment)
+        )
     if gpu is None:
         raise InputError("how long steps take is not said: give --gpu and --model-shape, or --latency FILE")
     try:
@@ -50,7 +54,3 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _context_of(deployment: Deployment) -> int:
     path = Path(deployment.spec.model.path) / "config.json"
     return int(_read_config(path).get("max_position_embeddings") or ANY_LENGTH) if path.is_file() else ANY_LENGTH
-
-
-def _read_fitted(file: Path) -> Hardware:
-    raise InputError(f"{file}: not yet")
