@@ -29,6 +29,7 @@ from cluster.model.load import DTYPES, load_model
 from cluster.model.random_checkpoint import make_random_checkpoint
 from cluster.model.runner import ModelRunner
 from deploy.bench.engine_turns import Generation, TransformersReference, generate, products_s
+from deploy.profiling.device import cpu_name
 
 BLOCK_SIZE = 16
 DEFAULT_SHAPE: dict[str, Any] = {
@@ -185,17 +186,9 @@ def _environment(model: Decoder, path: Path | None, dtype: str, compare: Compare
         "num_parameters": model.config.num_parameters,
         "dtype": dtype,
         "num_threads": torch.get_num_threads(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "versions": versions,
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def _print(figures: dict[str, Any]) -> None:

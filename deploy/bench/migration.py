@@ -26,6 +26,7 @@ from deploy.bench.migration_instance import Job
 from deploy.bench.migration_report import Row, aims, make_row, print_report
 from deploy.bench.migration_row import NUM_OTHERS, RowBench, Samples, reference
 from deploy.errors import DeployError
+from deploy.profiling.device import cpu_name
 
 NUM_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 NUM_MOVES = 30
@@ -138,7 +139,7 @@ class _Bench:
             "transport": self._transport,
             "num_cores": len(os.sched_getaffinity(0)),
             "is_pinned": self._is_pinned,
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "versions": {"python": platform.python_version(), **{it: version(it) for it in ("torch", "grpcio")}},
         }
 
@@ -151,8 +152,3 @@ def _bytes_per_token() -> int:
 def _prompt(num_tokens: int, seed: int) -> tuple[int, ...]:
     draw = random.Random(seed)
     return tuple(draw.randrange(DEFAULT_SHAPE["vocab_size"]) for _ in range(num_tokens))
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

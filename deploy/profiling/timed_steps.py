@@ -72,6 +72,13 @@ class StepTimer:
             scheduler.remove(request_id, scheduler.sequences[request_id].status)
         return seconds
 
+    def check_empty(self) -> None:
+        """Asserts that nothing is left of the steps so far."""
+        scheduler = self._engine.scheduler
+        scheduler.check_integrity()
+        assert not scheduler.sequences, "sequences are left of a step that was timed"
+        assert scheduler.block_manager.num_free_blocks == self._runner.kv_cache.num_blocks, "blocks are left"
+
     def _enter(self, start: int, num_tokens: int) -> None:
         scheduler = self._engine.scheduler
         self._num_made += 1
