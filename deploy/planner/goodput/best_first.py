@@ -85,8 +85,8 @@ def find_best(
             batch.append((candidate, layout, bound))
         aboves = [best * (1.0 + RESOLUTION) * candidate.unit.num_gpus for candidate, *_ in batch]
         asks = [
-            Ask(layout=layout, above=above, at_most=bound)
-            for (_, layout, bound), above in zip(batch, aboves, strict=True)
+            Ask(layout=layout, above=above, at_most=bound, expected=candidate.estimate or None)
+            for (candidate, layout, bound), above in zip(batch, aboves, strict=True)
         ]
         answers = evaluate(asks) if asks else []
         for (candidate, layout, bound), answer, above in zip(batch, answers, aboves, strict=True):

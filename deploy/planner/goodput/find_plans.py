@@ -40,6 +40,17 @@ class Search:
         self._num_candidates = 0
         self._outcomes: list[Outcome] = []
 
+    def estimate_of_best(self) -> float:
+        """Requests a second of about the smallest deployment that serves well, in closed form."""
+        found = 0.0
+        for nodes in self.classes[:1]:
+            kind, most = nodes.kind, nodes.num_gpus
+            prefills, decodes = (self.catalogue.pools(role, kind, most) for role in ("prefill", "decode"))
+            units = [Unit(pools=(one, other)) for one in prefills for other in decodes]
+            candidates = [self.catalogue.candidate(unit) for unit in units]
+            found = max((each.estimate for each in candidates if each.unit.num_gpus <= most), default=0.0)
+        return found
+
     def best_plan(self, *, is_mixed: bool) -> Plan | None:
         """None: none meets the SLOs, or the rate."""
         self._say("colocated instances" if is_mixed else "prefill and decode instances")

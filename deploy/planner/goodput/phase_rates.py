@@ -14,9 +14,7 @@ from cluster.latency.hardware import Hardware, Parallelism
 from cluster.latency.latency_model import LatencyModel
 from cluster.latency.step_shape import StepShape
 from deploy.planner.goodput.question import Engine, Floats, Lengths, Slos
-
-_SATURATED = 0.9
-_MAX_STEP_TOKENS = 8192
+from deploy.planner.goodput.saturation import saturation_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +33,7 @@ class PhaseRates:
 
     @cached_property
     def saturation_tokens(self) -> int:
-        """L_m: the least power of two at which prompts are computed at 0.9 of the best speed (DistServe, 3.1)."""
-        sizes = [1 << power for power in range(4, _MAX_STEP_TOKENS.bit_length())]
-        speeds = [size / self._latency_s(size, float(size) ** 2) for size in sizes]
-        return next(size for size, speed in zip(sizes, speeds, strict=True) if speed >= _SATURATED * max(speeds))
+        return saturation_tokens(self._model)
 
     def prefill_s(self, budget: int | None = None) -> Floats:
         """[num_requests]: from the start of a prompt's first step to the end of its last, with nothing beside it."""

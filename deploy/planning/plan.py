@@ -1,0 +1,38 @@
+"""The planning of a question, with simulations as its evaluator."""
+
+from collections.abc import Callable
+
+from deploy.planner.goodput.find_plans import Search
+from deploy.planner.goodput.plans import Plans
+from deploy.planner.goodput.question import Question
+from deploy.planning.interval import interval_s
+from deploy.planning.trial import Setting
+from deploy.planning.workers import Workers
+
+Say = Callable[[str], None]
+
+
+def plan(question: Question, *, burstiness: float = 1.0, num_processes: int | None = None, say: Say) -> Plans:
+    """Infeasible, where nothing meets the SLOs or the rate."""
+    setting = setting_of(question, burstiness)
+
+    def progress(number: int) -> None:
+        say(f"{number} goodputs simulated")
+
+    with Workers(setting, num_processes, progress) as workers:
+        search = Search(question, workers.evaluate, say)
+        disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
+        return search.plans(disaggregated, mixed)
+
+
+def setting_of(question: Question, burstiness: float = 1.0, seed: int = 0) -> Setting:
+    estimate = Search(question, lambda asks: []).estimate_of_best()
+    return Setting(
+        hardware={hardware.name: hardware for hardware in question.hardware.values()},
+        lengths=question.lengths,
+        slos=question.slos,
+        engine=question.engine,
+        interval_s=interval_s(question, estimate),
+        burstiness=burstiness,
+        seed=seed,
+    )

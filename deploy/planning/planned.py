@@ -1,0 +1,97 @@
+"""A plan as a deployment's YAML: pools anew, and everything else as it was."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from cluster.spec.deployment import Deployment
+from cluster.spec.pool import Pool
+from deploy.errors import InputError
+from deploy.planner.goodput.candidates import Catalogue
+from deploy.planner.goodput.plans import Plan
+from deploy.planner.goodput.question import Question, Slos
+from deploy.planner.goodput.runnable import obstacles
+from deploy.planner.goodput.unit import PoolPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """`on_gpu`: else instances have their CPUs, and engines stay as they are but for their steps."""
+
+    deployment: Deployment
+    question: Question
+    on_gpu: bool
+
+    def yaml(self, plan: Plan) -> str:
+        """What `cluster.spec` reads. InputError: a deployment's file cannot say it."""
+        if plan.whole.has_pp:
+            raise InputError("a deployment's file cannot ask for pipeline parallelism yet")
+        names: Counter[str] = Counter()
+        pools = []
+        for pool in plan.whole.pools:
+            number = names[pool.role]
+            names[pool.role] += 1
+            pools.append(self._pool(pool, pool.role if not number else f"{pool.role}{number + 1}"))
+        data = self.deployment.model_dump(mode="json", exclude_unset=True)
+        data["spec"]["pools"] = pools
+        data["spec"]["slos"] = _slos(self.question.slos)
+        return "".join(f"# {line}\n" for line in summary(plan, self.question)) + yaml.safe_dump(data, sort_keys=False)
+
+    def _pool(self, pool: PoolPlan, name: str) -> dict[str, Any]:
+        base = self._base(pool.role)
+        data = base.model_dump(mode="json", exclude_unset=True)
+        engine, resources = dict(data.get("engine", {})), dict(data.get("resources", {}))
+        rates = Catalogue(self.question).rates_of(pool)
+        if pool.role == "prefill":
+            engine["max_num_batched_tokens"] = rates.saturation_tokens
+            engine["max_num_seqs"] = min(self.question.engine.max_num_seqs, rates.saturation_tokens)
+        else:
+            engine["max_num_seqs"] = self.question.engine.max_num_seqs
+            engine.pop("max_num_batched_tokens", None)
+        if pool.token_budget is not None:
+            engine["max_num_batched_tokens"] = pool.token_budget
+        if self.on_gpu:
+            hardware = rates.hardware
+            engine["tensor_parallel_size"] = pool.parallelism.tp
+            engine["kv_cache_memory_bytes"] = int(rates.num_kv_tokens * hardware.kv_bytes_per_token)
+            engine["block_size"] = self.question.engine.block_size
+            resources["gpus"] = float(pool.parallelism.num_gpus)
+            resources.pop("memory", None)
+        found = {"name": name, "role": pool.role, "replicas": pool.num_instances}
+        return found | {key: value for key, value in (("resources", resources), ("engine", engine)) if value}
+
+    def _base(self, role: str) -> Pool:
+        pools = self.deployment.spec.pools
+        return next((pool for pool in pools if pool.role == role), pools[0])
+
+
+def summary(plan: Plan, question: Question) -> list[str]:
+    """What was found, in a few lines."""
+    slos, attainment = question.slos, plan.attainment
+    limits = []
+    if slos.ttft_s is not None:
+        limits.append(f"TTFT {slos.ttft_s * 1e3:g} ms: {attainment.ttft:.1%}")
+    if slos.tpot_s is not None:
+        limits.append(f"TPOT {slos.tpot_s * 1e3:g} ms: {attainment.tpot:.1%}")
+    total = sum(node.num_gpus for node in question.topology.nodes)
+    lines = [
+        f"{plan.whole}, {plan.num_gpus} of {total} GPUs",
+        f"predicted: {plan.goodput:.4g} requests/s, {plan.per_gpu:.3g} per GPU, "
+        f"{attainment.both:.1%} within the SLOs ({', '.join(limits)})",
+    ]
+    if plan.num_checked_gpus < plan.num_gpus:
+        lines.append(f"simulated together: {plan.num_checked_gpus} GPUs of it, which stand for all")
+    if found := obstacles(plan.whole):
+        lines.append(f"baton up cannot run it yet: {' and '.join(found)}")
+    return lines
+
+
+def _slos(slos: Slos) -> dict[str, float]:
+    found = {"attainment": slos.attainment}
+    if slos.ttft_s is not None:
+        found["ttft_ms"] = slos.ttft_s * 1e3
+    if slos.tpot_s is not None:
+        found["tpot_ms"] = slos.tpot_s * 1e3
+    return found
