@@ -72,9 +72,9 @@ class Instance:
         self._is_turning = False
         self._next_tick_s = clock.now_s
         self._free_s = [clock.now_s] * spec.latency.num_stages
-        self._is_deep = spec.latency.num_stages > 1 or spec.max_context_tokens is not None
+        self._is_deep = spec.latency.num_stages > 1  # or as long as it has more than it can take at once
         self._planned: deque[ScheduledSequence] = deque()
-        self._came_out: list[str] = []  # who goes in again goes in this order
+        self._came_out: list[str] = []  # who goes in again goes in this order, after those that are new
         self._under_way: deque[SchedulerOutput] = deque()
         self._held_up: dict[str, list[tuple[Event, bool]]] = {}
         self._wake()
@@ -161,8 +161,11 @@ class Instance:
     def _put(self, output: SchedulerOutput) -> None:
         planned = {entry.sequence.request_id: entry for entry in output.scheduled}
         again = [planned.pop(request_id) for request_id in self._came_out if request_id in planned]
-        self._planned += [*again, *planned.values()]
+        self._planned += [*planned.values(), *again]
         self._came_out = []
+        most = self.spec.max_context_tokens
+        if most is not None and sum(entry.start + entry.num_tokens for entry in self._planned) > most:
+            self._is_deep = True
         self.use.num_preemptions += len(output.preempted)
         self.use.peak_kv_use = max(self.use.peak_kv_use, self.kv_use)
         if self._is_deep:
@@ -207,7 +210,7 @@ class Instance:
         if self.is_dead:
             return
         batch = self._under_way.popleft()
-        held_up = self._take_out(batch) if self._is_deep else []
+        held_up = self._take_out(batch)
         self.core.finish(batch, self.core.run(batch), self._clock.now_s)
         self._flush()
         for event, mid_step in held_up:
@@ -215,11 +218,14 @@ class Instance:
         self._turn_soon()
 
     def _take_out(self, batch: SchedulerOutput) -> list[tuple[Event, bool]]:
-        held_up = []
-        for entry in batch.scheduled:
-            self._came_out.append(entry.sequence.request_id)
-            self.scheduler.thaw(entry.sequence.request_id)
-            held_up += self._held_up.pop(entry.sequence.request_id, [])
+        held_up: list[tuple[Event, bool]] = []
+        if self.spec.max_context_tokens is not None:
+            self._came_out += [entry.sequence.request_id for entry in batch.scheduled]
+        if self._is_deep:
+            for entry in batch.scheduled:
+                self.scheduler.thaw(entry.sequence.request_id)
+                held_up += self._held_up.pop(entry.sequence.request_id, [])
+            self._is_deep = len(self._free_s) > 1 or bool(self._planned)
         return held_up
 
     def die(self) -> None:
