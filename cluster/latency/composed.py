@@ -24,7 +24,7 @@ _KERNEL_S = 2.5e-6
 
 @dataclass(frozen=True, slots=True)
 class ComposedHardware:
-    """`engine` None: what was measured on this GPU."""
+    """`engine` None: the one that the GPU comes with."""
 
     shape: ModelShape
     gpu: Gpu
@@ -80,7 +80,7 @@ class ComposedHardware:
 
 @cache
 def _compose(shape: ModelShape, gpu: Gpu, engine: EngineCost, parallelism: Parallelism) -> ComposedModel:
-    tables, tp = kernel_tables(gpu.name), parallelism.tp
+    tables, tp = kernel_tables(gpu.kernels), parallelism.tp
     tokens = np.array(tables.tokens, dtype=np.float64)
     activations = tokens * (shape.hidden_size * ELEMENT_BYTES)
     layer_s = _linear_s(shape, tables, tp) + _elementwise_s(shape, gpu, tp, tokens)

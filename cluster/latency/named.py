@@ -12,7 +12,8 @@ KNOWN_GPUS = (*GPU_NAMES, distserve.GPU)
 
 
 def hardware_named(gpu: str, shape: str) -> Hardware:
-    """`gpu` a100, h100, h200: put together from kernels; distserve-a100: OPT as DistServe measured it.
+    """`gpu` a100, h100, h200: put together from kernels, as a Python engine of 2023 ran them; a100-graphs and so on:
+    without waiting for a host; distserve-a100: OPT as DistServe measured it.
 
     UnknownName, a ValueError, lists what is known.
     """

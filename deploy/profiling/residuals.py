@@ -1,7 +1,8 @@
 """What models put together from kernels say, against what was measured end to end.
 
-`python -m deploy.profiling.residuals` prints both, and by how much they differ. With the path of
-splitwise_perf_model.csv.gz (github.com/Mutinifni/splitwise-sim, MIT): all of its Llama-2-70B, at TP2, TP4 and TP8.
+`python -m deploy.profiling.residuals` prints both, and by how much they differ: for the values that the models were
+made to meet, and for OPT as DistServe measured it. With the path of splitwise_perf_model.csv.gz
+(github.com/Mutinifni/splitwise-sim, MIT): for all of its Llama-2-70B, at TP2, TP4 and TP8.
 """
 
 import csv
@@ -9,10 +10,11 @@ import gzip
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from cluster.latency.distserve import DistServeHardware
 from cluster.latency.hardware import Parallelism
 from cluster.latency.named import hardware_named
 from cluster.latency.step_shape import StepShape
@@ -83,13 +85,28 @@ def splitwise(file: Path) -> Iterator[Measured]:
             yield Measured(gpu, "llama-2-70b", tp, "decode", length + 64, batch, token_ms / 1e3)
 
 
+def distserve() -> Iterator[Measured]:
+    """OPT at every tensor parallelism that DistServe measured, on its own engine in C++: nothing was fitted to most."""
+    for shape in ("opt-13b", "opt-66b"):
+        measured = DistServeHardware(shape)
+        for tp in sorted({each.tp for each in measured.parallelisms()}):
+            for phase, length, batch in _STEPS:
+                point = Measured("a100-graphs", shape, tp, phase, length, batch, 1.0)
+                (seconds,) = measured.model(Parallelism(tp)).stages_s(point.step)
+                yield replace(point, seconds=seconds)
+
+
+_STEPS = [("prefill", length, 1) for length in (128, 512, 1024, 2048)]
+_STEPS += [("decode", length, batch) for length in (512, 1024) for batch in (1, 16, 64)]
+
+
 def table(points: Iterable[Measured]) -> Iterator[str]:
-    yield "gpu   shape       TP phase   tokens batch   measured      model"
+    yield "gpu         shape       TP phase   tokens batch   measured      model"
     residuals = []
     for each in points:
         residuals.append(each.residual())
         yield (
-            f"{each.gpu:5} {each.shape:12} {each.tp:2} {each.phase:8} {each.length:6} {each.batch:5} "
+            f"{each.gpu:11} {each.shape:12} {each.tp:2} {each.phase:8} {each.length:6} {each.batch:5} "
             f"{each.seconds * 1e3:7.1f} ms {each.predicted_s() * 1e3:7.1f} ms {residuals[-1]:+6.1%}"
         )
     sizes = sorted(map(abs, residuals))
@@ -98,5 +115,5 @@ def table(points: Iterable[Measured]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in table(splitwise(Path(sys.argv[1])) if len(sys.argv) > 1 else published()):
-        print(line)
+    for points in [splitwise(Path(sys.argv[1]))] if len(sys.argv) > 1 else [published(), distserve()]:
+        print(*table(points), sep="\n")

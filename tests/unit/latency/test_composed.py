@@ -16,7 +16,7 @@ from cluster.latency.hardware import DoesNotFit, Parallelism, UnknownParallelism
 from cluster.latency.named import hardware_named
 from cluster.latency.shapes import SHAPE_NAMES, ShapeError, shape_named, shape_of_config
 from cluster.latency.step_shape import StepShape
-from deploy.profiling.residuals import LIMIT, published, splitwise, table
+from deploy.profiling.residuals import LIMIT, distserve, published, splitwise, table
 
 pytestmark = pytest.mark.unit
 
@@ -59,6 +59,21 @@ def test_splitwise_is_met_at_every_tensor_parallelism():
     single = [abs(point.residual()) for point in points if point.batch == 1]
     assert max(single) <= 0.2
     assert sum(abs(point.residual()) <= LIMIT for point in points) >= 0.95 * len(points)
+
+
+def test_an_engine_that_waits_for_no_host_is_as_distserve_measured_its_own():
+    residuals = sorted(abs(point.residual()) for point in distserve())
+    assert residuals[len(residuals) // 2] < 0.12
+    assert residuals[-1] < 0.35
+
+
+def test_waiting_for_no_host_is_never_slower():
+    for step in (StepShape(64, 64.0**2), StepShape(8192, 8192.0**2), StepShape(0, 0.0, 32, 64_000)):
+        for gpu in ("a100", "h100", "h200"):
+            eager, graphs = (
+                hardware_named(name, "llama-3-70b").model(Parallelism(8)) for name in (gpu, f"{gpu}-graphs")
+            )
+            assert graphs.stages_s(step) <= eager.stages_s(step)
 
 
 @settings(deadline=None, max_examples=200)
@@ -134,7 +149,7 @@ def test_a_model_that_does_not_fit_says_by_how_much():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="GPU 'b200' is not known; known are a100, h100, h200, distserve-a100"):
+    with pytest.raises(ValueError, match=r"GPU 'b200' is not known; known are a100, a100-graphs, .*, distserve-a100"):
         hardware_named("b200", "llama-3-8b")
     with pytest.raises(ValueError, match=r"model shape 'gpt-5' is not known; known are llama-2-13b, .*qwen3-8b"):
         hardware_named("h100", "gpt-5")
