@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import median
 
 import torch
@@ -83,14 +84,14 @@ def profile(
 def _time(
     timer: StepTimer, kinds: dict[str, list[Step]], num_repeats: int, show: Callable[[int, int], None]
 ) -> dict[str, list[TimedStep]]:
-    """The median of each. All take turns, so that what disturbs the machine for a while disturbs all alike."""
+    """The median of each. All take turns in any order: what disturbs the machine for a while disturbs all alike."""
     planned = [step for steps in kinds.values() for step in steps]
     times: dict[Step, list[float]] = {step: [] for step in planned}
-    total = len(planned) * (num_repeats + 1)
-    for turn in range(total):
-        step = planned[turn % len(planned)]
-        seconds = timer.seconds(step)
-        if turn >= len(planned):  # the first turns only warm up
-            times[step].append(seconds)
-        show(turn + 1, total)
+    total, chance = len(planned) * (num_repeats + 1), Random(0)
+    for turn in range(num_repeats + 1):
+        for place, step in enumerate(chance.sample(planned, len(planned)), 1):
+            seconds = timer.seconds(step)
+            if turn:  # the first only warms up
+                times[step].append(seconds)
+            show(turn * len(planned) + place, total)
     return {kind: [TimedStep(step.shape, median(times[step])) for step in steps] for kind, steps in kinds.items()}
