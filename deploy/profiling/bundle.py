@@ -37,7 +37,14 @@ OPT = {"opt-13b": (40, 5120), "opt-66b": (64, 9216)}
 
 
 def main(sources: Path) -> None:
+    for name, text in bundle(sources).items():
+        (DATA / name).write_text(text)
+
+
+def bundle(sources: Path) -> dict[str, str]:
+    """By name of the file."""
     kernels = {name: _rows(sources / f"{AIC}{name}_perf.csv.gz") for name in _TABLES}
+    files = {"distserve_a100-80g.json": _text(_distserve(sources), 2) + "\n"}
     for gpu, name in GPUS.items():
         tables = {table: _TABLES[table]([row for row in rows if row["gpu"] == name]) for table, rows in kernels.items()}
         about = {
@@ -45,8 +52,8 @@ def main(sources: Path) -> None:
             "licence": "Apache-2.0",
             "units": "microseconds",
         }
-        _write(DATA / f"kernels_{gpu}.json", about | tables)
-    _write(DATA / "distserve_a100-80g.json", _distserve(sources))
+        files[f"kernels_{gpu}.json"] = _text(about | tables, 2) + "\n"
+    return files
 
 
 def lawful(times: Table, axes: tuple[int, ...]) -> Table:
@@ -176,12 +183,8 @@ def _rounded(times: Table) -> list[Any]:
     return rounded
 
 
-def _write(file: Path, content: dict[str, Any]) -> None:
-    """A line for each key of the first two levels, so that a change of one table is a change of its lines."""
-    file.write_text(_text(content, 2) + "\n")
-
-
 def _text(value: Any, depth: int) -> str:
+    """A line for each key of the first `depth` levels, so that a change of one table is a change of its lines."""
     if depth and isinstance(value, dict):
         lines = (f"{json.dumps(key)}: {_text(each, depth - 1)}" for key, each in value.items())
         return "{\n" + ",\n".join(lines) + "\n}"
