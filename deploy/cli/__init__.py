@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from cluster.spec.problem import SpecError
-from deploy.cli import bench, demo, describe, operate, place, probe, profile, serve, simulate, talk
+from deploy.cli import bench, demo, describe, operate, place, plan, probe, profile, serve, simulate, talk
 from deploy.errors import DeployError, InputError
 
 # Whatever typer raises for a wrong option; newer versions bring a click of their own, so it is found by inheritance.
@@ -30,6 +30,7 @@ describe.add_to(app)
 bench.add_to(app)
 demo.add_to(app)
 place.add_to(app)
+plan.add_to(app)
 probe.add_to(app)
 profile.add_to(app)
 simulate.add_to(app)

@@ -39,7 +39,7 @@ def place(
     from deploy.needs import request_bytes
 
     deployment = load_deployment(file)
-    network = read_topology_file(topology) if topology else _measured_topology(deployment)
+    network = read_topology_file(topology) if topology else measured_topology(deployment)
     num_bytes = request_bytes(deployment, prompt_tokens)
     planner, plan = _plan(file, deployment, network, num_bytes, in_flight)
     console = Console()
@@ -50,7 +50,7 @@ def place(
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _measured_topology(deployment: "Deployment") -> "Topology":
+def measured_topology(deployment: "Deployment") -> "Topology":
     """As it is where the deployment runs; else that of Ray's nodes, probed now."""
     from cluster.links.config import LinkConfig
     from deploy.planner.assumed import assume

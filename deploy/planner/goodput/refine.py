@@ -11,6 +11,7 @@ from deploy.planner.goodput.layout import Ground, Layout
 from deploy.planner.goodput.unit import Unit
 
 _MAX_ROUNDS = 3
+_KEPT = 0.9  # of its GPUs: a plan is not made better by being made small
 
 
 class Refine:
@@ -19,11 +20,14 @@ class Refine:
         self._request_bytes, self._evaluate = request_bytes, evaluate
 
     def most_per_gpu(self, layout: Layout, answer: Answer, num_gpus: int) -> tuple[Layout, Answer]:
-        """With at most so many GPUs; what it was where nothing is better."""
+        """With at most so many GPUs, and not many less; what it was where nothing is better."""
+        least = _KEPT * layout.unit.num_gpus
         for _ in range(_MAX_ROUNDS):
             best = (answer.rate or 0.0) / layout.unit.num_gpus
             asks = []
             for unit in _neighbours(layout.unit, num_gpus):
+                if unit.num_gpus < least:
+                    continue
                 above = best * (1.0 + RESOLUTION) * unit.num_gpus
                 if (ask := self._ask(unit, above)) is not None:
                     asks.append(ask)

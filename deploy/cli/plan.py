@@ -1,0 +1,100 @@
+"""`baton plan`: which deployment serves most within the SLOs, on nodes and links as they are."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(plan)
+
+
+def plan(
+    words: Annotated[list[str], typer.Argument(metavar="FILE", help="The deployment, such as deploy/local.yaml.")],
+    topology: Annotated[Path | None, typer.Option(help="Nodes and links, YAML or JSON; else as measured.")] = None,
+    workload: Annotated[
+        Path | None, typer.Option(help="A trace or lengths, as for `baton simulate`; else 2,048 and 256 tokens.")
+    ] = None,
+    gpu: Annotated[
+        list[str] | None, typer.Option(help="h100; or NODE=h100, GROUP=a100 where they differ. May be repeated.")
+    ] = None,
+    model_shape: Annotated[
+        str | None, typer.Option(help="Such as llama-3-70b; default: the deployment's model.")
+    ] = None,
+    latency: Annotated[Path | None, typer.Option(help="Instead of a GPU: what `baton profile` wrote.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Use so many at most; without GPUs: so many instances.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Serve so many requests a second with the fewest GPUs; else most per GPU.")
+    ] = None,
+    goodput: Annotated[list[str] | None, typer.Option(metavar="ttft:MS tpot:MS", help="Or the file's slos.")] = None,
+    attainment: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Share of requests within them.")] = None,
+    allow_pp: Annotated[bool, typer.Option("--allow-pp", help="Also plans with pipeline stages.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best plan's YAML there.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all that was found there.")] = None,
+    processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
+) -> None:
+    """Find the parallelism, roles, counts and places that serve most per GPU, or a rate with the fewest GPUs."""
+    from rich.console import Console
+
+    from deploy.bench.limits import split_words
+    from deploy.cli.place import measured_topology, read_topology_file
+    from deploy.cli.planned import as_json, show
+    from deploy.errors import InputError
+    from deploy.planner.goodput.question import Infeasible
+    from deploy.planning.asked import Asked, burstiness_of, question_of
+    from deploy.planning.plan import plan as find
+    from deploy.planning.planned import Planned
+    from deploy.simulating.deployment import read_deployment
+    from deploy.workload.read import read_workload
+
+    file, slos_ms = split_words([*words, *(goodput or ())])
+    if file is None:
+        raise InputError("FILE is missing: the deployment that is planned")
+    deployment = read_deployment(file)
+    requests = read_workload(workload) if workload else []
+    if not requests:
+        print("no --workload: planned for prompts of 2,048 tokens and outputs of 256", file=sys.stderr)
+    network = read_topology_file(topology) if topology else measured_topology(deployment)
+    asked = Asked(
+        gpus=tuple(gpu or ()),
+        model_shape=model_shape,
+        latency=latency,
+        rate=rate,
+        num_gpus=gpus,
+        allow_pp=allow_pp,
+        slos_ms=slos_ms,
+        attainment=attainment,
+    )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        question = question_of(deployment, network, requests, asked)
+        with _progress() as say:
+            found = find(question, burstiness=burstiness_of(requests), num_processes=processes, say=say)
+    except Infeasible as error:
+        raise InputError(str(error)) from error
+    show(found, question, console)
+    planned = Planned(deployment=deployment, question=question, on_gpu=latency is None)
+    if json_file:
+        json_file.write_text(json.dumps(as_json(found, question), indent=2) + "\n")
+    if output:
+        output.write_text(planned.yaml(found.best))
+        console.print(f"{output} holds the best plan", markup=False, highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """One line that changes on a terminal; else a line for each thing that is begun."""
+    if not sys.stderr.isatty():
+        yield lambda text: None if text[:1].isdigit() else print(text, file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update

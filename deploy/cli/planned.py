@@ -1,0 +1,115 @@
+"""What `baton plan` shows of its plans."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.planner.goodput.plans import Plan, Plans
+from deploy.planner.goodput.question import Question
+from deploy.planner.goodput.runnable import obstacles
+from deploy.planner.goodput.unit import Unit
+from deploy.planning.planned import summary
+
+_SHOWN_NODES = 16
+
+
+def show(plans: Plans, question: Question, console: Console) -> None:
+    lines = [*summary(plans.best, question), *_against(plans), *_effort(plans)]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(_places(plans.best))
+    if plans.lost:
+        console.print(_lost(plans))
+
+
+def as_json(plans: Plans, question: Question) -> dict[str, Any]:
+    return {
+        "best": _plan(plans.best),
+        "mixed": plans.mixed and _plan(plans.mixed),
+        "disaggregated": plans.disaggregated and _plan(plans.disaggregated),
+        "lost": [{"unit": str(each.unit), "per_gpu": each.per_gpu or None, "why": each.why} for each in plans.lost],
+        "search": asdict(plans.effort),
+        "slos": asdict(question.slos),
+        "rate": question.rate,
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {
+        "pools": _pools(plan.whole),
+        "unit": {"pools": _pools(plan.unit), "copies": plan.copies},
+        "num_gpus": plan.num_gpus,
+        "goodput": plan.goodput,
+        "goodput_per_gpu": plan.per_gpu,
+        "attainment": asdict(plan.attainment),
+        "num_simulated_gpus": plan.num_checked_gpus,
+        "instances": [
+            {"name": seat.name, "node": seat.node, "gpus": seat.gpus, "parallelism": str(seat.pool.parallelism)}
+            for seat in plan.layout.seats
+        ],
+        "baton_up_cannot_run": obstacles(plan.whole),
+    }
+
+
+def _pools(unit: Unit) -> list[dict[str, Any]]:
+    return [
+        {
+            "role": pool.role,
+            "tp": pool.parallelism.tp,
+            "pp": pool.parallelism.pp,
+            "instances": pool.num_instances,
+            "hardware": pool.kind,
+            "token_budget": pool.token_budget,
+        }
+        for pool in unit.pools
+    ]
+
+
+def _against(plans: Plans) -> list[str]:
+    """Whether prefill and decode should be apart, and what that is worth."""
+    mixed, apart = plans.mixed, plans.disaggregated
+    if mixed is None:
+        return ["colocated instances cannot meet the SLOs at all"]
+    if apart is None:
+        return ["prefill and decode apart cannot meet the SLOs at all"]
+    winner, loser = (mixed, apart) if plans.best is mixed else (apart, mixed)
+    what = "colocated (chunked prefill)" if plans.best is mixed else "prefill and decode apart"
+    other = "apart" if plans.best is mixed else "colocated"
+    more = winner.per_gpu / loser.per_gpu - 1.0
+    return [f"{what} serves {more:.0%} more per GPU than {other}: {loser.whole} gets {loser.per_gpu:.3g} per GPU"]
+
+
+def _effort(plans: Plans) -> list[str]:
+    effort = plans.effort
+    line = f"{effort.num_candidates} units compared, {effort.num_tried} simulated"
+    if effort.num_pruned:
+        line += f"; {effort.num_pruned} could not win, none exceeds {effort.pruned_bound:.3g} per GPU"
+    if effort.num_left:
+        line += f"; {effort.num_left} were left out for want of time, none exceeds {effort.left_bound:.3g} per GPU"
+    return [line]
+
+
+def _places(plan: Plan) -> Table:
+    """Nodes that hold the same in one row."""
+    rows: dict[str, list[str]] = {}
+    for node, pools in plan.layout.per_node().items():
+        rows.setdefault(_held(pools), []).append(node)
+    table = Table("nodes", "hold", box=None, pad_edge=False)
+    for held, nodes in rows.items():
+        shown = ", ".join(nodes[:_SHOWN_NODES])
+        table.add_row(shown + (f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""), held)
+    return table
+
+
+def _held(pools: "Counter[Any]") -> str:
+    return " + ".join(f"{number} × {pool.role} {pool.parallelism}" for pool, number in sorted(pools.items()))
+
+
+def _lost(plans: Plans) -> Table:
+    table = Table("others", "per GPU", "why they lost", box=None, pad_edge=False)
+    for each in plans.lost:
+        table.add_row(str(each.unit), f"{each.per_gpu:.3g}" if each.per_gpu else "-", each.why)
+    return table
