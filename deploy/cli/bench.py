@@ -10,6 +10,8 @@ _BENCHMARKS = {
     "serve": ("deploy.bench.serve", "bench_serve", "A whole deployment: latencies and goodput under a trace."),
     "migration": ("deploy.bench.migration", "bench_migration", "Moving running requests: live, blocking, recomputing."),
     "dispatch": ("deploy.bench.dispatch", "bench_dispatch", "Choosing by measured links against choosing by load."),
+    "simulator": ("deploy.bench.simulator", "bench_simulator", "The simulator beside a real cluster, and its speed."),
+    "plans": ("deploy.bench.plans", "bench_plans", "Our plans against DistServe's and colocated instances."),
     "links": ("deploy.bench.links", "bench_links", "The links between instances, beside plain means of copying."),
 }
 # Options, --help among them, are the benchmark's to read.
