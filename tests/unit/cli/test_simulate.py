@@ -122,7 +122,7 @@ def test_who_dies_is_done_without(run, deployment, trace, tmp_path):
     ("options", "message"),
     [
         ((), "how long steps take is not said: give --gpu and --model-shape, or --latency FILE"),
-        (("--gpu", "b9", "--model-shape", "llama-3-8b"), "GPU 'b9' is not known; known are a100, h100, h200"),
+        (("--gpu", "b9", "--model-shape", "llama-3-8b"), "GPU 'b9' is not known; known are a100"),
         (("--gpu", "h100", "--model-shape", "gpt-9"), "model shape 'gpt-9' is not known; known are llama-2-13b"),
         (("--latency", "nowhere.yaml"), "nowhere.yaml: the document: cannot be read: No such file"),
         (("--gpu", "h100", "--latency", "fit.yaml"), "--latency says how long steps take"),
