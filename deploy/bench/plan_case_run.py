@@ -1,0 +1,109 @@
+"""One case of the comparison on its networks, one row after the other: plans are found, then all are measured alike."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from cluster.latency.named import hardware_named
+from deploy.bench.plan_cases import Case, Network, lengths_of, topology_of
+from deploy.bench.plan_measure import Measure
+from deploy.bench.plan_memory import Memory
+from deploy.bench.plan_rivals import Rivals
+from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row
+from deploy.planner.goodput.evaluation import Evaluate
+from deploy.planner.goodput.find_plans import Search
+from deploy.planner.goodput.layout import Layout
+from deploy.planner.goodput.question import Lengths, Question, Slos
+from deploy.planner.goodput.runnable import obstacles
+from deploy.planning.plan import setting_of
+from deploy.planning.trial import Setting
+from deploy.planning.workers import Workers
+
+_MAX_LENGTHS = 4000
+_TTFTS = 10  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
+
+Say = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """`interval_s`: requests arrive for so long where a plan is measured, or longer where the limit of TTFT is long."""
+
+    num_seeds: int = 3
+    interval_s: float = 60.0
+    allow_pp: bool = True
+
+
+class CaseRun:
+    """What does not depend on the network is found once."""
+
+    def __init__(self, case: Case, folder: Path, effort: Effort) -> None:
+        self._case, self._effort = case, effort
+        self._hardware = hardware_named(case.gpu, case.shape)
+        lengths = np.random.default_rng(0).permutation(lengths_of(case, folder))[:_MAX_LENGTHS]
+        self._lengths = Lengths(prompts=lengths[:, 0], outputs=lengths[:, 1])
+        self._slos = Slos(ttft_s=case.limits_ms[0] / 1e3, tpot_s=case.limits_ms[1] / 1e3)
+        self._memory = Memory()
+
+    def rows(self, networks: Sequence[Network], say: Say) -> Iterator[Row]:
+        """`say(network, text)` is told how far it is."""
+        setting = setting_of(self._question(networks[0]))  # one for all: what is remembered was found with it
+        for network in networks:
+            yield self._row(network, setting, partial(say, network.name))
+
+    def _row(self, network: Network, setting: Setting, say: Callable[[str], None]) -> Row:
+        start_s = monotonic()
+        question = self._question(network)
+        with Workers(setting, 0) as workers:
+            evaluate = self._memory.beside(workers.evaluate)
+            search = Search(question, evaluate, say)
+            layouts = _layouts(question, search, evaluate, say)
+        measured = replace(setting, interval_s=max(self._effort.interval_s, _TTFTS * (self._slos.ttft_s or 0.0)))
+        measure = Measure(measured, search.catalogue, question.request_bytes, self._effort.num_seeds)
+        reached = {}
+        for plan, layout in layouts.items():
+            reached[plan] = self._reached(measure, layout)
+            say(f"{plan}: {Interval.of(reached[plan].per_gpu)} per GPU, {reached[plan].unit or 'nothing serves'}")
+        return Row(
+            case=self._case.name,
+            network=network.name,
+            is_unequal=network.is_unequal,
+            reached=reached,
+            seconds=round(monotonic() - start_s, 1),
+        )
+
+    def _reached(self, measure: Measure, layout: Layout | None) -> Reached:
+        if layout is None:
+            return Reached(unit="", num_gpus=1, goodputs=(0.0,) * self._effort.num_seeds)
+        unit = layout.unit
+        return Reached(
+            unit=str(unit),
+            num_gpus=unit.num_gpus,
+            goodputs=measure.goodputs(layout),
+            obstacles=tuple(obstacles(unit)),
+        )
+
+    def _question(self, network: Network) -> Question:
+        topology = topology_of(self._case, network)
+        return Question(
+            topology=topology,
+            hardware={node.name: self._hardware for node in topology.nodes},
+            lengths=self._lengths,
+            slos=self._slos,
+            allow_pp=self._effort.allow_pp,
+        )
+
+
+def _layouts(
+    question: Question, search: Search, evaluate: Evaluate, say: Callable[[str], None]
+) -> dict[str, Layout | None]:
+    say("DistServe's plans")
+    rivals = Rivals(question, search, evaluate)
+    found: dict[str, Layout | None] = {HIGH: rivals.high(), LOW: rivals.low()}
+    disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
+    best = search.plans(disaggregated, mixed).best
+    return {OURS: best.layout, **found, COLOCATED: mixed.layout if mixed else None}

@@ -1,0 +1,57 @@
+"""What was simulated for one network and is the same on another: what happens within a node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
+
+
+@dataclass(slots=True)
+class _Known:
+    """`answer`: with a rate, that is what it serves; else it is what was found at `above`."""
+
+    answer: Answer
+    above: float
+
+    def for_ask(self, ask: Ask) -> Answer | None:
+        """None: that is not known."""
+        if self.answer.rate is None:
+            return self.answer if ask.above >= self.above else None
+        if self.answer.rate > ask.above:
+            return self.answer
+        return Answer(rate=None, attainment=self.answer.attainment)
+
+
+class Memory:
+    """Across the networks of one case. Of layouts on several nodes nothing is kept: links have a part in them."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, _Known] = {}
+
+    def beside(self, evaluate: Evaluate) -> Evaluate:
+        """The same, which asks only for what is not known."""
+
+        def remembering(asks: Sequence[Ask]) -> list[Answer]:
+            found = [self._find(ask) for ask in asks]
+            missing = [ask for ask, known in zip(asks, found, strict=True) if known is None]
+            answers = iter(evaluate(missing))
+            return [
+                self._keep(ask, next(answers)) if known is None else known
+                for ask, known in zip(asks, found, strict=True)
+            ]
+
+        return remembering
+
+    def _find(self, ask: Ask) -> Answer | None:
+        known = self._known.get(_key(ask)) if ask.layout.num_nodes == 1 else None
+        return None if known is None else known.for_ask(ask)
+
+    def _keep(self, ask: Ask, answer: Answer) -> Answer:
+        if ask.layout.num_nodes == 1:
+            self._known[_key(ask)] = _Known(answer, ask.above)
+        return answer
+
+
+def _key(ask: Ask) -> object:
+    """On one node it only matters how many there are of each."""
+    return ask.layout.unit, ask.phase

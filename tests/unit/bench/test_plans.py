@@ -1,0 +1,172 @@
+"""The comparison of plans: what is compared, what is remembered from network to network, and what is said of it."""
+
+import gzip
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cluster.latency.distserve import DistServeHardware
+from cluster.latency.hardware import Parallelism
+from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, lengths_of, topology_of
+from deploy.bench.plan_memory import Memory
+from deploy.bench.plan_rivals import Rivals
+from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row, read_rows, verdict, write_rows
+from deploy.planner.goodput.estimate import NOTHING
+from deploy.planner.goodput.estimator import Estimator
+from deploy.planner.goodput.evaluation import Answer, Ask
+from deploy.planner.goodput.find_plans import Search
+from deploy.planner.goodput.layout import sub_topology
+from deploy.planner.goodput.question import Lengths, Question, Slos
+
+pytestmark = pytest.mark.unit
+
+CHAT = CASES[0]
+SLOW = next(network for network in NETWORKS if network.is_unequal)
+
+
+def make_row(network=NETWORKS[0], **goodputs):
+    """Of 10 GPUs each; requests a second by plan: `ours`, `high`, `low`, `colocated`, for each seed."""
+    names = {"ours": OURS, "high": HIGH, "low": LOW, "colocated": COLOCATED}
+    reached = {
+        names[plan]: Reached(unit=f"{plan}'s", num_gpus=10, goodputs=found, obstacles=("tensor parallelism",))
+        for plan, found in goodputs.items()
+    }
+    return Row(case="chat", network=network.name, is_unequal=network.is_unequal, reached=reached, seconds=1.0)
+
+
+GOOD = make_row(ours=(12.0, 11.0), high=(6.0, 5.0), low=(8.0, 11.0), colocated=(10.0, 10.0))
+LOST = make_row(SLOW, ours=(8.0, 8.1), high=(4.0, 4.0), low=(2.0, 2.0), colocated=(10.0, 10.1))
+
+
+def test_an_interval_is_student_t():
+    found = Interval.of([1.0, 2.0, 3.0])
+    assert (found.mean, found.margin) == (2.0, pytest.approx(4.303 / 3**0.5))
+    assert Interval.of([2.0]).margin == 0.0
+
+
+def test_ratios_are_taken_seed_by_seed():
+    assert GOOD.best_of((HIGH, LOW)) == LOW
+    assert GOOD.ratio((HIGH, LOW)).mean == pytest.approx((12 / 8 + 11 / 11) / 2)
+    nothing = make_row(ours=(1.0, 1.0), high=(0.0, 0.0), low=(0.0, 0.0), colocated=(1.0, 1.0))
+    assert nothing.ratio((HIGH, LOW)) is None
+
+
+def test_rows_that_are_lost_are_named_with_what_they_are_lost_to():
+    lines = verdict([GOOD, LOST])
+    assert lines[0] == f"chat, {SLOW.name}: lost to colocated, colocated's"
+    assert lines[1:] == [
+        "all networks: 1.63 times DistServe's better plan, in the mean of 2 rows",
+        "cables that are not equal: 2.01 times DistServe's better plan, in the mean of 1 row",
+    ]
+    assert verdict([GOOD])[0] == "no row is lost to any of the three by more than its interval"
+
+
+def test_kept_rows_are_those_of_the_same_settings(tmp_path):
+    file = tmp_path / "rows.json"
+    assert read_rows(file, {"num_seeds": 2}) == []
+    write_rows(file, [GOOD, LOST], {"num_seeds": 2})
+    assert read_rows(file, {"num_seeds": 2}) == [GOOD, LOST]
+    assert read_rows(file, {"num_seeds": 3}) == []
+
+
+def test_a_slow_node_has_a_slow_cable_both_ways():
+    topology = topology_of(CHAT, SLOW)
+    assert [node.egress_bytes_per_s for node in topology.nodes] == [1.25e10, 1.25e10, 1.25e10, 1.25e9]
+    assert topology.link("n0", "n1").beta_bytes_per_s == 1.25e10
+    assert topology.link("n0", "n3").beta_bytes_per_s == topology.link("n3", "n0").beta_bytes_per_s == 1.25e9
+    assert topology.link("n3", "n3").beta_bytes_per_s == 228e9
+
+
+def test_longbench_is_cut_to_the_context(tmp_path):
+    with gzip.open(tmp_path / "longbench_v1_lengths.csv.gz", "wt") as file:
+        file.write("task,context_length_words,answer_tokens_opt\nqa,1000,5\nqa,9000,900\nqa,10,0\n")
+    case = next(case for case in CASES if case.workload == "LongBench" and case.shape == "opt-66b")
+    assert lengths_of(case, tmp_path).tolist() == [[1350, 5], [1800, 248], [14, 1]]
+
+
+def make_question(network=NETWORKS[0], *, case=CHAT, num_lengths=64):
+    topology = topology_of(case, network)
+    hardware = DistServeHardware(case.shape)
+    drawn = np.random.default_rng(0).integers(50, 1000, (num_lengths, 2)).astype(float)
+    return Question(
+        topology=topology,
+        hardware={node.name: hardware for node in topology.nodes},
+        lengths=Lengths(prompts=drawn[:, 0], outputs=drawn[:, 1] / 4),
+        slos=Slos(ttft_s=0.25, tpot_s=0.1),
+    )
+
+
+def make_rivals(question):
+    search = Search(question, lambda asks: [])
+    return Rivals(question, search, Estimator(search.catalogue, question.slos, question.request_bytes).evaluate)
+
+
+@pytest.fixture(scope="module")
+def rivals():
+    return make_rivals(make_question())
+
+
+def test_distserve_low_keeps_every_pair_on_one_node(rivals):
+    layout = rivals.low()
+    prefill, decode = layout.unit.pools
+    assert prefill.num_instances == decode.num_instances == len(layout.seats) // 2
+    assert layout.unit.num_gpus <= 32
+    for first, second in zip(layout.seats[::2], layout.seats[1::2], strict=True):
+        assert (first.pool.role, second.pool.role) == ("prefill", "decode")
+        assert first.node == second.node
+    for node in ("n0", "n1", "n2", "n3"):
+        used = [gpu for seat in layout.seats if seat.node == node for gpu in seat.gpus]
+        assert len(used) == len(set(used)) <= 8
+
+
+def test_distserve_high_is_the_same_whatever_the_cables_are(rivals):
+    layout = rivals.high()
+    assert [pool.role for pool in layout.unit.pools] == ["prefill", "decode"]
+    assert sum(seat.pool.parallelism.num_gpus for seat in layout.seats) == layout.unit.num_gpus <= 32
+    other = make_rivals(make_question(SLOW)).high()
+    assert (other.unit, other.seats) == (layout.unit, layout.seats)
+
+
+def ask_of_a_node(rivals, **changes):
+    layout = rivals.low()
+    return Ask(layout=replace(layout, topology=sub_topology(layout.topology, ["n0"])), at_most=10.0, **changes)
+
+
+def test_what_happens_within_a_node_is_simulated_once(rivals):
+    memory, asked = Memory(), []
+
+    def evaluate(asks):
+        asked.extend(asks)
+        return [Answer(rate=None if ask.above >= 5.0 else 5.0, attainment=NOTHING) for ask in asks]
+
+    remembering = memory.beside(evaluate)
+    within, across = ask_of_a_node(rivals), Ask(layout=rivals.low(), at_most=10.0)
+    assert [each.rate for each in remembering([within, across])] == [5.0, 5.0]
+    assert len(asked) == 2
+    assert [each.rate for each in remembering([within, across])] == [5.0, 5.0]
+    assert len(asked) == 3, "links have a part in the second"
+    assert remembering([replace(within, above=4.0), replace(within, above=6.0)])[1].rate is None
+    assert len(asked) == 3
+    remembering([replace(within, phase="prefill")])
+    assert len(asked) == 4
+
+
+def test_that_it_did_not_reach_a_rate_says_nothing_of_lower_ones(rivals):
+    memory, asked = Memory(), []
+
+    def evaluate(asks):
+        asked.extend(asks)
+        return [Answer(rate=None, attainment=NOTHING) for ask in asks]
+
+    remembering, ask = memory.beside(evaluate), ask_of_a_node(rivals, above=4.0)
+    remembering([ask])
+    remembering([replace(ask, above=5.0)])
+    assert len(asked) == 1
+    remembering([replace(ask, above=3.0)])
+    assert len(asked) == 2
+
+
+def test_the_quick_case_is_small():
+    assert topology_of(QUICK_CASE, NETWORKS[0]).nodes[0].num_gpus == 2
+    assert Parallelism(2) in DistServeHardware(QUICK_CASE.shape).parallelisms()
