@@ -123,9 +123,8 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     ):
         found = [ratio.mean for row in chosen if (ratio := row.ratio((HIGH, LOW))) is not None]
         if found:
-            lines.append(
-                f"{name}: {mean(found):.2f} times DistServe's better plan, in the mean of {format_count(len(found), 'row')}"
-            )
+            of_rows = format_count(len(found), "row")
+            lines.append(f"{name}: {mean(found):.2f} times DistServe's better plan, in the mean of {of_rows}")
     return lines
 
 
