@@ -100,7 +100,7 @@ class Catalogue:
     def _why(self, sizes: Mapping[str, int]) -> str:
         there = [(kind, each) for kind, size in sizes.items() for each in self.parallelisms(kind, size)]
         if not there:
-            return next(iter(self.misfits.values()), "no parallelism is known that fits on one node")
+            return self._why_no_room(sizes)
         slos = self._question.slos
         kind, best = max(there, key=lambda each: self.rates(*each).num_kv_tokens)
         longest = _quantile(self._question.lengths.prompts + self._question.lengths.outputs, slos.attainment)
@@ -125,6 +125,18 @@ class Catalogue:
                 f"fastest instance ({(step_s - slos.tpot_s) * 1e3:.4g} ms too long)"
             )
         return "no instance meets TTFT, TPOT and memory at once, though each of them can be met"
+
+    def _why_no_room(self, sizes: Mapping[str, int]) -> str:
+        """Of one instance on all GPUs of a node, as far as that is known."""
+        for kind, size in sizes.items():
+            for ranks in range(size, 0, -1):
+                try:
+                    self._hardware[kind].num_kv_tokens(Parallelism(ranks))
+                except DoesNotFit as error:
+                    return str(error)
+                except UnknownParallelism:
+                    continue
+        return next(iter(self.misfits.values()), "nothing is known of instances that fit on one node")
 
 
 def _quantile(values: Floats, share: float) -> float:

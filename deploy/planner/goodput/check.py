@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import ceil
 
+from deploy.planner.goodput.best_first import Tried
 from deploy.planner.goodput.bound import layout_bound
 from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
@@ -52,6 +53,18 @@ class Check:
                 return self._plan(whole, part, copies, answer)
             num_gpus += best.unit.num_gpus
         return None
+
+    def as_plan(self, tried: Tried) -> Plan:
+        """A unit that is all there is."""
+        unit = tried.candidate.unit
+        return Plan(
+            layout=tried.layout,
+            unit=unit,
+            copies=1,
+            goodput=tried.answer.rate or 0.0,
+            attainment=tried.answer.attainment,
+            num_checked_gpus=unit.num_gpus,
+        )
 
     def _part_of(self, whole: Whole) -> tuple[Layout, float]:
         """What is simulated for all of it, and how many of that it is."""

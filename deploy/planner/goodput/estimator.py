@@ -31,9 +31,15 @@ class Estimator:
             most = min(most, transfer_bound(ask.layout, self._catalogue.rates_of, self._request_bytes))
             transfer_s = self._transfer_s(ask.layout)
         estimate = Estimate(unit, self._slos, self._catalogue.rates_of, transfer_s)
-        rate = estimate.goodput(most)
-        if rate <= ask.above:
-            return Answer(rate=None, attainment=estimate.at(ask.above))
+        rate = 0.0
+        if ask.above > 0.0:
+            found = estimate.at(ask.above)
+            if found.both < self._slos.attainment or ask.above > most * (1.0 + 1e-9):
+                return Answer(rate=None, attainment=found)
+            rate = ask.above
+        rate = max(rate, estimate.goodput(most))
+        if rate <= 0.0:
+            return Answer(rate=None, attainment=estimate.at(most))
         return Answer(rate=rate, attainment=estimate.at(rate))
 
     def _transfer_s(self, layout: Layout) -> float:

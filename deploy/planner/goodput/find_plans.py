@@ -6,6 +6,7 @@ from deploy.planner.goodput.best_first import Outcome, Tried, find_best
 from deploy.planner.goodput.candidates import Candidate, Catalogue, disaggregated_units, mixed_units
 from deploy.planner.goodput.check import Check, Say
 from deploy.planner.goodput.evaluation import Evaluate
+from deploy.planner.goodput.fewest import find_fewest
 from deploy.planner.goodput.layout import Ground, Layout
 from deploy.planner.goodput.node_classes import NodeClass, node_classes
 from deploy.planner.goodput.plans import Effort, Plan, Plans, Scored
@@ -54,14 +55,15 @@ class Search:
     def best_plan(self, *, is_mixed: bool) -> Plan | None:
         """None: none meets the SLOs, or the rate."""
         self._say("colocated instances" if is_mixed else "prefill and decode instances")
+        rate = self._question.rate
+        if rate is not None and (few := self._fewest(rate, is_mixed=is_mixed)) is not None:
+            return self._check.as_plan(few)
         parts = [part for each in self.classes if (part := self._best_part(each, is_mixed=is_mixed)) is not None]
         if not is_mixed:
             parts += self._parts_across()
         if not parts:
             return None
-        if self._question.rate is None:
-            return self._check.most(parts)
-        return self._check.for_rate(parts, self._question.rate)
+        return self._check.most(parts) if rate is None else self._check.for_rate(parts, rate)
 
     def plans(self, disaggregated: Plan | None, mixed: Plan | None) -> Plans:
         """Infeasible, when there is neither."""
@@ -129,17 +131,42 @@ class Search:
 
     def _best_part(self, nodes: NodeClass, *, is_mixed: bool) -> Part | None:
         """The best unit on a few of its nodes; where links are slow, on one."""
+        best = self._find_best(*self._units(nodes, is_mixed=is_mixed))
+        return None if best is None else _part(best, nodes.nodes, nodes.total_gpus)
+
+    def _fewest(self, rate: float, *, is_mixed: bool) -> Tried | None:
+        """A unit that serves the rate by itself; None: it takes several, or too many GPUs."""
+        able = []
+        for nodes in self.classes:
+            units, ground = self._units(nodes, is_mixed=is_mixed)
+            candidates = [self.catalogue.candidate(unit) for unit in units]
+            self._num_candidates += len(candidates)
+            found = find_fewest(
+                candidates,
+                _once(ground.lay_out),
+                self.catalogue.rates_of,
+                self._question.request_bytes,
+                self._evaluate,
+                rate,
+            )
+            self._outcomes.append(found)
+            if found.best is not None:
+                able.append(found.best)
+        return min(able, key=lambda tried: tried.candidate.unit.num_gpus, default=None)
+
+    def _units(self, nodes: NodeClass, *, is_mixed: bool) -> tuple[list[Unit], Ground]:
+        """All that could be built on a few nodes of a class; where links are slow, on one."""
         most = min(nodes.total_gpus, self._question.total_gpus, max(UNIT_GPUS, nodes.num_gpus))
         if nodes.is_slow:
             most = min(most, nodes.num_gpus)
+        ground = self.ground.among(nodes.nodes[: -(-most // nodes.num_gpus)])
         if is_mixed:
-            units = list(mixed_units(self.catalogue.pools("mixed", nodes.kind, nodes.num_gpus), most))
-        else:
-            prefills = self.catalogue.pools("prefill", nodes.kind, nodes.num_gpus)
-            decodes = self.catalogue.pools("decode", nodes.kind, nodes.num_gpus)
-            units = list(disaggregated_units(prefills, decodes, most))
-        best = self._find_best(units, self.ground.among(nodes.nodes[: -(-most // nodes.num_gpus)]))
-        return None if best is None else _part(best, nodes.nodes, nodes.total_gpus)
+            return list(mixed_units(self.catalogue.pools("mixed", nodes.kind, nodes.num_gpus), most)), ground
+        prefills, decodes = (self.catalogue.pools(role, nodes.kind, nodes.num_gpus) for role in ("prefill", "decode"))
+        units = disaggregated_units(prefills, decodes, most)
+        if self._question.pairs_only:
+            return [unit for unit in units if len({pool.num_instances for pool in unit.pools}) == 1], ground
+        return list(units), ground
 
     def _parts_across(self) -> list[Part]:
         """Prompts on one kind of hardware, decoding on another: units on one node of each."""

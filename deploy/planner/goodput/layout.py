@@ -80,6 +80,8 @@ class Ground:
         ]
         if not nodes:
             return None
+        if not all(any(getattr(need, can) for need in needs) for can in ("can_prefill", "can_decode")):
+            return self._one_role(pools, nodes)  # the others are elsewhere
         traffic = Traffic(request_bytes=self._request_bytes)
         try:
             planner = Planner(needs, sub_topology(self.topology, nodes), traffic, np.random.default_rng(0))
@@ -87,6 +89,21 @@ class Ground:
         except NoRoom:
             return None
         return [(pools[int(at.instance.split("-")[0].removeprefix("pool"))], at) for at in chosen.instances]
+
+    def _one_role(self, pools: Sequence[PoolPlan], nodes: Sequence[str]) -> list[tuple[PoolPlan, Placed]] | None:
+        """Evenly: each on the node with most that is free."""
+        free = {name: self.topology.node(name).num_gpus for name in nodes}
+        found = []
+        for pool in pools:
+            for _ in range(pool.num_instances):
+                node = max(free, key=lambda name: free[name])
+                if free[node] < pool.parallelism.num_gpus:
+                    return None
+                first = self.topology.node(node).num_gpus - free[node]
+                gpus = tuple(range(first, first + pool.parallelism.num_gpus))
+                free[node] -= pool.parallelism.num_gpus
+                found.append((pool, Placed(instance="", node=node, gpus=gpus)))
+        return found
 
 
 def sub_topology(topology: Topology, names: Sequence[str]) -> Topology:

@@ -1,0 +1,121 @@
+"""DistServe's two placements of a question, with our evaluator in the place of its simulator."""
+
+from collections import Counter
+
+from cluster.latency.hardware import Parallelism
+from deploy.planner.goodput.bound import compute_bound, layout_bound
+from deploy.planner.goodput.candidates import Catalogue
+from deploy.planner.goodput.distserve import DistServePlan, fill_gpus, high_affinity, low_affinity
+from deploy.planner.goodput.evaluation import Ask, Evaluate
+from deploy.planner.goodput.layout import Ground, Layout, Seated
+from deploy.planner.goodput.question import Question
+from deploy.planner.goodput.unit import PoolPlan, Role, Unit
+
+
+class DistServe:
+    """It takes all nodes for alike: for the kind that most are of. Goodputs are simulated once each."""
+
+    def __init__(self, question: Question, evaluate: Evaluate) -> None:
+        self._question, self._evaluate = question, evaluate
+        kinds = {name: hardware.name for name, hardware in question.hardware.items()}
+        self._kind = Counter(kinds[node.name] for node in question.topology.nodes if node.num_gpus).most_common(1)[0][0]
+        self._ground = Ground(question.topology, kinds, question.request_bytes)
+        self._nodes = [node for node in question.topology.nodes if kinds[node.name] == self._kind and node.num_gpus]
+        self._catalogue = Catalogue(question)
+        self.gpus_per_node = min(node.num_gpus for node in self._nodes)
+        self.parallelisms = self._catalogue.parallelisms(self._kind, self.gpus_per_node)
+        self._phases: dict[tuple[Role, Parallelism], float] = {}
+        self._pairs: dict[tuple[Parallelism, Parallelism], float] = {}
+
+    def high(self, rate: float | None = None) -> DistServePlan | None:
+        """Algorithm 1, for a rate or for all GPUs. None: no plan meets the SLOs, or the GPUs are too few."""
+
+        def plan_for(rate: float) -> DistServePlan | None:
+            phases = (lambda each: self._phase("prefill", each), lambda each: self._phase("decode", each))
+            return high_affinity(self.parallelisms, *phases, rate)
+
+        return plan_for(rate) if rate is not None else fill_gpus(plan_for, self._question.total_gpus)
+
+    def low(self, rate: float | None = None) -> DistServePlan | None:
+        """Algorithm 2, likewise: as many pairs as nodes have room for."""
+
+        def plan_for(rate: float) -> DistServePlan | None:
+            return low_affinity(self.parallelisms, self.gpus_per_node, self._pair, rate)
+
+        if rate is not None:
+            return plan_for(rate)
+        one = plan_for(1e-9)
+        if one is None:
+            return None
+        copies = sum(node.num_gpus // one.num_gpus for node in self._nodes)
+        copies = min(copies, self._question.total_gpus // one.num_gpus)
+        return DistServePlan(prefill=one.prefill, decode=one.decode, num_prefill=copies, num_decode=copies)
+
+    def unit(self, plan: DistServePlan) -> Unit:
+        return Unit(
+            pools=(
+                PoolPlan(role="prefill", parallelism=plan.prefill, num_instances=plan.num_prefill, kind=self._kind),
+                PoolPlan(role="decode", parallelism=plan.decode, num_instances=plan.num_decode, kind=self._kind),
+            )
+        )
+
+    def layout(self, plan: DistServePlan, *, pairs: bool) -> Layout | None:
+        """`pairs`: each pair on one node, as Algorithm 2 wants it; else in the order of nodes, larger ones first."""
+        unit = self.unit(plan)
+        free = {node.name: node.num_gpus for node in self._nodes}
+        seats: list[Seated] = []
+        numbers: Counter[str] = Counter()
+
+        def seat(pool: PoolPlan, node: str) -> None:
+            seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool.one, node=node))
+            numbers[pool.role] += 1
+            free[node] -= pool.parallelism.num_gpus
+
+        if pairs:
+            together = plan.prefill.num_gpus + plan.decode.num_gpus
+            for _ in range(plan.num_prefill):
+                node = next((name for name in free if free[name] >= together), None)
+                if node is None:
+                    return None
+                for pool in unit.pools:
+                    seat(pool, node)
+        else:
+            for pool in sorted(unit.pools, key=lambda pool: -pool.parallelism.num_gpus):
+                for _ in range(pool.num_instances):
+                    node = next((name for name in free if free[name] >= pool.parallelism.num_gpus), None)
+                    if node is None:
+                        return None
+                    seat(pool, node)
+        used = [name for name in free if any(seat.node == name for seat in seats)]
+        return Layout(unit=unit, seats=tuple(seats), topology=self._ground.among(used).topology)
+
+    def _phase(self, role: Role, parallelism: Parallelism) -> float:
+        key = role, parallelism
+        if key not in self._phases:
+            self._phases[key] = self._phase_goodput(role, parallelism)
+        return self._phases[key]
+
+    def _phase_goodput(self, role: Role, parallelism: Parallelism) -> float:
+        """Of one instance; the other phase costs nothing, wherever it is."""
+        pool = PoolPlan(role=role, parallelism=parallelism, kind=self._kind)
+        bound = compute_bound(Unit(pools=(pool,)), self._catalogue.rates_of)
+        if bound <= 0.0:
+            return 0.0
+        others: dict[str, Role] = {"prefill": "decode", "decode": "prefill"}
+        other = PoolPlan(role=others[role], parallelism=parallelism, kind=self._kind)
+        node = self._nodes[0].name
+        seats = tuple(Seated(name=f"{each.role}-0", pool=each, node=node) for each in (pool, other))
+        layout = Layout(unit=Unit(pools=(pool, other)), seats=seats, topology=self._ground.among([node]).topology)
+        return self._evaluate([Ask(layout=layout, at_most=min(bound, 1e6), phase=role)])[0].rate or 0.0
+
+    def _pair(self, prefill: Parallelism, decode: Parallelism) -> float:
+        key = prefill, decode
+        if key not in self._pairs:
+            one = DistServePlan(prefill=prefill, decode=decode, num_prefill=1, num_decode=1)
+            layout = self.layout(one, pairs=True)
+            self._pairs[key] = 0.0 if layout is None else self._goodput(layout)
+        return self._pairs[key]
+
+    def _goodput(self, layout: Layout) -> float:
+        bound = layout_bound(layout, self._catalogue.rates_of, self._question.request_bytes)
+        return (self._evaluate([Ask(layout=layout, at_most=bound)])[0].rate or 0.0) if bound > 0.0 else 0.0
