@@ -31,7 +31,7 @@ def profile(
     kv_cache_memory: Annotated[str, typer.Option(metavar="SIZE", help="Of an instance, such as 256MiB.")] = "256MiB",
     max_prompt_tokens: Annotated[int, typer.Option(min=64, help="The longest prompt that is timed.")] = 2048,
     max_batch: Annotated[int, typer.Option(min=4, help="The most sequences that decode together.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Timings of each step; their median counts.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each step; their lower quartile counts.")] = 7,
 ) -> None:
     """Time the steps of the real engine here, fit a latency model to them, and show what it does not explain."""
     # As instances do before torch is loaded: threads that wait do not spin.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from statistics import median
 
 import torch
 
@@ -35,7 +34,7 @@ class ProfileOptions:
     kv_cache_memory_bytes: int = 256 << 20
     max_prompt_tokens: int = 2048
     max_batch: int = 32
-    num_repeats: int = 5
+    num_repeats: int = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +83,21 @@ def profile(
 def _time(
     timer: StepTimer, kinds: dict[str, list[Step]], num_repeats: int, show: Callable[[int, int], None]
 ) -> dict[str, list[TimedStep]]:
-    """The median of each. All take turns in any order: what disturbs the machine for a while disturbs all alike."""
+    """The lower quartile of each: what disturbs a measurement only ever makes it longer.
+
+    All take turns in any order, so that what disturbs the machine for a while disturbs all alike.
+    """
     planned = [step for steps in kinds.values() for step in steps]
     times: dict[Step, list[float]] = {step: [] for step in planned}
-    total, chance = len(planned) * (num_repeats + 1), Random(0)
-    for turn in range(num_repeats + 1):
+    total, chance = len(planned) * num_repeats, Random(0)
+    for turn in range(num_repeats):
         for place, step in enumerate(chance.sample(planned, len(planned)), 1):
-            seconds = timer.seconds(step)
-            if turn:  # the first only warms up
-                times[step].append(seconds)
+            timer.seconds(step)  # steps of an engine mostly come after others like them: caches are warm
+            times[step].append(timer.seconds(step))
             show(turn * len(planned) + place, total)
-    return {kind: [TimedStep(step.shape, median(times[step])) for step in steps] for kind, steps in kinds.items()}
+    timed = {step: TimedStep(step.shape, _lower_quartile(found)) for step, found in times.items()}
+    return {kind: [timed[step] for step in steps] for kind, steps in kinds.items()}
+
+
+def _lower_quartile(times: list[float]) -> float:
+    return sorted(times)[(len(times) - 1) // 4]
