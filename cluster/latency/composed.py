@@ -9,7 +9,7 @@ from cluster.latency.composed_model import ComposedModel, ComposedParts
 from cluster.latency.engine_cost import LARGE_STEP_TOKENS, EngineCost
 from cluster.latency.gpus import NUM_GPUS_A_NODE, Gpu
 from cluster.latency.hardware import DoesNotFit, Parallelism, UnknownParallelism
-from cluster.latency.kernel_tables import KernelTables, Times, kernel_tables
+from cluster.latency.kernel_tables import TIMED_HEAD_DIM, KernelTables, Times, kernel_tables
 from cluster.latency.piecewise import PiecewiseLinear
 from cluster.latency.shapes import ELEMENT_BYTES, ModelShape
 
@@ -85,14 +85,16 @@ def _compose(shape: ModelShape, gpu: Gpu, engine: EngineCost, parallelism: Paral
     activations = tokens * (shape.hidden_size * ELEMENT_BYTES)
     layer_s = _linear_s(shape, tables, tp) + _elementwise_s(shape, gpu, tp, tokens)
     layer_s += 2 * _all_reduce_s(tables, tp, tokens, activations, engine.large_all_reduce)
+    heads = shape.num_heads // tp * shape.head_dim / TIMED_HEAD_DIM
+    kv_heads = max(1, shape.num_kv_heads // tp) * shape.head_dim / TIMED_HEAD_DIM
     parts = ComposedParts(
         tokens=PiecewiseLinear(tables.tokens, layer_s * engine.kernels),
-        prompts=PiecewiseLinear(tables.squares, tables.prompt_attention_s(shape.num_heads // tp) * engine.kernels),
+        prompts=PiecewiseLinear(tables.squares, tables.prompt_attention_s(heads) * engine.kernels),
         output=PiecewiseLinear(
             tables.tokens, tables.linear_s(shape.hidden_size, shape.vocab_size // tp) * engine.kernels
         ),
         send=PiecewiseLinear(tables.tokens, _send_s(gpu, parallelism, activations)) if parallelism.pp > 1 else None,
-        num_kv_heads=max(1, shape.num_kv_heads // tp),
+        num_kv_heads=kv_heads,
     )
     return ComposedModel(tables, parts, engine, shape.num_layers, parallelism.pp)
 

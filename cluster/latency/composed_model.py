@@ -18,13 +18,16 @@ from cluster.latency.step_shape import StepShape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposedParts:
-    """By tokens, but `prompts` by their squares and `output` by sequences. `send`: None without a next stage."""
+    """By tokens, but `prompts` by their squares and `output` by sequences. `send`: None without a next stage.
+
+    `num_kv_heads`: of a rank, counted in heads of the size that was timed.
+    """
 
     tokens: PiecewiseLinear
     prompts: PiecewiseLinear
     output: PiecewiseLinear
     send: PiecewiseLinear | None
-    num_kv_heads: int
+    num_kv_heads: float
 
 
 class ComposedModel:

@@ -15,6 +15,9 @@ from cluster.latency.bundled import read_json
 
 Times = NDArray[np.float64]
 
+TIMED_HEAD_DIM = 128
+"""Of all attention that was timed; half as large a head counts as half of one."""
+
 
 class KernelTables:
     """All in seconds; see `deploy/profiling/bundle.py` for how the tables were made."""
@@ -33,11 +36,11 @@ class KernelTables:
         by_inputs = _between(self._gemm["outputs"], self._linear, num_outputs)
         return _between(self._gemm["inputs"], by_inputs, num_inputs)
 
-    def prompt_attention_s(self, num_heads: int) -> Times:
+    def prompt_attention_s(self, num_heads: float) -> Times:
         """[squares]: of one prompt."""
         return _between(self._prompts["heads"], np.array(self._prompts["us"]) * 1e-6, num_heads)
 
-    def decode_attention_s(self, num_sequences: int) -> Times:
+    def decode_attention_s(self, num_sequences: float) -> Times:
         """[contexts]: of so many sequences of one KV head, each with as much context."""
         sizes = self._decodes["sequences"]
         if num_sequences > sizes[-1]:  # the GPU is full

@@ -1,6 +1,8 @@
 """Models put together from kernels: against what was measured end to end, and what has to hold of any of them."""
 
 import os
+import pickle
+from dataclasses import replace
 from functools import cache, reduce
 from operator import add
 from pathlib import Path
@@ -76,7 +78,7 @@ def test_waiting_for_no_host_is_never_slower():
             assert graphs.stages_s(step) <= eager.stages_s(step)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(any_model, st.integers(1, 3000), st.integers(0, 2_000_000), st.integers(0, 60))
 def test_fast_forwarded_steps_are_the_single_ones_to_the_bit(model, num_decodes, context, num_steps):
     steps = [StepShape(0, 0.0, num_decodes, context + step * num_decodes) for step in range(num_steps)]
@@ -84,7 +86,7 @@ def test_fast_forwarded_steps_are_the_single_ones_to_the_bit(model, num_decodes,
     assert model.decode_steps_s(num_decodes, context, num_steps).tolist() == single
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(any_model, shapes, st.integers(0, 5000), st.integers(0, 100), st.integers(0, 100_000))
 def test_more_work_never_takes_less_time_and_none_is_free(model, shape, more_tokens, more_decodes, more_context):
     grown = StepShape(
@@ -174,3 +176,21 @@ def test_a_config_json_is_a_shape():
         shape_of_config(config | {"num_hidden_layers": "32"}, "config.json")
     with pytest.raises(ShapeError, match="num_local_experts: is 8; only dense models"):
         shape_of_config(config | {"num_local_experts": 8}, "config.json")
+
+
+def test_smaller_heads_count_as_parts_of_one():
+    shape = replace(shape_named("llama-3-8b"), num_heads=64, num_kv_heads=16, head_dim=64)
+    step = StepShape(2048, 2048.0**2, 32, 64_000)
+    (half,), (whole,) = (
+        ComposedHardware(each, gpu_named("h100")).model(Parallelism()).stages_s(step)
+        for each in (shape, shape_named("llama-3-8b"))
+    )
+    assert half == pytest.approx(whole)
+
+
+def test_hardware_and_models_can_be_sent_to_other_processes():
+    for name in (("h100", "llama-3-70b"), ("distserve-a100", "opt-13b")):
+        hardware = pickle.loads(pickle.dumps(hardware_named(*name)))
+        model = pickle.loads(pickle.dumps(hardware.model(Parallelism(4))))
+        step = StepShape(100, 100.0**2, 4, 400)
+        assert model.stages_s(step) == hardware_named(*name).model(Parallelism(4)).stages_s(step)
