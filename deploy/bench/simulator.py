@@ -1,23 +1,26 @@
 """`baton bench simulator`: the simulator beside a real cluster.
 
 One prefill and one decode instance, a core each, serve a recorded workload. The simulator is given the same arrivals,
-and what was measured in place before: the engine's step times on both cores at once, the link between the instances,
-what a message takes, and what an instance does between its steps. Nothing is fitted to the outcome.
+and what was measured in place, before and after: how long steps take (`simulator_steps.py`), the link between the
+instances, and what a message takes. Nothing is fitted to the outcome.
 """
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from cluster.latency.fit import residuals
 from cluster.model.config import ModelConfig
+from cluster.spec.checkpoint import ELEMENT_BYTES, CheckpointFacts
 from deploy.bench.metrics import Figures, summarize
-from deploy.bench.simulator_cluster import TOKEN_BUDGET, checkpoint, one_of_each, real_cluster, two_cores
+from deploy.bench.simulator_cluster import checkpoint, one_of_each, real_cluster, two_cores
 from deploy.bench.simulator_measured import Measured
-from deploy.bench.simulator_profile import profile_beside
 from deploy.bench.simulator_sides import Row, as_json, compare, table_of
+from deploy.bench.simulator_steps import Expected
 from deploy.bench.traffic import TrafficOptions, read_requests
 from deploy.durations import format_duration
 from deploy.errors import DeployError
@@ -29,8 +32,6 @@ from deploy.workload.scaling import fit_to_context
 
 RECORDED = Path(__file__).with_name("recorded_workload.csv")
 """Lengths of HumanEval (MIT) as OPT's tokenizer counts them, in an order that was drawn, 1.6 a second, Poisson."""
-
-_ALONE_PROMPT = 128
 
 
 def bench_simulator(
@@ -60,25 +61,38 @@ def bench_simulator(
 def _both_sides(workload: list[WorkloadRequest], seed: int, console: Console) -> tuple[Figures, Figures, Measured]:
     cores = two_cores()
     with checkpoint() as path:
-        deployment = one_of_each(path)
-        model = ModelConfig.from_checkpoint(path)
-        console.print(f"timing the engine's steps on cores {cores[0]} and {cores[1]} at once", highlight=False)
-        steps = profile_beside(path, cores, TOKEN_BUDGET)
-        maker = PromptMaker(model.vocab_size, (), seed)
+        deployment, config = one_of_each(path), ModelConfig.from_checkpoint(path)
+        prompts = PromptMaker(config.vocab_size, (), seed).make(workload)
+        facts = CheckpointFacts.read(path)
+        engine = deployment.spec.pools[0].engine
+        block_bytes = facts.kv_elements_per_token * ELEMENT_BYTES[deployment.spec.model.dtype] * engine.block_size
         with real_cluster(deployment, cores) as cluster:
-            (alone,) = maker.make(
-                [WorkloadRequest(arrival_s=0.0, num_prompt_tokens=_ALONE_PROMPT, num_output_tokens=1)]
-            )
+            expected = _expected(workload)
+            console.print("timing steps")
+            before = cluster.time_steps(expected)
+            console.print(f"serving {len(workload)} requests", highlight=False)
+            outcomes, duration_s = cluster.serve(workload, prompts)
+            console.print("timing steps again")
+            after = cluster.time_steps(expected)
             measured = Measured(
-                steps=steps,
+                steps=before + after,
                 topology=cluster.topology,
                 message_s=cluster.message_s,
-                alone=cluster.decode_alone(alone),
+                num_blocks=engine.kv_cache_memory_bytes // block_bytes,
+                block_bytes=block_bytes,
+                max_model_len=facts.max_model_len,
             )
-            _tell(measured, console)
-            outcomes, duration_s = cluster.serve(workload, maker.make(workload))
-    found = run(measured.cluster(deployment, model.max_model_len), workload, {})
+    _tell(measured, console)
+    found = run(measured.cluster(deployment), workload, {})
     return summarize(outcomes, duration_s, {}), _as_seen_by_clients(found.figures, measured.message_s), measured
+
+
+def _expected(workload: list[WorkloadRequest]) -> Expected:
+    return Expected(
+        rate=mean_rate(workload) or float(len(workload)),
+        num_prompt_tokens=round(fmean(request.num_prompt_tokens for request in workload)),
+        num_output_tokens=round(fmean(request.num_output_tokens for request in workload)),
+    )
 
 
 def _as_seen_by_clients(figures: Figures, message_s: float) -> Figures:
@@ -93,21 +107,15 @@ def _as_seen_by_clients(figures: Figures, message_s: float) -> Figures:
 
 
 def _tell(measured: Measured, console: Console) -> None:
-    node = measured.topology.nodes[0].name
-    for name, hardware in zip(("prefill", "decode"), measured.steps, strict=True):
-        found = hardware.residuals[name]
-        console.print(
-            f"{name}: {found.num_steps} kinds of steps timed; the fit is off by {found.median:.1%} in the median, "
-            f"{found.p90:.1%} at p90",
-            highlight=False,
-        )
-    if link := measured.topology.link(node, node):
-        rate = link.beta_bytes_per_s / 1e6
-        console.print(f"link: {format_duration(link.alpha_s)} and {rate:.0f} MB/s", highlight=False)
-    console.print(
-        f"a message: {format_duration(measured.message_s)}; between steps: {format_duration(measured.host_step_s)}",
-        highlight=False,
-    )
+    latency, node = measured.latency, measured.topology.nodes[0].name
+    for kind, steps in measured.of_kind().items():
+        found = residuals(latency, steps)
+        off = f"off by {found.median:.1%} in the median, {found.p90:.1%} at p90"
+        console.print(f"{kind}: {found.num_steps} steps were timed; what is fitted to them is {off}", highlight=False)
+    link = measured.topology.link(node, node)
+    assert link is not None
+    way = f"{format_duration(link.alpha_s)} and {link.beta_bytes_per_s / 1e6:.0f} MB/s"
+    console.print(f"link: {way}; a message: {format_duration(measured.message_s)}", highlight=False)
 
 
 def _write(file: Path, rows: list[Row], **context: Any) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cluster.latency.fit import TimedStep
 from cluster.model.random_checkpoint import make_random_checkpoint
 from cluster.pb import baton_pb2
 from cluster.spec.deployment import Deployment
@@ -22,27 +22,19 @@ from deploy.bench.engine import DEFAULT_SHAPE
 from deploy.bench.load import measure, run_load
 from deploy.bench.outcome import Outcome
 from deploy.bench.place import brought_up
+from deploy.bench.serve import wait_until_idle
+from deploy.bench.simulator_steps import PROMPTS, Expected, StepTimer
 from deploy.client import connect, fetch_status
 from deploy.errors import DeployError, InputError
 from deploy.live_topology import topology_of
 from deploy.workload.request import WorkloadRequest
 
 NUM_CORES = 2
-TOKEN_BUDGET = 256
+TOKEN_BUDGET = max(PROMPTS)
 """Said rather than measured at start: both sides then cut prompts alike."""
 
 _PROBE_S = 1.0
 _NUM_PINGS = 50
-_ALONE_TOKENS, _ALONE_TIMES = 96, 3
-_NOISE_TOKENS = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
-    """The median time between the tokens of a request that decodes alone, at this context on the average."""
-
-    itl_s: float
-    context: int
 
 
 class RealCluster:
@@ -61,22 +53,21 @@ class RealCluster:
             raise DeployError(f"{len(errors)} requests failed: {errors[0]}")
         return outcomes, duration_s
 
-    def decode_alone(self, prompt: list[int]) -> Alone:
-        """While the prefill instance is busy, as it will be: what cores share makes both of them slower."""
-        return asyncio.run(self._decode_alone(prompt))
+    def time_steps(self, expected: Expected) -> list[TimedStep]:
+        return asyncio.run(self._time_steps(expected))
 
     async def _serve(self, requests: list[WorkloadRequest], prompts: list[list[int]]) -> tuple[list[Outcome], float]:
         async with GrpcLoad(self.address) as client:
-            await _warm_up(client, prompts)
+            await measure(client, prompts[0][:16], 2)  # makes the connection
             return await run_load(client, requests, prompts, concurrency=None, on_done=lambda _: None)
 
-    async def _decode_alone(self, prompt: list[int]) -> Alone:
+    async def _time_steps(self, expected: Expected) -> list[TimedStep]:
         async with GrpcLoad(self.address) as client:
-            await _warm_up(client, [prompt])
-            async with _prefilling(client, prompt):
-                found = [await measure(client, prompt, _ALONE_TOKENS) for _ in range(_ALONE_TIMES)]
-        itls_s = [itl_s for outcome in found for itl_s in outcome.itls_s[1:]]
-        return Alone(itl_s=median(itls_s), context=len(prompt) + _ALONE_TOKENS // 2)
+            await measure(client, [1] * 16, 2)
+            steps = await StepTimer(client, expected, self.message_s).time_all()
+        if left := wait_until_idle(self.address):
+            raise DeployError(f"after the timing of steps {left[0]}")
+        return steps
 
 
 @contextmanager
@@ -124,27 +115,6 @@ def pin(pid: int, core: int) -> None:
     """All threads that the process has; those that it makes later are on the core of the thread that makes them."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
-
-
-async def _warm_up(client: GrpcLoad, prompts: list[list[int]]) -> None:
-    """Makes the connections and the link between the instances."""
-    for prompt in prompts[:4]:
-        await measure(client, prompt, 4)
-
-
-@asynccontextmanager
-async def _prefilling(client: GrpcLoad, prompt: list[int]) -> AsyncIterator[None]:
-    """Prompts of which one token is wanted: they end where they are prefilled."""
-
-    async def prefill() -> None:
-        while True:
-            await measure(client, prompt[:_NOISE_TOKENS], 1)
-
-    task = asyncio.create_task(prefill())
-    try:
-        yield
-    finally:
-        task.cancel()
 
 
 def _ping_s(stub: Any) -> float:

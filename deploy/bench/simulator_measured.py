@@ -3,81 +3,71 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.latency.fitted import FittedHardware
-from cluster.latency.hardware import Parallelism
-from cluster.latency.step_shape import StepShape
+from cluster.latency.coefficients import CoefficientModel
+from cluster.latency.fit import TimedStep, fit, residuals
 from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Topology
-from deploy.bench.simulator_cluster import Alone
-from deploy.simulating.capacity import num_blocks_of, saturation_tokens
+from deploy.simulating.capacity import saturation_tokens
 from deploy.simulator.cluster import SimCluster, SimInstance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """`steps`: of the prefill instance's core and of the decode instance's. `message_s`: one way between processes.
+    """`message_s`: one way between processes. `num_blocks` and `block_bytes`: of each instance's KV."""
 
-    `alone`: a request that decodes by itself in the real cluster; what is longer than the step the instance adds to it.
-    """
-
-    steps: list[FittedHardware]
+    steps: list[TimedStep]
     topology: Topology
     message_s: float
-    alone: Alone
+    num_blocks: int
+    block_bytes: int
+    max_model_len: int
 
     @property
-    def host_step_s(self) -> float:
-        decode = self.steps[-1].coefficients
-        (step_s,) = decode.stages_s(StepShape(num_decodes=1, decode_context=self.alone.context))
-        return max(0.0, self.alone.itl_s - step_s)
+    def latency(self) -> CoefficientModel:
+        return fit(self.steps)
 
-    def cluster(self, deployment: Deployment, max_model_len: int) -> SimCluster:
-        node = self.topology.nodes[0].name
-        instances = []
-        for index, (pool, hardware) in enumerate(zip(deployment.spec.pools, self.steps, strict=True)):
-            latency = hardware.model(Parallelism())
-            instances += [
+    def cluster(self, deployment: Deployment) -> SimCluster:
+        latency = self.latency
+        return SimCluster(
+            instances=tuple(
                 SimInstance(
                     name=name,
                     role=InstanceRole(pool.role),
-                    node=node,
+                    node=self.topology.nodes[0].name,
                     latency=latency,
-                    num_blocks=num_blocks_of(pool, ("spec", "pools", index), hardware, on_gpu=False),
-                    block_bytes=round(hardware.kv_bytes_per_token * pool.engine.block_size),
+                    num_blocks=self.num_blocks,
+                    block_bytes=self.block_bytes,
                     block_size=pool.engine.block_size,
-                    max_model_len=max_model_len,
+                    max_model_len=self.max_model_len,
                     max_num_seqs=pool.engine.max_num_seqs,
-                    saturation_tokens=saturation_tokens(latency, max_model_len),
+                    saturation_tokens=saturation_tokens(latency, self.max_model_len),
                     token_budget=pool.engine.max_num_batched_tokens,
                     enable_prefix_caching=pool.engine.enable_prefix_caching,
                 )
+                for pool in deployment.spec.pools
                 for name in pool.instance_names()
-            ]
-        return SimCluster(
-            instances=tuple(instances),
+            ),
             topology=self.topology,
             message_s=self.message_s,
-            host_step_s=self.host_step_s,
         )
 
+    def of_kind(self) -> dict[str, list[TimedStep]]:
+        return {
+            "prefill": [step for step in self.steps if not step.shape.num_decodes],
+            "decode": [step for step in self.steps if step.shape.num_decodes],
+        }
+
     def as_json(self) -> dict[str, Any]:
-        node = self.topology.nodes[0].name
+        node, latency = self.topology.nodes[0].name, self.latency
         link = self.topology.link(node, node)
         return {
             "message_s": self.message_s,
-            "host_step_s": self.host_step_s,
-            "link_alpha_s": link.alpha_s if link else None,
-            "link_beta_bytes_per_s": link.beta_bytes_per_s if link else None,
-            "steps": [
-                {
-                    "device": hardware.device,
-                    "prefill": _named(hardware.coefficients.prefill),
-                    "decode": [_named(cost) for cost in hardware.coefficients.decode],
-                    "residuals": {kind: _named(found) for kind, found in hardware.residuals.items()},
-                }
-                for hardware in self.steps
-            ],
+            "link": _named(link) if link else None,
+            "prefill": _named(latency.prefill),
+            "decode": [_named(cost) for cost in latency.decode],
+            "residuals": {kind: _named(residuals(latency, steps)) for kind, steps in self.of_kind().items()},
+            "steps": [{**_named(step.shape), "seconds": step.seconds} for step in self.steps],
         }
 
 

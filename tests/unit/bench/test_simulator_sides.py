@@ -1,14 +1,15 @@
-import numpy as np
 import pytest
 
-from cluster.latency.coefficients import CoefficientModel, DecodeCost, PrefillCost
-from cluster.latency.fitted import FittedHardware
+from cluster.latency.fit import TimedStep
+from cluster.latency.step_shape import StepShape
 from cluster.topology.link_model import LinkModel
 from cluster.topology.topology import Node, Topology
+from deploy.bench.outcome import Outcome
 from deploy.bench.simulator import RECORDED
-from deploy.bench.simulator_cluster import TOKEN_BUDGET, Alone, one_of_each
+from deploy.bench.simulator_cluster import TOKEN_BUDGET, one_of_each
 from deploy.bench.simulator_measured import Measured
 from deploy.bench.simulator_sides import as_json, compare
+from deploy.bench.simulator_steps import Expected, expected_batch, steady_step
 from deploy.simulating.simulated import run
 from deploy.workload.read import read_workload
 
@@ -23,25 +24,30 @@ def figures(ttft, tpot):
     }
 
 
-def make_measured(itl_s=0.012):
-    model = CoefficientModel(
-        prefill=PrefillCost(fixed_s=0.02, s_per_token=7e-4, s_per_square=0.0),
-        decode=(DecodeCost(fixed_s=0.009, s_per_context_token=0.0, s_per_sequence=1e-3),),
-    )
-    fitted = FittedHardware(
-        model_name="small",
-        device="cpu",
-        dtype="float32",
-        kv_bytes_per_token=8192,
-        kv_memory_bytes=256 << 20,
-        coefficients=model,
-    )
+def prompt_step(length):
+    return TimedStep(StepShape(length, float(length**2)), 0.02 + 7e-4 * length)
+
+
+def decode_step(batch, context=100):
+    return TimedStep(StepShape(0, 0.0, batch, batch * context), 0.009 + 1e-3 * batch)
+
+
+def make_measured():
     link = LinkModel(alpha_s=3e-4, beta_bytes_per_s=1e9)
     return Measured(
-        steps=[fitted, fitted],
+        steps=[*map(prompt_step, (16, 64, 256)), *map(decode_step, (1, 2, 8)), decode_step(4, 500)],
         topology=Topology.of_links([Node(name="here")], {("here", "here"): link}),
         message_s=5e-4,
-        alone=Alone(itl_s=itl_s, context=176),
+        num_blocks=2048,
+        block_bytes=131_072,
+        max_model_len=2048,
+    )
+
+
+def stream(first_s, step_s, num_tokens, num_prompt_tokens=100):
+    times_s = [first_s + at * step_s for at in range(num_tokens)]
+    return Outcome(
+        num_prompt_tokens=num_prompt_tokens, start_s=0.0, token_times_s=times_s, num_output_tokens=num_tokens
     )
 
 
@@ -52,17 +58,27 @@ def test_medians_may_differ_by_15_percent_and_p90_by_25():
     assert as_json(rows)[0]["difference"] == pytest.approx(0.2)
 
 
-def test_an_instance_adds_what_a_step_does_not_explain():
-    assert make_measured(itl_s=0.012).host_step_s == pytest.approx(0.002)
-    assert make_measured(itl_s=0.008).host_step_s == 0.0
+def test_a_step_is_timed_while_all_of_its_sequences_decode():
+    (step,) = steady_step([stream(0.0, 0.01, 101), stream(0.2, 0.01, 101)])
+    assert step.seconds == pytest.approx(0.01)
+    assert step.shape.num_decodes == 2
+    assert step.shape.decode_context == pytest.approx(2 * 100 + 60.5 + 40.5, abs=2)  # between 0.21 s and 1 s
+
+
+def test_too_few_common_steps_say_nothing():
+    assert steady_step([stream(0.0, 0.01, 30), stream(0.2, 0.01, 30)]) == []
+
+
+def test_as_many_decode_as_come_while_one_does():
+    steps = [decode_step(batch) for batch in (1, 2, 4, 8)]
+    assert expected_batch(steps, Expected(rate=2.0, num_prompt_tokens=100, num_output_tokens=100)) == 4
+    assert expected_batch(steps, Expected(rate=90.0, num_prompt_tokens=100, num_output_tokens=100)) == 8
 
 
 def test_what_was_measured_makes_a_cluster_that_serves_the_recorded_workload(tmp_path):
-    requests = read_workload(RECORDED)[:20]
-    cluster = make_measured().cluster(one_of_each(tmp_path), 2048)
-    assert [instance.num_blocks for instance in cluster.instances] == [2048, 2048]
+    cluster = make_measured().cluster(one_of_each(tmp_path))
     assert {instance.token_budget for instance in cluster.instances} == {TOKEN_BUDGET}
-    found = run(cluster, requests, {}).figures
+    found = run(cluster, read_workload(RECORDED)[:20], {}).figures
     assert found["completed"] == 20
-    assert found["p50_tpot_ms"] > 12.0
-    assert np.isfinite(found["p90_second_token_ms"])
+    assert 10.0 < found["p50_tpot_ms"] < 20.0
+    assert found["p50_second_token_ms"] > found["p50_tpot_ms"]
