@@ -40,7 +40,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     progress("loading weights")
-    model = load_model(config.model_path, DTYPES[options.dtype], world_size=options.tensor_parallel_size)
+    model = load_model(config.model_path, DTYPES[options.dtype])
     progress("reserving KV memory")
     kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
     record_bytes = KVCache.record_bytes_for(*kv_shape)

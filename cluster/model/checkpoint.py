@@ -26,16 +26,26 @@ class Checkpoint:
 
     def tensor(self, name: str, *shape: int) -> Tensor:
         """Raises `CheckpointError` naming file and tensor if it is missing or not of `shape`."""
+        return self._read(name, shape, ...)
+
+    def part(self, name: str, *shape: int, dim: int, start: int, size: int) -> Tensor:
+        """[start, start + size) of dimension `dim` of a tensor that as a whole is of `shape`; nothing else is read."""
+        return self._read(name, shape, (slice(None),) * dim + (slice(start, start + size),))
+
+    def _read(self, name: str, shape: tuple[int, ...], wanted: Any) -> Tensor:
         file = self._files.get(name)
         if file is None:
             raise CheckpointError(self.directory, "missing from the checkpoint", item=name)
         try:
-            tensor: Tensor = self._reader(file).get_tensor(name)
+            stored = self._reader(file).get_slice(name)
         except SafetensorError as error:
             raise CheckpointError(file, f"cannot be read ({error})", item=name) from error
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(file, f"has shape {tuple(tensor.shape)}, config.json asks for {shape}", item=name)
+        if tuple(stored.get_shape()) != shape:
+            raise CheckpointError(
+                file, f"has shape {tuple(stored.get_shape())}, config.json asks for {shape}", item=name
+            )
         self._unused.discard(name)
+        tensor: Tensor = stored[wanted]
         return tensor.to(self.dtype, copy=True)  # a copy, so that nothing stays mapped to the file
 
     def check_all_used(self, *, ignore: tuple[str, ...]) -> None:

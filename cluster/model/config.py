@@ -22,7 +22,10 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """The part of a model that one rank holds: counts of heads and of MLP columns."""
+    """The part of a model that one rank holds: counts of heads, MLP columns and logits.
+
+    Each is the `rank`th of equal parts; of the vocabulary the last ranks may hold less.
+    """
 
     rank: int
     world_size: int
@@ -103,15 +106,21 @@ class ModelConfig:
 
     def shard(self, rank: int, world_size: int) -> Shard:
         """What `rank` of `world_size` holds; raises `UnsupportedParallelism` if the heads cannot be split so."""
-        if not 0 <= rank < world_size or self.num_kv_heads % world_size or self.intermediate_size % world_size:
-            raise UnsupportedParallelism(f"rank {rank} of {world_size} cannot share {self.num_kv_heads} KV heads")
+        assert 0 <= rank < world_size, f"rank {rank} of {world_size}"
+        for count, what in (
+            (self.num_kv_heads, "KV heads"),
+            (self.num_heads, "attention heads"),
+            (self.intermediate_size, "MLP columns (intermediate_size)"),
+        ):
+            if count % world_size:
+                raise UnsupportedParallelism(f"{world_size} ranks cannot share {count} {what}: it has to divide them")
         return Shard(
             rank=rank,
             world_size=world_size,
             num_heads=self.num_heads // world_size,
             num_kv_heads=self.num_kv_heads // world_size,
             intermediate_size=self.intermediate_size // world_size,
-            vocab_size=self.vocab_size // world_size,
+            vocab_size=-(-self.vocab_size // world_size),
         )
 
 

@@ -10,6 +10,7 @@ from cluster.model.checkpoint import Checkpoint
 from cluster.model.config import ModelConfig, Shard
 from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
 from cluster.model.linear import Linear
+from cluster.model.parallel import Communicator
 from cluster.model.rope import Rope
 
 
@@ -17,13 +18,19 @@ class DecoderLayer:
     """Pre-norm attention and MLP, each added to the residual stream."""
 
     def __init__(
-        self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, attention: SelfAttention
+        self,
+        config: ModelConfig,
+        shard: Shard,
+        weights: Checkpoint,
+        prefix: str,
+        communicator: Communicator,
+        attention: SelfAttention,
     ) -> None:
         def norm(name: str) -> RMSNorm:
             return RMSNorm(weights.tensor(f"{prefix}.{name}.weight", config.hidden_size), config.rms_norm_eps)
 
         self.attention = attention
-        self.mlp = GatedMLP(config, shard, weights, f"{prefix}.mlp")
+        self.mlp = GatedMLP(config, shard, weights, f"{prefix}.mlp", communicator)
         self.attention_norm = norm("input_layernorm")
         self.mlp_norm = norm("post_attention_layernorm")
 
@@ -32,25 +39,26 @@ class DecoderLayer:
         return self.mlp(self.mlp_norm(hidden)).add_(hidden)
 
 
-MakeLayer = Callable[[ModelConfig, Shard, Checkpoint, str], DecoderLayer]
+MakeLayer = Callable[[ModelConfig, Shard, Checkpoint, str, Communicator], DecoderLayer]
 
 
 class Decoder:
-    """Token ids to hidden states to logits, on one rank."""
+    """Token ids to hidden states to logits, on one rank; `shard` is the part that it holds."""
 
-    def __init__(self, config: ModelConfig, shard: Shard, weights: Checkpoint, make_layer: MakeLayer) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Checkpoint, make_layer: MakeLayer, communicator: Communicator
+    ) -> None:
         self.config = config
-        self.shard = shard
+        self.communicator = communicator
+        self.shard = shard = config.shard(communicator.rank, communicator.world_size)
         self.dtype = weights.dtype
         self.embedding = weights.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         self.layers = [
-            make_layer(config, shard, weights, f"model.layers.{layer}") for layer in range(config.num_layers)
+            make_layer(config, shard, weights, f"model.layers.{layer}", communicator)
+            for layer in range(config.num_layers)
         ]
         self.norm = RMSNorm(weights.tensor("model.norm.weight", config.hidden_size), config.rms_norm_eps)
-        if config.tie_word_embeddings:
-            self.lm_head = Linear(self.embedding, single_row_copy=False)
-        else:
-            self.lm_head = Linear(weights.tensor("lm_head.weight", config.vocab_size, config.hidden_size))
+        self.lm_head = self._make_lm_head(weights)
         self.rope = Rope(config, self.embedding.device)
         weights.check_all_used(ignore=("rotary_emb.inv_freq", "lm_head.weight"))
 
@@ -66,6 +74,23 @@ class Decoder:
             hidden = layer(hidden, index, rotations, attention)
         return hidden
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[num_rows, hidden_size] to fp32 [num_rows, vocab_size]."""
-        return self.lm_head(self.norm(hidden)).float()
+    def logits(self, hidden: Tensor) -> Tensor | None:
+        """[num_rows, hidden_size] to fp32 [num_rows, vocab_size]; None on other ranks than 0."""
+        logits = self.lm_head(self.norm(hidden)).float()
+        if self.communicator.world_size == 1:
+            return logits
+        gathered = self.communicator.gather_columns(logits)
+        return None if gathered is None else gathered[:, : self.config.vocab_size].contiguous()
+
+    def _make_lm_head(self, weights: Checkpoint) -> Linear:
+        """This rank's part of the vocabulary; rows that only fill up the last part are 0, and cut off in `logits`."""
+        config, size = self.config, self.shard.vocab_size
+        start = min(size * self.shard.rank, config.vocab_size)
+        num_rows = min(size, config.vocab_size - start)
+        if config.tie_word_embeddings:
+            rows = self.embedding[start : start + num_rows]
+        else:
+            shape = (config.vocab_size, config.hidden_size)
+            rows = weights.part("lm_head.weight", *shape, dim=0, start=start, size=num_rows)
+        padded = F.pad(rows, (0, 0, 0, size - num_rows)) if num_rows < size else rows
+        return Linear(padded, single_row_copy=not config.tie_word_embeddings)

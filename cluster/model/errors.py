@@ -13,7 +13,7 @@ class CheckpointError(ValueError):
 
 
 class UnsupportedParallelism(ValueError):
-    """A world size that this build of Baton does not run."""
+    """So many ranks cannot share this model."""
 
 
 class NonFiniteLogits(ArithmeticError):

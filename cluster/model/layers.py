@@ -8,6 +8,7 @@ from cluster.model.attention import Attention
 from cluster.model.checkpoint import Checkpoint
 from cluster.model.config import ModelConfig, Shard
 from cluster.model.linear import Linear
+from cluster.model.parallel import Communicator, row_parallel
 from cluster.model.rope import pair_rows, rotate_
 
 
@@ -48,7 +49,13 @@ class SelfAttention:
     """Fused query, key and value projection; rotary embedding; attention; output projection."""
 
     def __init__(
-        self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, head_norm: HeadNorm | None = None
+        self,
+        config: ModelConfig,
+        shard: Shard,
+        weights: Checkpoint,
+        prefix: str,
+        communicator: Communicator,
+        head_norm: HeadNorm | None = None,
     ) -> None:
         self.num_heads, self.num_kv_heads = shard.num_heads, shard.num_kv_heads
         self.head_norm = head_norm
@@ -56,15 +63,18 @@ class SelfAttention:
         sizes = {"q_proj": query_size, "k_proj": kv_size, "v_proj": kv_size}
 
         def fused(kind: str, *shape: int) -> Tensor:
-            parts = {name: weights.tensor(f"{prefix}.{name}.{kind}", size, *shape) for name, size in sizes.items()}
+            parts = {
+                name: _rows(weights, f"{prefix}.{name}.{kind}", shard, size, *shape) for name, size in sizes.items()
+            }
             paired = [pair_rows(parts[name], config.head_dim) for name in ("q_proj", "k_proj")]
             return torch.cat([*paired, parts["v_proj"]])
 
         bias = config.attention_bias
         self.qkv = Linear(fused("weight", config.hidden_size), fused("bias") if bias else None)
-        self.output = Linear(
-            weights.tensor(f"{prefix}.o_proj.weight", config.hidden_size, query_size),
+        self.output = row_parallel(
+            _columns(weights, f"{prefix}.o_proj.weight", shard, config.hidden_size, query_size),
             weights.tensor(f"{prefix}.o_proj.bias", config.hidden_size) if bias else None,
+            communicator,
         )
 
     def __call__(self, hidden: Tensor, layer: int, rotations: Tensor, attention: Attention) -> Tensor:
@@ -79,12 +89,25 @@ class SelfAttention:
 class GatedMLP:
     """down(silu(gate(x)) * up(x)), with gate and up in one product."""
 
-    def __init__(self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str) -> None:
+    def __init__(
+        self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, communicator: Communicator
+    ) -> None:
         inner, outer = shard.intermediate_size, config.hidden_size
-        gate_up = [weights.tensor(f"{prefix}.{name}.weight", inner, outer) for name in ("gate_proj", "up_proj")]
-        self.gate_up = Linear(torch.cat(gate_up))
-        self.down = Linear(weights.tensor(f"{prefix}.down_proj.weight", outer, inner))
+        names = (f"{prefix}.{name}.weight" for name in ("gate_proj", "up_proj"))
+        self.gate_up = Linear(torch.cat([_rows(weights, name, shard, inner, outer) for name in names]))
+        down = _columns(weights, f"{prefix}.down_proj.weight", shard, outer, inner)
+        self.down = row_parallel(down, None, communicator)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         gate, up = self.gate_up(hidden).chunk(2, dim=-1)
         return self.down(F.silu(gate).mul_(up))
+
+
+def _rows(weights: Checkpoint, name: str, shard: Shard, size: int, *shape: int) -> Tensor:
+    """This rank's `size` rows of a weight, or of a bias."""
+    return weights.part(name, size * shard.world_size, *shape, dim=0, start=size * shard.rank, size=size)
+
+
+def _columns(weights: Checkpoint, name: str, shard: Shard, num_rows: int, size: int) -> Tensor:
+    """This rank's `size` columns of a weight."""
+    return weights.part(name, num_rows, size * shard.world_size, dim=1, start=size * shard.rank, size=size)

@@ -4,8 +4,11 @@ from cluster.model.checkpoint import Checkpoint
 from cluster.model.config import ModelConfig, Shard
 from cluster.model.decoder import DecoderLayer
 from cluster.model.layers import SelfAttention
+from cluster.model.parallel import Communicator
 
 
-def llama_layer(config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str) -> DecoderLayer:
-    attention = SelfAttention(config, shard, weights, f"{prefix}.self_attn")
-    return DecoderLayer(config, shard, weights, prefix, attention)
+def llama_layer(
+    config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, communicator: Communicator
+) -> DecoderLayer:
+    attention = SelfAttention(config, shard, weights, f"{prefix}.self_attn", communicator)
+    return DecoderLayer(config, shard, weights, prefix, communicator, attention)

@@ -7,25 +7,24 @@ import torch
 from cluster.model.checkpoint import Checkpoint
 from cluster.model.config import ARCHITECTURES, ModelConfig
 from cluster.model.decoder import Decoder, MakeLayer
-from cluster.model.errors import CheckpointError, UnsupportedParallelism
+from cluster.model.errors import CheckpointError
 from cluster.model.llama import llama_layer
+from cluster.model.parallel import Alone, Communicator
 from cluster.model.qwen3 import qwen3_layer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYERS: dict[str, MakeLayer] = dict(zip(ARCHITECTURES, (llama_layer, qwen3_layer), strict=True))
 
 
-def load_model(path: str | Path, dtype: torch.dtype | None = None, rank: int = 0, world_size: int = 1) -> Decoder:
-    """The part of the model at `path` that `rank` holds, in `dtype` (None: the checkpoint's own).
+def load_model(path: str | Path, dtype: torch.dtype | None = None, communicator: Communicator | None = None) -> Decoder:
+    """The part of the model at `path` that the communicator's rank holds (None: all), in `dtype` (None: its own).
 
-    Raises `CheckpointError` for what is wrong with the files and `UnsupportedParallelism` for `world_size` > 1.
+    Raises `CheckpointError` for what is wrong with the files and `UnsupportedParallelism` for ranks that cannot share.
     """
-    if world_size != 1:
-        raise UnsupportedParallelism(f"world_size {world_size}: tensor parallelism is not supported, only world_size 1")
     config = ModelConfig.from_checkpoint(path)
     weights = Checkpoint(path, dtype or _dtype(config, path))
     with torch.inference_mode():
-        return Decoder(config, config.shard(rank, world_size), weights, LAYERS[config.architecture])
+        return Decoder(config, weights, LAYERS[config.architecture], communicator or Alone())
 
 
 def _dtype(config: ModelConfig, path: str | Path) -> torch.dtype:

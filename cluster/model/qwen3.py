@@ -4,9 +4,12 @@ from cluster.model.checkpoint import Checkpoint
 from cluster.model.config import ModelConfig, Shard
 from cluster.model.decoder import DecoderLayer
 from cluster.model.layers import HeadNorm, SelfAttention
+from cluster.model.parallel import Communicator
 
 
-def qwen3_layer(config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str) -> DecoderLayer:
+def qwen3_layer(
+    config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, communicator: Communicator
+) -> DecoderLayer:
     head_norm = HeadNorm(config, shard, weights, f"{prefix}.self_attn")
-    attention = SelfAttention(config, shard, weights, f"{prefix}.self_attn", head_norm)
-    return DecoderLayer(config, shard, weights, prefix, attention)
+    attention = SelfAttention(config, shard, weights, f"{prefix}.self_attn", communicator, head_norm)
+    return DecoderLayer(config, shard, weights, prefix, communicator, attention)

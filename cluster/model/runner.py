@@ -1,10 +1,11 @@
 """Runs on the model what the scheduler decided."""
 
 import torch
+from torch import Tensor
 
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
 from cluster.model.attention import make_attention
-from cluster.model.batch import make_batch
+from cluster.model.batch import Batch, make_batch
 from cluster.model.decoder import Decoder
 from cluster.model.kv_cache import KVCache
 from cluster.model.sampler import sample
@@ -24,11 +25,18 @@ class ModelRunner:
 
         Raises `NonFiniteLogits` naming requests; without them, what was scheduled can be run again for the others.
         """
-        batch = make_batch(output.scheduled)
+        sampled = [entry.sequence for entry in output.scheduled if entry.samples]
+        logits = self.compute(make_batch(output.scheduled))
+        return [] if logits is None else sample(logits, sampled)
+
+    def compute(self, batch: Batch) -> Tensor | None:
+        """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.
+
+        To be called in inference mode.
+        """
         self.attention.plan(batch.spans)
         hidden = self.model.forward(batch.token_ids, batch.positions, self.attention)
-        sampled = [entry.sequence for entry in output.scheduled if entry.samples]
-        if not sampled:
-            return []
+        if not len(batch.last_rows):
+            return None
         # Logits only where a token is drawn: a chunk of prefill has one row at most.
-        return sample(self.model.logits(hidden.index_select(0, batch.last_rows)), sampled)
+        return self.model.logits(hidden.index_select(0, batch.last_rows))

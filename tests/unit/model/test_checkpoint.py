@@ -146,14 +146,20 @@ def test_all_ids_that_end_a_text_are_found(path):
     assert ModelConfig.from_checkpoint(path).eos_token_ids == (5, 300, 257)
 
 
-def test_parallel_ranks_are_refused_clearly(path):
-    with pytest.raises(UnsupportedParallelism, match="world_size 2"):
-        load_model(path, rank=1, world_size=2)
-
-
 def test_a_shard_counts_the_heads_of_its_rank(path):
-    config = ModelConfig.from_checkpoint(path)
-    shard = config.shard(1, 2)
+    shard = ModelConfig.from_checkpoint(path).shard(1, 2)
     assert (shard.num_heads, shard.num_kv_heads, shard.intermediate_size) == (2, 1, 88)
-    with pytest.raises(UnsupportedParallelism):
-        config.shard(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "world_size", "problem"),
+    [
+        ({}, 4, "4 ranks cannot share 2 KV heads"),
+        ({"num_attention_heads": 6, "num_key_value_heads": 6}, 4, "4 ranks cannot share 6 KV heads"),
+        ({"num_key_value_heads": 4, "intermediate_size": 174}, 4, r"174 MLP columns \(intermediate_size\)"),
+    ],
+)
+def test_ranks_that_cannot_share_a_model_are_refused_clearly(path, changes, world_size, problem):
+    edit_config(path, **changes)
+    with pytest.raises(UnsupportedParallelism, match=problem):
+        ModelConfig.from_checkpoint(path).shard(0, world_size)
