@@ -29,6 +29,7 @@ class Kind(Enum):
     SERVE = b"serve"
     HANDOVER = b"handover"
     LINK = b"link"
+    RANK = b"rank"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""Frames between two ranks on a TCP socket. That the other end is gone is noticed at once, whatever is under way."""
+
+import contextlib
+import select
+import socket
+import struct
+
+from cluster.pb.ranks_pb2 import RankFrame
+
+MAX_FRAME_BYTES = 256 << 20
+KEEPALIVE_S = 1
+"""A host that vanished says nothing; one that is asked every second and silent for so many times is gone."""
+KEEPALIVE_PROBES = 3
+
+_LENGTH = struct.Struct("<I")
+
+
+class RankChannel:
+    """`shutdown` and `wait_until_gone` are the only methods for other threads. Every failure is an OSError."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+    def limit(self, timeout_s: float | None) -> None:
+        """How long `send` and `receive` may take from now on."""
+        self._socket.settimeout(timeout_s)
+
+    def send(self, payload: bytes) -> None:
+        self._socket.sendall(_LENGTH.pack(len(payload)) + payload)
+
+    def receive(self) -> bytes | None:
+        """None: the other end is gone."""
+        if (head := self._read(_LENGTH.size)) is None:
+            return None
+        (num_bytes,) = _LENGTH.unpack(head)
+        if num_bytes > MAX_FRAME_BYTES:
+            raise ConnectionError(f"a frame of {num_bytes} bytes: not a rank")
+        return self._read(num_bytes)
+
+    def say(self, **message: object) -> None:
+        """A RankFrame with this one message."""
+        self.send(RankFrame(**message).SerializeToString())  # type: ignore[arg-type]
+
+    def hear(self, kind: str) -> RankFrame:
+        """The next RankFrame; if it is not of this kind, a ConnectionError says what it was."""
+        if (payload := self.receive()) is None:
+            raise ConnectionError("its process is gone")
+        try:
+            frame = RankFrame.FromString(payload)
+        except Exception as error:  # protobuf's DecodeError is private to its implementation
+            raise ConnectionError(f"not a rank's frame: {error}") from error
+        if (found := frame.WhichOneof("message")) == "failed":
+            raise ConnectionError(frame.failed.problem)
+        if found != kind:
+            raise ConnectionError(f"it sent {found}, not {kind}")
+        return frame
+
+    def wait_until_gone(self) -> None:
+        """Returns when the other end has hung up, or this one was shut down; what was sent before can still be read."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        poll.poll()
+
+    def shutdown(self) -> None:
+        """Wakes whoever uses this channel, here and at the other end."""
+        with contextlib.suppress(OSError):  # not connected, or gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _read(self, num_bytes: int) -> bytes | None:
+        buffer = bytearray(num_bytes)
+        view = memoryview(buffer)
+        while view:
+            try:
+                count = self._socket.recv_into(view)
+            except ConnectionResetError:
+                return None
+            if not count:
+                return None
+            view = view[count:]
+        return bytes(buffer)

@@ -1,0 +1,92 @@
+"""What the process of a rank other than 0 runs: it waits to be called, loads its part, and computes what it is told."""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+from cluster import failpoints
+from cluster.handshake import Called, Unauthenticated
+from cluster.ranks.channel import RankChannel
+from cluster.ranks.group import GREETING_TIMEOUT_S
+from cluster.ranks.setup import RankSetup
+from cluster.secret import ClusterSecret, Kind
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 0.1
+"""What a rank is given to end by itself once rank 0 is gone; in a collective it cannot."""
+
+
+class Follower:
+    """`address` is where rank 0 finds it; `run` returns when rank 0 has hung up."""
+
+    def __init__(self, secret: ClusterSecret, host: str, port: int = 0) -> None:
+        self._secret = secret
+        self._host = host
+        self._listener = socket.create_server((host, port))
+        self.address = f"{host}:{self._listener.getsockname()[1]}"
+
+    def run(self, end_process: Callable[[int], None] = os._exit) -> None:
+        """Computes for whoever proves to be of this cluster, once. `end_process` is called if that cannot end."""
+        channel, setup = self._accept()
+        is_gone, ended = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            channel.wait_until_gone()
+            is_gone.set()
+            if not ended.wait(GRACE_S):
+                end_process(1)
+
+        watching = threading.Thread(target=watch, name="watch of rank 0", daemon=True)
+        watching.start()
+        try:
+            self._follow(channel, setup)
+        except Exception as error:
+            # A collective fails in all ranks when one is lost; which one, rank 0 hears from its own channels.
+            if not is_gone.wait(GRACE_S):
+                channel.say(failed={"problem": f"{type(error).__name__}: {error}"})
+                raise
+        finally:
+            ended.set()
+            channel.shutdown()
+            watching.join()
+            channel.close()
+
+    def close(self) -> None:
+        """Nobody can call any more."""
+        self._listener.close()
+
+    def _accept(self) -> tuple[RankChannel, RankSetup]:
+        """The first who knows the secret."""
+        while True:
+            channel = RankChannel(self._listener.accept()[0])
+            try:
+                return channel, self._greet(channel)
+            except (OSError, Unauthenticated) as error:
+                log.warning("a call to a rank is turned away: %s", error)
+                channel.close()
+
+    def _greet(self, channel: RankChannel) -> RankSetup:
+        channel.limit(GREETING_TIMEOUT_S)
+        hello = channel.hear("hello").hello
+        called = Called(self._secret, Kind.RANK, hello)
+        channel.say(challenge=called.challenge())
+        called.check(channel.hear("proof").proof)
+        channel.limit(None)
+        return RankSetup.from_hello(hello)
+
+    def _follow(self, channel: RankChannel, setup: RankSetup) -> None:
+        import torch
+
+        from cluster.ranks.load import load_follower
+        from cluster.ranks.step_frame import decode
+
+        runner = load_follower(setup, self._host)
+        channel.say(ready={})
+        failpoint = f"ranks.{setup.rank}.step"
+        with torch.inference_mode():
+            while (frame := channel.receive()) is not None:
+                failpoints.hit(failpoint)
+                runner.compute(decode(frame))
