@@ -39,9 +39,10 @@ class Attention(Protocol):
 
 def make_attention(kv_cache: KVCache, shard: Shard) -> Attention:
     """The one for the device that the cache is on."""
-    device = kv_cache.tensor.device
-    if device.type != "cpu":
-        raise NotImplementedError(f"attention on {device.type}")
+    if kv_cache.tensor.device.type == "cuda":
+        from cluster.model.gpu_attention import make_gpu_attention
+
+        return make_gpu_attention(kv_cache, shard)
     from cluster.model.cpu_attention import CpuAttention
 
     return CpuAttention(kv_cache, shard)

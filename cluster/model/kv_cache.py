@@ -10,6 +10,8 @@ from torch import Tensor
 class KVCache:
     """`tensor` is [num_blocks, 2 (k, v), num_layers, block_size, num_kv_heads, head_dim], over `buffer` if given.
 
+    Otherwise it is on `device`; None: the CPU.
+
     Masked slots are read and multiplied by zero, and zero times NaN is NaN: `clear` a block before it is begun.
     """
 
@@ -22,6 +24,7 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
         buffer: memoryview | mmap | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.num_layers = num_layers
@@ -30,7 +33,7 @@ class KVCache:
         self.record_bytes = self.record_bytes_for(num_layers, block_size, num_kv_heads, head_dim, dtype)
         shape = (num_blocks, 2, num_layers, block_size, num_kv_heads, head_dim)
         if buffer is None:
-            self.tensor = torch.zeros(shape, dtype=dtype)
+            self.tensor = torch.zeros(shape, dtype=dtype, device=device)
         else:
             if len(buffer) < num_blocks * self.record_bytes:
                 raise ValueError(f"{num_blocks} blocks need {num_blocks * self.record_bytes} bytes, not {len(buffer)}")

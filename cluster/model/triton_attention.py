@@ -57,6 +57,7 @@ class TritonAttention:
         batch_invariant: bool = False,
     ) -> None:
         self.kv_cache = kv_cache
+        self.shard = shard
         self.num_heads, self.num_kv_heads = shard.num_heads, shard.num_kv_heads
         self.head_dim = kv_cache.tensor.shape[-1]
         self.window = window or 0

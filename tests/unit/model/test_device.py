@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from cluster.model.device import DeviceUnavailable, find_device
+from cluster.model.kv_sizing import GIB, DeviceMemory, check_weights_fit, num_kv_blocks
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_cpu_is_always_there_and_is_what_is_taken_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("cpu") == find_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("name", "problem"), [("gpu", "is not known"), ("meta", "is not supported")])
+def test_a_device_that_nobody_knows_is_refused(name, problem):
+    with pytest.raises(DeviceUnavailable, match=problem):
+        find_device(name)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(DeviceUnavailable, match="built without CUDA"):
+        find_device("cuda")
+    monkeypatch.setattr(torch.version, "cuda", "12.9")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(DeviceUnavailable, match="no GPU 2: this process sees 2"):
+        find_device("cuda:2")
+
+
+def test_blocks_take_what_weights_steps_and_others_leave():
+    memory = DeviceMemory(total=80 * GIB, others=2 * GIB, peak_tensors=20 * GIB)
+    assert num_kv_blocks(memory, 2 << 20, 0.9) == 50 * 512
+
+
+def test_a_gpu_that_is_too_small_is_refused_and_told_by_how_much():
+    memory = DeviceMemory(total=16 * GIB, others=GIB, peak_tensors=16 * GIB)
+    with pytest.raises(DeviceUnavailable, match=r"2\.00 GiB are missing"):
+        num_kv_blocks(memory, GIB // 2, 0.96875)
+    check_weights_fit(15 * GIB, 15 * GIB)
+    with pytest.raises(DeviceUnavailable, match=r"1\.00 GiB are missing"):
+        check_weights_fit(16 * GIB, 15 * GIB)
