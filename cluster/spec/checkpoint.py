@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
+_COUNTS = ("num_attention_heads", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings")
 
 
 class CheckpointError(ValueError):
@@ -19,6 +20,9 @@ class CheckpointFacts:
     num_parameters: int
     max_model_len: int
     kv_elements_per_token: int
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -38,6 +42,9 @@ class CheckpointFacts:
             num_parameters=sum(_count_elements(file) for file in weights),
             max_model_len=config["max_position_embeddings"],
             kv_elements_per_token=2 * config["num_hidden_layers"] * num_kv_heads * head_dim,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            intermediate_size=config["intermediate_size"],
         )
 
 
@@ -48,7 +55,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} does not exist") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is not valid JSON: {error}") from None
-    for key in ("num_attention_heads", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
+    for key in _COUNTS:
         if not (isinstance(config, dict) and isinstance(config.get(key), int) and config[key] > 0):
             raise CheckpointError(f"{file}: {key} should be a positive whole number")
     return dict(config)

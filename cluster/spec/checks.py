@@ -1,6 +1,7 @@
 """What no single field can tell: combinations that cannot work. Each check yields problems, and looks nothing up."""
 
 from collections.abc import Iterator
+from math import gcd
 
 from cluster.spec.checkpoint import ELEMENT_BYTES, CheckpointFacts
 from cluster.spec.deployment import Deployment, Rescheduling
@@ -68,7 +69,11 @@ def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:
             "each running sequence needs a token of every step; raise it, or lower max_num_seqs"
         )
         yield Problem(path=(*path, "engine", "max_num_batched_tokens"), message=message)
-    if engine.tensor_parallel_size > 1:
+    num_ranks, num_gpus = engine.tensor_parallel_size, pool.resources.gpus
+    if num_gpus and num_ranks > num_gpus:
+        message = f"is {num_ranks}, and resources.gpus is {num_gpus:g}: each rank needs a GPU of its own"
+        yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
+    elif num_ranks > 1:
         message = f"is {engine.tensor_parallel_size}; instances of several ranks are not supported yet, use 1"
         yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
     for name in ("cpus", "gpus"):
@@ -90,8 +95,22 @@ def check_checkpoint(
     max_model_len = model.max_model_len or facts.max_model_len
     for index, pool in enumerate(deployment.spec.pools):
         path: YamlPath = ("spec", "pools", index)
+        yield from _parallelism(pool, path, facts)
         yield from _kv_cache(pool, path, facts.kv_elements_per_token * ELEMENT_BYTES[model.dtype], max_model_len)
         yield from _memory(pool, path, facts.num_parameters * ELEMENT_BYTES[model.dtype], machine_memory_bytes)
+
+
+def _parallelism(pool: Pool, path: YamlPath, facts: CheckpointFacts) -> Iterator[Problem]:
+    num_ranks, shared = pool.engine.tensor_parallel_size, (facts.num_kv_heads, facts.num_heads, facts.intermediate_size)
+    for count, what in zip(shared, ("KV heads", "attention heads", "MLP columns (intermediate_size)"), strict=True):
+        if count % num_ranks:
+            most = gcd(*shared)
+            possible = ", ".join(str(size) for size in range(1, most + 1) if most % size == 0)
+            message = (
+                f"is {num_ranks}; so many ranks cannot share the checkpoint's {count} {what}: use one of {possible}"
+            )
+            yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
+            return
 
 
 def _kv_cache(pool: Pool, path: YamlPath, token_bytes: int, max_model_len: int) -> Iterator[Problem]:

@@ -22,6 +22,8 @@ def _problem(detail: dict[str, Any], root: type[BaseModel], source: YamlSource) 
 def _message(detail: dict[str, Any], root: type[BaseModel], path: YamlPath) -> str:
     given, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
     match kind:
+        case "extra_forbidden" if path[-1] == "dtype" and "pools" in path:
+            return "is for no pool alone: KV moves between all of them; it is spec.model.dtype"
         case "extra_forbidden":
             return f"is not known{_did_you_mean(str(path[-1]), _keys_at(root, path[:-1]))}"
         case "missing":

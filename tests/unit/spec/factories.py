@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any
 
 
-def make_checkpoint(path: Path, *, num_parameters: int = 1000, max_position_embeddings: int = 2048) -> None:
+def make_checkpoint(
+    path: Path, *, num_parameters: int = 1000, max_position_embeddings: int = 2048, **changes: Any
+) -> None:
     """A directory that looks like a checkpoint; its one tensor is a hole in the file."""
     path.mkdir()
     config = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "hidden_size": 64,
+        "intermediate_size": 176,
         "num_hidden_layers": 3,
         "max_position_embeddings": max_position_embeddings,
+        **changes,
     }
     (path / "config.json").write_text(json.dumps(config))
     header = {"weight": {"dtype": "F32", "shape": [num_parameters], "data_offsets": [0, 4 * num_parameters]}}

@@ -43,6 +43,40 @@ def test_options_that_contradict_each_other_are_refused(problems, part, options,
     assert expected in problems(make_document(pools=[make_pool(**{part: options})]))[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "num_ranks", "expected"),
+    [
+        ({}, 4, "is 4; so many ranks cannot share the checkpoint's 2 KV heads: use one of 1, 2"),
+        (
+            {"num_key_value_heads": 4},
+            3,
+            "is 3; so many ranks cannot share the checkpoint's 4 KV heads: use one of 1, 2, 4",
+        ),
+        (
+            {"num_key_value_heads": 4, "intermediate_size": 174},
+            4,
+            "174 MLP columns (intermediate_size): use one of 1, 2",
+        ),
+    ],
+)
+def test_ranks_that_cannot_share_the_checkpoint_are_refused(problems, tmp_path, changes, num_ranks, expected):
+    make_checkpoint(tmp_path / "checkpoint", **changes)
+    found = problems(make_document(pools=[make_pool(engine={"tensor_parallel_size": num_ranks})]))
+    assert any("spec.pools[0].engine.tensor_parallel_size: " in problem and expected in problem for problem in found)
+
+
+def test_more_ranks_than_gpus_are_refused(problems):
+    pools = [make_pool(engine={"tensor_parallel_size": 2}, resources={"gpus": 1})]
+    expected = "tensor_parallel_size: is 2, and resources.gpus is 1: each rank needs a GPU of its own"
+    assert expected in problems(make_document(pools=pools))[0]
+
+
+def test_a_number_format_of_one_pool_alone_is_refused(problems):
+    pools = [make_pool(engine={"dtype": "bfloat16"})]
+    expected = "spec.pools[0].engine.dtype: is for no pool alone: KV moves between all of them; it is spec.model.dtype"
+    assert problems(make_document(pools=pools))[0].startswith(expected)
+
+
 def test_nccl_is_refused_where_a_pool_has_no_gpu(problems, load):
     pools = [make_pool(name="a", resources={"gpus": 1}), make_pool(name="b")]
     expected = "spec.links.transport: is 'nccl', which moves KV between GPUs; pool 'b' has none, so its KV is in host"
