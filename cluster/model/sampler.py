@@ -8,6 +8,7 @@ cumulative weights they would move every boundary.)
 """
 
 from collections.abc import Sequence as List
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,21 +31,29 @@ SMALL_VOCAB_SIZE = 4096
 
 
 def sample(logits: Tensor, sequences: List[Sequence]) -> list[SampledToken]:
-    """One token for each row of fp32 logits [num_rows, vocab_size]; raises `NonFiniteLogits`."""
+    """One token for each row of fp32 logits [num_rows, vocab_size]; raises `NonFiniteLogits`.
+
+    On a GPU nothing is waited for but the tokens themselves, unless one of them takes a second look or logprobs.
+    """
     params = [sequence.sampling_params for sequence in sequences]
     token_ids = _argmax(logits)
-    best = logits[torch.arange(len(token_ids)), token_ids]
-    if not bool(torch.isfinite(best).all()):
-        wrong = torch.isfinite(best).logical_not().nonzero().flatten().tolist()
-        raise NonFiniteLogits(tuple(sequences[row].request_id for row in wrong))
+    is_finite = logits.gather(1, token_ids[:, None]).flatten().isfinite()
+    is_final = torch.ones_like(is_finite)
     drawn = [row for row, param in enumerate(params) if param.temperature >= LEAST_TEMPERATURE]
-    if drawn:
-        keys = [key(params[row].seed, sequences[row].num_tokens) for row in drawn]
-        token_ids[drawn] = _draw(logits[drawn], [params[row] for row in drawn], keys)
+    draws = _draws(logits, drawn, sequences) if drawn else []
+    for draw in draws:
+        chosen, is_final_draw = draw.attempt()
+        token_ids.index_copy_(0, draw.rows, chosen)
+        is_final.index_copy_(0, draw.rows, is_final_draw)
+    chosen_ids, finite, final = torch.stack([token_ids, is_finite.long(), is_final.long()]).tolist()
+    if not all(finite):
+        raise NonFiniteLogits(tuple(sequences[row].request_id for row, good in enumerate(finite) if not good))
+    if not all(final):
+        for draw in draws:
+            draw.finish(token_ids, is_final)
+        chosen_ids = token_ids.tolist()
     logprobs = _logprobs(logits, token_ids, params)
-    return [
-        SampledToken(token_id=token_id, logprobs=logprobs.get(row)) for row, token_id in enumerate(token_ids.tolist())
-    ]
+    return [SampledToken(token_id=token_id, logprobs=logprobs.get(row)) for row, token_id in enumerate(chosen_ids)]
 
 
 def _argmax(logits: Tensor) -> Tensor:
@@ -54,36 +63,72 @@ def _argmax(logits: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-def _draw(logits: Tensor, params: List[SamplingParams], keys: List[int]) -> Tensor:
-    """Token ids [num_rows]; rows are grouped by top_k, because another k may order ties in another way."""
-    scaled = logits / torch.tensor([param.temperature for param in params], device=logits.device)[:, None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Rows that are drawn in the same way: `top_k` 0 needs no order at all; -1 is a row with top_p alone."""
+
+    top_k: int
+    rows: Tensor
+    scaled: Tensor  # [num_rows, vocab_size]: logits over temperature
+    top_p: Tensor
+    keys: Tensor
+
+    def attempt(self) -> tuple[Tensor, Tensor]:
+        """Token ids [num_rows], and whether they are final: of the others, more than the best has to be looked at."""
+        if self.top_k > 0:
+            best, token_ids = self.scaled.topk(self.top_k)
+            chosen = _race(_nucleus(torch.softmax(best, dim=-1), self.top_p), token_ids, self.keys)
+            return chosen, torch.ones_like(chosen, dtype=torch.bool)
+        probabilities = torch.softmax(self.scaled, dim=-1)
+        if self.top_k == 0:
+            return _race_of_all(probabilities, self.keys)
+        best, token_ids = probabilities.topk(min(NUM_CANDIDATES, self.scaled.shape[1]))
+        chosen = _race(_nucleus(best, self.top_p), token_ids, self.keys)
+        return chosen, best.double().sum(dim=-1) >= self.top_p  # else its nucleus is larger than the candidates
+
+    def finish(self, token_ids: Tensor, is_final: Tensor) -> None:
+        """Puts what is not final yet in its place among all rows' `token_ids`."""
+        left = is_final[self.rows].logical_not().nonzero().flatten()
+        if len(left) == 0:
+            return
+        probabilities, keys = torch.softmax(self.scaled[left], dim=-1), self.keys[left]
+        if self.top_k == 0:
+            chosen = _race_of_others(probabilities, keys)
+        else:
+            best, best_ids = probabilities.sort(dim=-1, descending=True, stable=True)
+            chosen = _race(_nucleus(best, self.top_p[left]), best_ids, keys)
+        token_ids[self.rows[left]] = chosen
+
+
+def _draws(logits: Tensor, drawn: List[int], sequences: List[Sequence]) -> list[Draw]:
+    """Rows are grouped by top_k, because another k may order ties in another way."""
+    vocab_size, device = logits.shape[1], logits.device
     groups: dict[int, list[int]] = {}
-    for row, param in enumerate(params):
-        top_k = param.top_k if 0 < param.top_k < logits.shape[1] else 0
+    for row in drawn:
+        param = sequences[row].sampling_params
+        top_k = param.top_k if 0 < param.top_k < vocab_size else 0
         groups.setdefault(top_k or (-1 if param.top_p < 1 else 0), []).append(row)
-    token_ids = torch.empty(len(params), dtype=torch.long)
+    draws = []
     for top_k, rows in groups.items():
-        row_keys = torch.tensor([keys[row] for row in rows], device=logits.device)
-        top_p = torch.tensor([params[row].top_p for row in rows], device=logits.device)
-        token_ids[rows] = _draw_group(scaled[rows], top_k, top_p, row_keys).cpu()
-    return token_ids
+        params = [sequences[row].sampling_params for row in rows]
+        index = _to(device, rows, torch.long)
+        temperatures = _to(device, [param.temperature for param in params], torch.float32)
+        draws.append(
+            Draw(
+                top_k=top_k,
+                rows=index,
+                scaled=logits.index_select(0, index) / temperatures[:, None],
+                top_p=_to(device, [param.top_p for param in params], torch.float32),
+                keys=_to(device, [key(sequences[row].sampling_params.seed, sequences[row].num_tokens) for row in rows]),
+            )
+        )
+    return draws
 
 
-def _draw_group(scaled: Tensor, top_k: int, top_p: Tensor, keys: Tensor) -> Tensor:
-    """`top_k` 0 needs no order at all; -1 is a row with top_p alone."""
-    if top_k == 0:
-        return _race_of_all(torch.softmax(scaled, dim=-1), keys)
-    if top_k > 0:
-        best, token_ids = scaled.topk(top_k)
-        return _race(_nucleus(torch.softmax(best, dim=-1), top_p), token_ids, keys)
-    probabilities = torch.softmax(scaled, dim=-1)
-    best, token_ids = probabilities.topk(min(NUM_CANDIDATES, scaled.shape[1]))
-    chosen = _race(_nucleus(best, top_p), token_ids, keys)
-    rest = (best.double().sum(dim=-1) < top_p).nonzero().flatten()  # those whose nucleus is larger than the candidates
-    if len(rest):
-        best, token_ids = probabilities[rest].sort(dim=-1, descending=True, stable=True)
-        chosen[rest] = _race(_nucleus(best, top_p[rest]), token_ids, keys[rest])
-    return chosen
+def _to(device: torch.device, values: List[int] | List[float], dtype: torch.dtype = torch.long) -> Tensor:
+    """To a GPU without waiting for what it is at."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
@@ -92,20 +137,24 @@ def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
     return probabilities.masked_fill((before >= top_p[:, None]).index_fill_(1, before.new_zeros(1).long(), False), 0.0)
 
 
-def _race_of_all(probabilities: Tensor, keys: Tensor) -> Tensor:
-    """The best candidates race beside one runner for all the others, who race among themselves where it wins."""
+def _race_of_all(probabilities: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The best candidates race beside one runner for all the others. Where that one wins, the result is not final."""
     vocab_size = probabilities.shape[1]
-    every = torch.arange(vocab_size, device=keys.device)[None]
     if vocab_size <= SMALL_VOCAB_SIZE:
-        return _race(probabilities, every, keys)
+        chosen = _race(probabilities, torch.arange(vocab_size, device=keys.device)[None], keys)
+        return chosen, torch.ones_like(chosen, dtype=torch.bool)
     best, token_ids = probabilities.topk(NUM_RACERS)
     others = (1 - best.double().sum(dim=-1, keepdim=True)).clamp(min=0)
     runner = token_ids.new_full((len(keys), 1), vocab_size)
     chosen = _race(torch.cat([best.double(), others], dim=-1), torch.cat([token_ids, runner], dim=-1), keys)
-    rows = (chosen == vocab_size).nonzero().flatten()
-    if len(rows):
-        chosen[rows] = _race(probabilities[rows].scatter(1, token_ids[rows], 0.0), every, keys[rows])
-    return chosen
+    return chosen, chosen != vocab_size
+
+
+def _race_of_others(probabilities: Tensor, keys: Tensor) -> Tensor:
+    """Among those who were one runner in `_race_of_all`."""
+    token_ids = probabilities.topk(NUM_RACERS).indices
+    every = torch.arange(probabilities.shape[1], device=keys.device)[None]
+    return _race(probabilities.scatter(1, token_ids, 0.0), every, keys)
 
 
 def _race(weights: Tensor, token_ids: Tensor, keys: Tensor) -> Tensor:
