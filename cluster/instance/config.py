@@ -63,7 +63,9 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceConfig:
-    """`front_timeout_s`: a front that is silent for so long is gone; its requests are kept for `grace_s`.
+    """`rank_addresses`: where ranks 1 and up of this life of the instance wait to be called.
+
+    `front_timeout_s`: a front that is silent for so long is gone; its requests are kept for `grace_s`.
 
     `retention_s`: the tokens of a request that ended are kept for so long, for a front that comes back. `node`: what
     the host it runs on is called among those between which links are measured; empty: its own name.
@@ -75,6 +77,7 @@ class InstanceConfig:
     secret: ClusterSecret
     host: str = "127.0.0.1"
     node: str = ""
+    rank_addresses: tuple[str, ...] = ()
     engine: EngineConfig = field(default_factory=EngineConfig)
     links: LinkConfig = field(default_factory=LinkConfig)
     handover: HandoverConfig = field(default_factory=HandoverConfig)

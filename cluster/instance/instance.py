@@ -98,6 +98,9 @@ class Instance:
         self._fronts = Fronts(self.holder, config, core, steps, drops=drops, vocab_size=vocab_size)
         self._sources = Sources(self.holder, secret, core, steps, drops=drops, vocab_size=vocab_size)
         self._receivers = Receivers(self.holder, secret, core, steps, drops=drops)
+        self._ranks = loaded.ranks
+        if self._ranks is not None:
+            self._ranks.tell_of_loss(self._on_failure)
         self._seen: Seen | None = None
         self._link_speeds: dict[str, float] = {}
 
@@ -135,13 +138,17 @@ class Instance:
             block_size=blocks.block_size,
             max_model_len=loaded.max_model_len,
             saturation_tokens=loaded.saturation_tokens,
-            kv_layout=kv_layout(
-                self.config.model_path, self.config.engine.dtype, blocks.block_size, loaded.region.record_bytes
-            ),
+            kv_layout=self._kv_layout(loaded),
             caches_prefixes=self.config.engine.enable_prefix_caching,
             node=self.config.node or socket.gethostname(),
             block_bytes=loaded.region.record_bytes,
         )
+
+    def _kv_layout(self, loaded: LoadedEngine) -> str:
+        options, record_bytes = self.config.engine, loaded.region.record_bytes
+        layout = kv_layout(self.config.model_path, options.dtype, options.block_size, record_bytes)
+        # Links move rank 0's part only: nobody else can use that.
+        return layout if loaded.ranks is None else f"{layout}/{self.holder.instance}/{self.holder.incarnation}"
 
     async def stop(self) -> None:
         """Fronts see their streams end, and what they had here is let go of."""
@@ -149,6 +156,8 @@ class Instance:
         await self._server.stop(grace=None)
         await self._receivers.close()
         await asyncio.to_thread(self._steps.stop)
+        if self._ranks is not None:
+            await asyncio.to_thread(self._ranks.close)
         await asyncio.to_thread(self._links.close)
         await asyncio.to_thread(self._listener.close)
         self._memory.close()

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
@@ -11,51 +12,48 @@ from cluster.instance.config import InstanceConfig
 from cluster.links.device_region import check_transport
 from cluster.links.kv_region import KvRegion
 from cluster.links.shared_region import SharedRegion
+from cluster.ranks.group import RankGroup
+from cluster.ranks.setup import RankSetup
 from cluster.role import RolePolicy
+
+if TYPE_CHECKING:
+    from cluster.model.runner import ModelRunner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEngine:
+    """`memory` and `region` are this rank's; `ranks` are the others, if there are any."""
+
     engine: Engine
     memory: SharedRegion
     region: KvRegion
     vocab_size: int
     max_model_len: int
     saturation_tokens: int
+    ranks: RankGroup | None = None
 
 
 def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[str], None]) -> LoadedEngine:
-    """Blocks for as long as it takes; `progress` is told what it is at. Raises CheckpointError, ValueError."""
+    """Blocks for as long as it takes; `progress` is told what it is at.
+
+    Raises CheckpointError and other ValueErrors, and RankLost.
+    """
     check_transport(config.links, on_device=False)
     # Read once, when torch is loaded. Threads that spin while they wait take the cores from the instances beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from cluster.model.kv_cache import KVCache
-    from cluster.model.load import DTYPES, load_model
-    from cluster.model.runner import ModelRunner
     from cluster.model.saturation import measure_saturation
 
     options = config.engine
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     progress("loading weights")
-    model = load_model(config.model_path, DTYPES[options.dtype])
-    progress("reserving KV memory")
-    kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
-    record_bytes = KVCache.record_bytes_for(*kv_shape)
-    num_blocks = options.kv_cache_memory_bytes // record_bytes
-    if num_blocks < 1:
-        raise ValueError(
-            f"kv_cache_memory_bytes {options.kv_cache_memory_bytes} is less than a block of {record_bytes}"
-        )
-    memory = SharedRegion.create(num_blocks * record_bytes)
-    region = KvRegion(buffer=memory.buffer, record_bytes=record_bytes, path=memory.path)
-    kv_cache = KVCache(num_blocks, *kv_shape, buffer=memory.buffer)
-    runner = ModelRunner(model, kv_cache)
+    loaded = _load_alone(config, progress) if options.tensor_parallel_size == 1 else _load_ranks(config)
+    runner, num_blocks = loaded.runner, loaded.runner.kv_cache.num_blocks
     progress("measuring saturation")
     saturation_tokens = measure_saturation(runner)
-    max_model_len = min(options.max_model_len or model.config.max_model_len, model.config.max_model_len)
+    max_model_len = min(options.max_model_len or runner.model.config.max_model_len, runner.model.config.max_model_len)
     scheduler = Scheduler(
         SchedulerConfig(
             max_num_seqs=options.max_num_seqs,
@@ -68,9 +66,62 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     )
     return LoadedEngine(
         engine=Engine(scheduler, runner),
-        memory=memory,
-        region=region,
-        vocab_size=model.config.vocab_size,
+        memory=loaded.memory,
+        region=KvRegion(loaded.memory.buffer, runner.kv_cache.record_bytes, loaded.memory.path),
+        vocab_size=runner.model.config.vocab_size,
         max_model_len=max_model_len,
         saturation_tokens=saturation_tokens,
+        ranks=loaded.ranks,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LoadedModel:
+    runner: "ModelRunner"
+    memory: SharedRegion
+    ranks: RankGroup | None = None
+
+
+def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _LoadedModel:
+    from cluster.model.kv_cache import KVCache
+    from cluster.model.load import DTYPES, load_model
+    from cluster.model.runner import ModelRunner
+
+    options = config.engine
+    model = load_model(config.model_path, DTYPES[options.dtype])
+    progress("reserving KV memory")
+    kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
+    memory, num_blocks = _reserve(options.kv_cache_memory_bytes, KVCache.record_bytes_for(*kv_shape), num_ranks=1)
+    return _LoadedModel(runner=ModelRunner(model, KVCache(num_blocks, *kv_shape, buffer=memory.buffer)), memory=memory)
+
+
+def _load_ranks(config: InstanceConfig) -> _LoadedModel:
+    """As rank 0 of several, which wait for it."""
+    from cluster.ranks.load import load_leader, record_bytes
+
+    options, num_ranks = config.engine, config.engine.tensor_parallel_size
+    if len(config.rank_addresses) != num_ranks - 1:
+        raise ValueError(f"tensor_parallel_size is {num_ranks}, and {1 + len(config.rank_addresses)} ranks are there")
+    setup = RankSetup(
+        world_size=num_ranks,
+        model_path=config.model_path,
+        dtype=options.dtype,
+        block_size=options.block_size,
+        num_threads=options.num_threads or 0,
+    )
+    memory, num_blocks = _reserve(options.kv_cache_memory_bytes, record_bytes(setup), num_ranks)
+    setup, ranks = replace(setup, num_blocks=num_blocks), RankGroup()
+    try:
+        runner = load_leader(setup, ranks, config.rank_addresses, config.secret, config.host, memory.buffer)
+    except BaseException:
+        ranks.close()
+        raise
+    return _LoadedModel(runner=runner, memory=memory, ranks=ranks)
+
+
+def _reserve(num_bytes: int, record_bytes: int, num_ranks: int) -> tuple[SharedRegion, int]:
+    """This rank's part of the instance's KV memory, and how many blocks there are in it."""
+    num_blocks = num_bytes // (record_bytes * num_ranks)
+    if num_blocks < 1:
+        raise ValueError(f"kv_cache_memory_bytes {num_bytes} is less than a block of {record_bytes * num_ranks}")
+    return SharedRegion.create(num_blocks * record_bytes), num_blocks

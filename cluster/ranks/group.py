@@ -17,14 +17,14 @@ NOTICE_TIMEOUT_S = 0.5
 
 
 class RankGroup:
-    """Implements `Followers`. `on_lost` is called once, from a thread of this group, as soon as a rank is gone.
+    """Implements `Followers`.
 
-    The channels of all others are shut then: they end, also in the middle of a step, and whoever waits for them in a
-    collective hears of it as their connections go.
+    As soon as a rank is gone, the channels of all others are shut: they end, also in the middle of a step, and whoever
+    waits for them in a collective hears of it as their connections go.
     """
 
-    def __init__(self, on_lost: Callable[[RankLost], None] = lambda lost: None) -> None:
-        self._on_lost = on_lost
+    def __init__(self) -> None:
+        self._on_lost: Callable[[RankLost], None] = lambda lost: None
         self._channels: dict[int, RankChannel] = {}
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
@@ -51,6 +51,13 @@ class RankGroup:
             if not self._changed.wait_for(lambda: self._lost or self._num_ready == num_ranks, timeout_s):
                 raise TimeoutError(f"{self._num_ready} of {num_ranks} other ranks are ready after {timeout_s:g} s")
         self._raise_lost()
+
+    def tell_of_loss(self, on_lost: Callable[[RankLost], None]) -> None:
+        """Calls it once, from a thread of this group, as soon as a rank is gone; at once if one is gone already."""
+        with self._changed:
+            self._on_lost, lost = on_lost, self._lost
+        if lost is not None:
+            on_lost(lost)
 
     def tell(self, frame: bytes) -> None:
         self._raise_lost()
@@ -94,9 +101,9 @@ class RankGroup:
         with self._changed:
             if self._is_closing or self._lost is not None:
                 return
-            self._lost = lost
+            self._lost, on_lost = lost, self._on_lost
             self._changed.notify_all()
-        self._on_lost(lost)
+        on_lost(lost)
         self._shut()
 
     def _shut(self) -> None:

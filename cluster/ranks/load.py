@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from cluster.model.config import ModelConfig
 from cluster.model.decoder import Decoder
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import DTYPES, load_model
@@ -22,6 +23,14 @@ GROUP_TIMEOUT_S = 60.0
 
 READY_TIMEOUT_S = 600.0
 """For the slowest to have read its weights after rank 0 has."""
+
+
+def record_bytes(setup: RankSetup) -> int:
+    """Of a KV block on each rank. Raises CheckpointError, and UnsupportedParallelism for ranks that cannot share."""
+    config = ModelConfig.from_checkpoint(setup.model_path)
+    num_kv_heads = config.shard(setup.rank, setup.world_size).num_kv_heads
+    shape = (config.num_layers, setup.block_size, num_kv_heads, config.head_dim)
+    return KVCache.record_bytes_for(*shape, DTYPES[setup.dtype])
 
 
 def load_follower(setup: RankSetup, host: str) -> ModelRunner:

@@ -13,7 +13,7 @@ class RankSetup:
     model_path: str
     dtype: str
     block_size: int
-    num_blocks: int
+    num_blocks: int = 0
     num_threads: int = 0
     rank: int = 0
     store_host: str = ""

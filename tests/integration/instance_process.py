@@ -1,9 +1,9 @@
 """One instance in a process of its own, without Ray.
 
 `python -m tests.integration.instance_process NAME ROLE MODEL OPTIONS`, where OPTIONS is JSON: `engine`, `links` and
-`handover` hold fields of their configurations, `host` is where it listens, `node` what that host is called. The
-cluster's secret is in BATON_TEST_SECRET, in hexadecimal: a command line is for all to see. Prints its InstanceInfo as
-a line of JSON when it serves, and stops when its standard input ends.
+`handover` hold fields of their configurations, `host` is where it listens, `node` what that host is called. Further
+ranks are processes of their own. The cluster's secret is in BATON_TEST_SECRET, in hexadecimal: a command line is for
+all to see. Prints its InstanceInfo as a line of JSON when it serves, and stops when its standard input ends.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from cluster.links.config import LinkConfig
 from cluster.role import InstanceRole
 from cluster.secret import ClusterSecret
 from deploy.roles import ROLE_POLICIES
+from tests.integration.rank_processes import follower_processes
 
 
 def make_config(name: str, role: str, model_path: str, options: dict[str, Any]) -> InstanceConfig:
@@ -37,11 +38,12 @@ def make_config(name: str, role: str, model_path: str, options: dict[str, Any]) 
 
 
 async def serve(config: InstanceConfig) -> None:
-    instance = Instance(config, ROLE_POLICIES)
-    info = await instance.start()
-    print(json.dumps({**dataclasses.asdict(info), "role": info.role.value}), flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await instance.stop()
+    with follower_processes(config.engine.tensor_parallel_size, secret=config.secret) as (_, addresses):
+        instance = Instance(dataclasses.replace(config, rank_addresses=tuple(addresses)), ROLE_POLICIES)
+        info = await instance.start()
+        print(json.dumps({**dataclasses.asdict(info), "role": info.role.value}), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        await instance.stop()
 
 
 if __name__ == "__main__":

@@ -42,14 +42,16 @@ class Ranks:
 
 
 @contextmanager
-def follower_processes(world_size: int, arm: str = "") -> Iterator[tuple[dict[int, BaseProcess], list[str]]]:
+def follower_processes(
+    world_size: int, arm: str = "", secret: ClusterSecret = SECRET
+) -> Iterator[tuple[dict[int, BaseProcess], list[str]]]:
     """With the addresses of ranks 1 and up. `arm` is what BATON_FAILPOINTS would say in them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imports once, not in every child
     processes, addresses = {}, []
     for rank in range(1, world_size):
         ours, theirs = context.Pipe(duplex=False)
-        processes[rank] = context.Process(target=_follow, args=(theirs, arm), daemon=True)
+        processes[rank] = context.Process(target=_follow, args=(theirs, secret, arm), daemon=True)
         processes[rank].start()
         theirs.close()
         addresses.append(ours.recv())
@@ -75,7 +77,8 @@ def ranks(
         num_blocks=NUM_BLOCKS,
         num_threads=1,
     )
-    group = RankGroup(on_lost)
+    group = RankGroup()
+    group.tell_of_loss(on_lost)
     with follower_processes(world_size, arm) as (processes, addresses):
         try:
             runner = load_leader(setup, group, addresses, SECRET, "127.0.0.1")
@@ -89,10 +92,10 @@ def make_engine(runner: ModelRunner) -> Engine:
     return Engine(Scheduler(config, BlockManager(NUM_BLOCKS, BLOCK_SIZE)), runner)
 
 
-def _follow(pipe: Connection, arm: str) -> None:
+def _follow(pipe: Connection, secret: ClusterSecret, arm: str) -> None:
     torch.set_num_threads(1)
     failpoints.arm_from_environment(arm)
-    follower = Follower(SECRET, "127.0.0.1")
+    follower = Follower(secret, "127.0.0.1")
     pipe.send(follower.address)
     pipe.close()
     follower.run()

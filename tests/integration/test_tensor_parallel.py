@@ -1,12 +1,16 @@
 """Several ranks compute one model: the same tokens as one rank, and one's death is the end of all."""
 
+import asyncio
 import queue
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import Sequence
+from cluster.instance.config import EngineConfig, InstanceConfig
+from cluster.instance.instance import Instance
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
 from cluster.model.random_checkpoint import make_random_checkpoint
@@ -14,11 +18,15 @@ from cluster.model.runner import ModelRunner
 from cluster.ranks.errors import RankLost
 from cluster.ranks.group import RankGroup
 from cluster.ranks.setup import RankSetup
+from cluster.role import InstanceRole
 from cluster.secret import SECRET_BYTES, ClusterSecret
+from deploy.roles import ROLE_POLICIES
+from tests.integration.local_cluster import MODEL_PATH, LocalCluster
 from tests.integration.rank_processes import (
     BLOCK_SIZE,
     NUM_BLOCKS,
     PATIENCE_S,
+    SECRET,
     follower_processes,
     make_engine,
     ranks,
@@ -114,6 +122,35 @@ def test_a_rank_that_dies_between_steps_is_noticed(checkpoint):
         assert lost.get(timeout=PATIENCE_S).rank == 1
         with pytest.raises(RankLost):
             generate(several.engine, make_sequences())
+
+
+async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
+    config = InstanceConfig(
+        name="a",
+        role=InstanceRole.MIXED,
+        model_path=str(MODEL_PATH),
+        secret=SECRET,
+        engine=EngineConfig(tensor_parallel_size=2, num_threads=1, kv_cache_memory_bytes=8 << 20),
+    )
+    with follower_processes(2) as (processes, addresses):
+        instance = Instance(replace(config, rank_addresses=tuple(addresses)), ROLE_POLICIES)
+        info = await instance.start()
+        assert info.num_blocks == (8 << 20) // (2 * info.block_bytes)
+        processes[1].kill()
+        await asyncio.wait_for(instance.failed.wait(), PATIENCE_S)
+        assert instance.progress == "failed: rank 1 is lost: its process is gone"
+        await instance.stop()
+
+
+async def test_a_cluster_of_several_ranks_says_what_one_rank_says():
+    said = []
+    for num_ranks in (1, 2):
+        engine = {"tensor_parallel_size": num_ranks}
+        async with LocalCluster(num_prefill=0, num_decode=0, num_mixed=1, engine=engine) as cluster:
+            completion = await cluster.client.complete("Once upon a time", max_tokens=20, temperature=0)
+            said.append(completion.token_ids)
+            await cluster.until_empty()
+    assert said[0] == said[1]
 
 
 def test_a_rank_cannot_be_had_without_the_secret(checkpoint):
