@@ -22,3 +22,11 @@ class NonFiniteLogits(ArithmeticError):
     def __init__(self, request_ids: tuple[str, ...]) -> None:
         self.request_ids = request_ids
         super().__init__(f"non-finite logits for request {', '.join(request_ids)}")
+
+
+class OutOfDeviceMemory(MemoryError):
+    """A step did not fit into the device's memory: nothing of it counts for these requests, which were all of it."""
+
+    def __init__(self, request_ids: tuple[str, ...]) -> None:
+        self.request_ids = request_ids
+        super().__init__(f"out of device memory in a step of {len(request_ids)} requests")

@@ -2,8 +2,10 @@
 
 On a CPU in fp32 (docs/measurements/engine-cpu.md): with several rows, weights packed by oneDNN save a fifth to a half
 of the time of `F.linear`; with one row, which only reads memory, the plain product with the transposed weights saves a
-third. So both layouts are kept, at twice the memory; everywhere else `F.linear` is called.
+third. So both layouts are kept, at twice the memory; everywhere else `product` is called.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +20,14 @@ class Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, single_row_copy: bool = True) -> None:
         self.in_features = weight.shape[1]
         self.bias = bias
+        self.product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
         self.packed = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.enabled
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS) if self.packed else weight
         self.transposed = weight.t().contiguous() if self.packed and single_row_copy else None
 
     def __call__(self, rows: Tensor) -> Tensor:
         if not self.packed:
-            return F.linear(rows, self.weight, self.bias)
+            return self.product(rows, self.weight, self.bias)
         if self.transposed is None or rows.shape[0] != 1:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
             return product

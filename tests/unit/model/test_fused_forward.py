@@ -47,6 +47,7 @@ def test_a_row_of_the_invariant_product_is_the_same_bits_beside_any_others(dtype
     assert torch.equal(triton_layers.invariant_linear(rows[66:67], weight, bias), together[66:67])
 
 
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="tests/gpu does it on the GPU")
 @pytest.mark.parametrize("name", ["llama", "qwen3-tied-biased"])
 def test_the_fused_pass_is_the_plain_one(name):
     plain = make_runner(name)

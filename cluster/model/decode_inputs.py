@@ -1,0 +1,95 @@
+"""What a decode step reads, in memory that stays where it is: a CUDA graph runs again on the same addresses."""
+
+from collections.abc import Sequence as List
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.model.attention import Span
+from cluster.model.batch import Batch
+from cluster.model.step_tensors import StepTensors
+
+TOKEN_IDS, POSITIONS, CONTEXTS, SLOTS = range(4)
+MAX_ROW_COPIES = 8
+"""Rows of the block tables that are copied one by one; if more have changed, all are copied at once."""
+
+
+class DecodeInputs:
+    """For up to `max_num_seqs` sequences of one token each, of up to `max_blocks` blocks.
+
+    Tables are only copied where they have changed. A table that is the same list as before has only been appended to:
+    that is how the engine treats them, and what spares comparing them.
+    """
+
+    def __init__(self, max_num_seqs: int, max_blocks: int, block_size: int, device: torch.device) -> None:
+        self.block_size = block_size
+        self.max_context = max_blocks * block_size
+        is_cuda = device.type == "cuda"
+
+        def both(*shape: int) -> tuple[Tensor, Tensor]:
+            host = torch.zeros(shape, dtype=torch.int32)
+            return host.pin_memory() if is_cuda else host, torch.zeros(shape, dtype=torch.int32, device=device)
+
+        self._host_numbers, self._numbers = both(4, max_num_seqs)
+        self._host_tables, self._tables = both(max_num_seqs, max_blocks)
+        self._chunk_starts = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
+        self._rows: list[tuple[List[int], int]] = [((), 0)] * max_num_seqs  # a table, and how much of it is copied
+        self._copied = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
+
+    def fill(self, batch: Batch, num_padded: int) -> None:
+        """Rows from the batch's length up to `num_padded` become padding: they read nothing and store nothing.
+
+        Copies are put on the current stream, and not waited for.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()  # the last ones, whose source is written to now
+        changed = [row for row, span in enumerate(batch.spans) if self._take_table(row, span)]
+        self._copy_tables(changed)
+        count, numbers = len(batch.spans), self._host_numbers.numpy()
+        positions = batch.positions.numpy()
+        blocks = self._host_tables.numpy()[np.arange(count), positions // self.block_size]
+        numbers[TOKEN_IDS, :count] = batch.token_ids.numpy()
+        numbers[POSITIONS, :count] = positions
+        numbers[CONTEXTS, :count] = positions + 1
+        numbers[SLOTS, :count] = blocks * self.block_size + positions % self.block_size
+        numbers[:SLOTS, count:num_padded] = 0
+        numbers[SLOTS, count:num_padded] = -1
+        self._numbers.copy_(self._host_numbers, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+
+    def token_ids(self, num_padded: int) -> Tensor:
+        return self._numbers[TOKEN_IDS, :num_padded]
+
+    def positions(self, num_padded: int) -> Tensor:
+        return self._numbers[POSITIONS, :num_padded]
+
+    def step(self, num_padded: int) -> StepTensors:
+        """Views for attention; `max_context` is the most that any step can have."""
+        return StepTensors(
+            tables=self._tables[:num_padded],
+            contexts=self._numbers[CONTEXTS, :num_padded],
+            chunk_starts=self._chunk_starts[: num_padded + 1],
+            slots=self._numbers[SLOTS, :num_padded],
+            num_decodes=num_padded,
+            max_chunk=1,
+            max_context=self.max_context,
+        )
+
+    def _take_table(self, row: int, span: Span) -> bool:
+        """Whether it has changed."""
+        table, (known, num_known) = span.block_table, self._rows[row]
+        first, end = num_known if table is known else 0, len(table)
+        if first == end:
+            return False
+        self._host_tables.numpy()[row, first:end] = table[first:end]
+        self._rows[row] = (table, end)
+        return True
+
+    def _copy_tables(self, changed: List[int]) -> None:
+        if len(changed) > MAX_ROW_COPIES:
+            self._tables.copy_(self._host_tables, non_blocking=True)
+        else:
+            for row in changed:
+                self._tables[row].copy_(self._host_tables[row], non_blocking=True)

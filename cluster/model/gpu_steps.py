@@ -1,0 +1,89 @@
+"""What a GPU computes of a batch: single tokens by a recorded graph, everything else kernel by kernel."""
+
+from collections.abc import Sequence as List
+
+import torch
+from torch import Tensor
+
+from cluster.model.batch import Batch
+from cluster.model.decode_graphs import DecodeGraphs
+from cluster.model.decode_inputs import DecodeInputs
+from cluster.model.decoder import Decoder
+from cluster.model.device import use_device
+from cluster.model.fused_forward import fused_forward
+from cluster.model.gpu_attention import make_gpu_attention
+from cluster.model.gpu_options import GpuOptions
+from cluster.model.kv_cache import KVCache
+from cluster.model.linear import Linear
+from cluster.model.triton_attention import TritonAttention
+from cluster.model.triton_layers import invariant_linear
+
+
+class GpuSteps:
+    """Rows of logits follow the batch's `last_rows`. To be called in inference mode."""
+
+    def __init__(self, model: Decoder, kv_cache: KVCache, attention: TritonAttention, options: GpuOptions) -> None:
+        self.model = model
+        self.attention = attention
+        self.device = kv_cache.tensor.device
+        if options.batch_invariant:
+            make_invariant(model)
+        self.graphs = self._record(kv_cache, options.max_num_seqs) if options.graphs else None
+
+    def compute(self, batch: Batch) -> Tensor | None:
+        """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.
+
+        They are written over by the next call.
+        """
+        if self.graphs is not None and self.graphs.takes(batch):
+            logits = self.graphs.run(batch)
+            return None if logits is None else logits.index_select(0, self._to_device(batch.last_rows))
+        self.attention.plan(batch.spans)
+        token_ids, positions, last_rows = (
+            self._to_device(numbers) for numbers in (batch.token_ids, batch.positions, batch.last_rows)
+        )
+        hidden = fused_forward(self.model, token_ids, positions, self.attention)
+        return self.model.logits(hidden.index_select(0, last_rows)) if len(last_rows) else None
+
+    def _record(self, kv_cache: KVCache, max_num_seqs: int) -> DecodeGraphs:
+        max_blocks = min(-(-self.model.config.max_model_len // kv_cache.block_size), kv_cache.num_blocks)
+        inputs = DecodeInputs(max_num_seqs, max_blocks, kv_cache.block_size, self.device)
+        inputs.fill(NOBODY, max_num_seqs)
+        return DecodeGraphs(inputs, self._decode, max_num_seqs)
+
+    def _decode(self, inputs: DecodeInputs, size: int) -> Tensor | None:
+        self.attention.plan_tensors(inputs.step(size))
+        hidden = fused_forward(self.model, inputs.token_ids(size), inputs.positions(size), self.attention)
+        return self.model.logits(hidden)
+
+    def _to_device(self, numbers: Tensor) -> Tensor:
+        return numbers if self.device.type == "cpu" else numbers.pin_memory().to(self.device, non_blocking=True)
+
+
+@torch.inference_mode()
+def make_gpu_steps(model: Decoder, kv_cache: KVCache, options: GpuOptions) -> GpuSteps:
+    """Takes the time of compiling kernels and recording graphs."""
+    use_device(kv_cache.tensor.device)
+    attention = make_gpu_attention(kv_cache, model.shard, batch_invariant=options.batch_invariant)
+    return GpuSteps(model, kv_cache, attention, options)
+
+
+NOBODY = Batch(
+    spans=(),
+    token_ids=torch.empty(0, dtype=torch.long),
+    positions=torch.empty(0, dtype=torch.long),
+    last_rows=torch.empty(0, dtype=torch.long),
+)
+
+
+def make_invariant(model: Decoder) -> None:
+    """From now on a row of any of the model's products does not depend on the rows beside it."""
+    for linear in linears(model):
+        linear.product = invariant_linear
+
+
+def linears(model: Decoder) -> List[Linear]:
+    layers = [
+        (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down) for layer in model.layers
+    ]
+    return [*(linear for layer in layers for linear in layer), model.lm_head]
