@@ -12,14 +12,16 @@ from cluster.model.errors import CheckpointError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+CPU = torch.device("cpu")
 
 
 class Checkpoint:
-    """Hands out tensors by name, checked for shape, as copies in `dtype`; remembers which ones nobody asked for."""
+    """Hands out tensors by name, checked for shape, as copies in `dtype` on `device`; remembers which ones nobody asked for."""
 
-    def __init__(self, path: str | Path, dtype: torch.dtype) -> None:
+    def __init__(self, path: str | Path, dtype: torch.dtype, device: torch.device = CPU) -> None:
         self.directory = Path(path)
         self.dtype = dtype
+        self.device = device
         self._readers: dict[Path, Any] = {}
         self._files = self._find_files()
         self._unused = set(self._files)
@@ -46,7 +48,7 @@ class Checkpoint:
             )
         self._unused.discard(name)
         tensor: Tensor = stored[wanted]
-        return tensor.to(self.dtype, copy=True)  # a copy, so that nothing stays mapped to the file
+        return tensor.to(self.device, self.dtype, copy=True)  # a copy, so that nothing stays mapped to the file
 
     def check_all_used(self, *, ignore: tuple[str, ...]) -> None:
         """A tensor that no module asked for is a model we do not know; names that end as in `ignore` are harmless."""

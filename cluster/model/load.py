@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from cluster.model.checkpoint import Checkpoint
+from cluster.model.checkpoint import CPU, Checkpoint
 from cluster.model.config import ARCHITECTURES, ModelConfig
 from cluster.model.decoder import Decoder, MakeLayer
 from cluster.model.errors import CheckpointError
@@ -16,13 +16,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYERS: dict[str, MakeLayer] = dict(zip(ARCHITECTURES, (llama_layer, qwen3_layer), strict=True))
 
 
-def load_model(path: str | Path, dtype: torch.dtype | None = None, communicator: Communicator | None = None) -> Decoder:
+def load_model(
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    communicator: Communicator | None = None,
+    device: torch.device = CPU,
+) -> Decoder:
     """The part of the model at `path` that the communicator's rank holds (None: all), in `dtype` (None: its own).
 
     Raises `CheckpointError` for what is wrong with the files and `UnsupportedParallelism` for ranks that cannot share.
     """
     config = ModelConfig.from_checkpoint(path)
-    weights = Checkpoint(path, dtype or _dtype(config, path))
+    weights = Checkpoint(path, dtype or _dtype(config, path), device)
     with torch.inference_mode():
         return Decoder(config, weights, LAYERS[config.architecture], communicator or Alone())
 

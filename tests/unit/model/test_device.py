@@ -1,8 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cluster.model.device import DeviceUnavailable, find_device
+from cluster.model.kv_cache import KVCache
 from cluster.model.kv_sizing import GIB, DeviceMemory, check_weights_fit, num_kv_blocks
+from cluster.model.random_weights import llama_3_8b, random_model
+from cluster.model.runner import ModelRunner
+from tests.unit.model.factories import BLOCK_SIZE, make_engine, make_sequence, run
 
 pytestmark = pytest.mark.unit
 
@@ -41,3 +47,15 @@ def test_a_gpu_that_is_too_small_is_refused_and_told_by_how_much():
     check_weights_fit(15 * GIB, 15 * GIB)
     with pytest.raises(DeviceUnavailable, match=r"1\.00 GiB are missing"):
         check_weights_fit(16 * GIB, 15 * GIB)
+
+
+def test_a_random_model_is_made_without_files_and_computes_finite_logits():
+    config = replace(
+        llama_3_8b(), num_layers=2, hidden_size=32, intermediate_size=48, vocab_size=50, num_heads=4, num_kv_heads=2
+    )
+    assert llama_3_8b().num_parameters == 8_030_261_248
+    model = random_model(replace(config, head_dim=8), torch.bfloat16, torch.device("cpu"))
+    runner = ModelRunner(model, KVCache(4, *model.kv_shape(BLOCK_SIZE), torch.bfloat16))
+    sequence = make_sequence((1, 2, 3), max_tokens=5)
+    run(make_engine(runner), sequence)
+    assert len(sequence.output_token_ids) == 5
