@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
-from cluster.links.kv_region import KvRegion
+from cluster.links.device_region import Region
 
 
 class KvChecksums:
     """Implements `BlockChecksums`. With `enabled` False nothing is computed and every checksum is 0, unread."""
 
-    def __init__(self, region: KvRegion, *, enabled: bool = True) -> None:
+    def __init__(self, region: Region, *, enabled: bool = True) -> None:
         self._region = region
         self._enabled = enabled
-        self._checksums = [0] * len(region.records)
+        self._checksums = [0] * (region.num_bytes // region.record_bytes)
 
     def seal(self, block_ids: Iterable[int]) -> None:
         if self._enabled:

@@ -47,7 +47,12 @@ class CoreConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """The YAML's engine options, under vLLM's names. None: chosen from the model or measured."""
+    """The YAML's engine options, under vLLM's names. None: chosen from the model or measured.
+
+    `device`: as `cluster.model.device.find_device` reads it. On a GPU, KV takes what weights and the largest step leave
+    of `gpu_memory_utilization` of it; on a CPU it takes `kv_cache_memory_bytes`. `batch_invariant`: on a GPU, the same
+    tokens whatever else is in the batch, at a price (docs/gpu.md).
+    """
 
     dtype: str = "float32"
     max_model_len: int | None = None
@@ -58,6 +63,9 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     tensor_parallel_size: int = 1
     num_threads: int | None = None
+    device: str = "cpu"
+    gpu_memory_utilization: float = 0.9
+    batch_invariant: bool = False
     stuck_after_s: float = 60.0
 
 

@@ -9,7 +9,8 @@ from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.instance.config import InstanceConfig
-from cluster.links.device_region import check_transport
+from cluster.instance.gpu_loading import LARGEST_STEP_TOKENS, GpuMemory
+from cluster.links.device_region import Region, check_transport
 from cluster.links.kv_region import KvRegion
 from cluster.links.shared_region import SharedRegion
 from cluster.ranks.group import RankGroup
@@ -17,6 +18,8 @@ from cluster.ranks.setup import RankSetup
 from cluster.role import RolePolicy
 
 if TYPE_CHECKING:
+    import torch
+
     from cluster.model.runner import ModelRunner
 
 
@@ -25,8 +28,8 @@ class LoadedEngine:
     """`memory` and `region` are this rank's; `ranks` are the others, if there are any."""
 
     engine: Engine
-    memory: SharedRegion
-    region: KvRegion
+    memory: SharedRegion | GpuMemory
+    region: Region
     vocab_size: int
     max_model_len: int
     saturation_tokens: int
@@ -38,21 +41,27 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
 
     Raises CheckpointError and other ValueErrors, and RankLost.
     """
-    check_transport(config.links, on_device=False)
     # Read once, when torch is loaded. Threads that spin while they wait take the cores from the instances beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
+    from cluster.model.device import find_device
     from cluster.model.saturation import measure_saturation
 
     options = config.engine
+    device = find_device(options.device)
+    check_transport(config.links, on_device=device.type != "cpu")
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     progress("loading weights")
-    loaded = _load_alone(config, progress) if options.tensor_parallel_size == 1 else _load_ranks(config)
+    if device.type != "cpu":
+        loaded = _load_gpu(config, device, progress)
+    else:
+        loaded = _load_alone(config, progress) if options.tensor_parallel_size == 1 else _load_ranks(config)
     runner, num_blocks = loaded.runner, loaded.runner.kv_cache.num_blocks
     progress("measuring saturation")
-    saturation_tokens = measure_saturation(runner)
+    largest = {} if device.type == "cpu" else {"max_tokens": LARGEST_STEP_TOKENS}
+    saturation_tokens = measure_saturation(runner, **largest)
     max_model_len = min(options.max_model_len or runner.model.config.max_model_len, runner.model.config.max_model_len)
     scheduler = Scheduler(
         SchedulerConfig(
@@ -67,7 +76,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     return LoadedEngine(
         engine=Engine(scheduler, runner),
         memory=loaded.memory,
-        region=KvRegion(loaded.memory.buffer, runner.kv_cache.record_bytes, loaded.memory.path),
+        region=loaded.region,
         vocab_size=runner.model.config.vocab_size,
         max_model_len=max_model_len,
         saturation_tokens=saturation_tokens,
@@ -78,7 +87,8 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LoadedModel:
     runner: "ModelRunner"
-    memory: SharedRegion
+    memory: SharedRegion | GpuMemory
+    region: Region
     ranks: RankGroup | None = None
 
 
@@ -92,7 +102,17 @@ def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
     progress("reserving KV memory")
     kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, KVCache.record_bytes_for(*kv_shape), num_ranks=1)
-    return _LoadedModel(runner=ModelRunner(model, KVCache(num_blocks, *kv_shape, buffer=memory.buffer)), memory=memory)
+    runner = ModelRunner(model, KVCache(num_blocks, *kv_shape, buffer=memory.buffer))
+    return _LoadedModel(runner=runner, memory=memory, region=_region(memory, runner))
+
+
+def _load_gpu(config: InstanceConfig, device: "torch.device", progress: Callable[[str], None]) -> _LoadedModel:
+    from cluster.instance.gpu_loading import load_on_gpu
+
+    if config.engine.tensor_parallel_size > 1:
+        raise ValueError(f"tensor_parallel_size {config.engine.tensor_parallel_size} on GPUs is not supported yet")
+    loaded = load_on_gpu(config, device, progress)
+    return _LoadedModel(runner=loaded.runner, memory=GpuMemory(), region=loaded.region)
 
 
 def _load_ranks(config: InstanceConfig) -> _LoadedModel:
@@ -116,7 +136,11 @@ def _load_ranks(config: InstanceConfig) -> _LoadedModel:
     except BaseException:
         ranks.close()
         raise
-    return _LoadedModel(runner=runner, memory=memory, ranks=ranks)
+    return _LoadedModel(runner=runner, memory=memory, region=_region(memory, runner), ranks=ranks)
+
+
+def _region(memory: SharedRegion, runner: "ModelRunner") -> KvRegion:
+    return KvRegion(memory.buffer, runner.kv_cache.record_bytes, memory.path)
 
 
 def _reserve(num_bytes: int, record_bytes: int, num_ranks: int) -> tuple[SharedRegion, int]:

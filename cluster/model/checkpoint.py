@@ -16,7 +16,10 @@ CPU = torch.device("cpu")
 
 
 class Checkpoint:
-    """Hands out tensors by name, checked for shape, as copies in `dtype` on `device`; remembers which ones nobody asked for."""
+    """Hands out tensors by name, checked for shape, as copies in `dtype` on `device`.
+
+    It remembers which ones nobody asked for.
+    """
 
     def __init__(self, path: str | Path, dtype: torch.dtype, device: torch.device = CPU) -> None:
         self.directory = Path(path)

@@ -38,3 +38,7 @@ def use_device(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it was before Triton 3.10; 3.9 warns where unsaid
+
+
+def free_bytes(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0])

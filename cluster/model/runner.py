@@ -51,7 +51,15 @@ class ModelRunner:
     def _run(self, output: SchedulerOutput) -> list[SampledToken]:
         sampled = [entry.sequence for entry in output.scheduled if entry.samples]
         logits = self.compute(make_batch(output.scheduled))
-        return [] if logits is None else sample(logits, sampled)
+        if logits is None:
+            self._wait()
+            return []
+        return sample(logits, sampled)
+
+    def _wait(self) -> None:
+        """Blocks that a step has filled are sent as soon as it is over; drawing waits for that too."""
+        if self._gpu_steps is not None:
+            torch.cuda.current_stream(self._gpu_steps.device).synchronize()
 
     def compute(self, batch: Batch) -> Tensor | None:
         """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.

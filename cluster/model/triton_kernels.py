@@ -2,6 +2,7 @@
 
 `cache` always points at the layer's first element, so that one block stride and one value offset serve all layers.
 Masked slots are never read: nothing that lies in them, NaN included, can reach a result.
+What differs from step to step is not specialized on: nothing is compiled again while requests wait.
 OPERAND is what products multiply: the cache's own type, but for bf16 in the interpreter, which cannot.
 """
 
@@ -14,7 +15,7 @@ LOWEST = tl.constexpr(-1e30)  # of a running maximum: minus infinity less itself
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots"])
 def store_heads(
     heads,  # [num_tokens, num_heads + 2 * num_kv_heads, head_dim]
     queries,  # [num_tokens, num_heads, head_dim], if TURNS
@@ -119,7 +120,7 @@ def attend_tile(
     return better, total * shrink + tl.sum(weights, axis=1), weighted
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tables", "contexts", "table_stride"])
 def attend_decode(
     queries,
     cache,
@@ -200,7 +201,7 @@ def attend_decode(
         tl.store(partial_logs + partial, best + tl.log2(total), mask=row < GROUP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["contexts"])
 def combine_splits(
     partial_outputs,
     partial_logs,
@@ -231,7 +232,7 @@ def combine_splits(
     tl.store(outputs + row * HEAD_DIM + dim, combined.to(outputs.dtype.element_ty), mask=dim < HEAD_DIM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tables", "contexts", "chunk_starts", "table_stride"])
 def attend_chunks(
     queries,
     cache,

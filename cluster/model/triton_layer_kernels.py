@@ -33,7 +33,7 @@ def multiply_gates(gate_up, product, size, BLOCK: tl.constexpr):
     tl.store(product + row * size + column, value.to(product.dtype.element_ty), mask=is_there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def multiply_tiles(
     rows,  # [num_rows, in_features]
     weight,  # [out_features, in_features]

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from cluster.model.device import DeviceUnavailable, find_device
+from cluster.model.gpu_warm_up import largest_step
 from cluster.model.kv_cache import KVCache
 from cluster.model.kv_sizing import GIB, DeviceMemory, check_weights_fit, num_kv_blocks
 from cluster.model.random_weights import llama_3_8b, random_model
 from cluster.model.runner import ModelRunner
-from tests.unit.model.factories import BLOCK_SIZE, make_engine, make_sequence, run
+from tests.unit.model.factories import BLOCK_SIZE, make_engine, make_runner, make_sequence, run
 
 pytestmark = pytest.mark.unit
 
@@ -59,3 +60,12 @@ def test_a_random_model_is_made_without_files_and_computes_finite_logits():
     sequence = make_sequence((1, 2, 3), max_tokens=5)
     run(make_engine(runner), sequence)
     assert len(sequence.output_token_ids) == 5
+
+
+def test_the_largest_step_has_all_the_tokens_and_sequences_and_runs_in_one_block():
+    model = make_runner().model
+    runner = ModelRunner(model, KVCache(1, *model.kv_shape(BLOCK_SIZE), torch.float32))
+    step = largest_step(BLOCK_SIZE, 50, 7)
+    assert sum(entry.num_tokens for entry in step.scheduled) == 50
+    assert len(runner.run(step)) == 7
+    assert len(largest_step(BLOCK_SIZE, 3, 7).scheduled) == 3
