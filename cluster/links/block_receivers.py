@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from cluster import failpoints
 from cluster.links.deadline import Deadline
 from cluster.links.errors import BlockDamaged
 from cluster.links.frame_socket import FrameSocket
-from cluster.links.kv_region import KvRegion, Record, batches, checksum
+from cluster.links.kv_region import KvRegion, batches, checksum
 from cluster.links.lanes import Lanes
 from cluster.links.probe.memory import Scratch, pieces
+from cluster.links.record_part import RecordPart
+from cluster.links.record_shape import Record
 from cluster.links.shared_region import map_peer_region
 from cluster.pb.links_pb2 import LinkFrame, LinkHello, Offer, Post, ProbeOffer
 
@@ -40,12 +44,21 @@ class TcpBlockReceiver:
     """Takes the records from the link's connections, straight into their places. `on_close` tells when it is over."""
 
     def __init__(
-        self, sock: FrameSocket, lanes: Lanes, region: KvRegion, scratch: Scratch, on_close: Callable[[], None]
+        self,
+        sock: FrameSocket,
+        lanes: Lanes,
+        region: KvRegion,
+        part: RecordPart,
+        scratch: Scratch,
+        probe_bytes: int,
+        on_close: Callable[[], None],
     ) -> None:
         self._socket = sock
         self._lanes = lanes
         self._region = region
+        self._part = part
         self._scratch = scratch
+        self._probe_bytes = probe_bytes
         self._on_close = on_close
 
     def refusal(self, offer: Offer) -> str:
@@ -66,15 +79,20 @@ class TcpBlockReceiver:
 
         self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
         records = [self._region.records[block_id] for block_id in block_ids]
-        self._lanes.run(records, max(1, offer.num_connections), partial(_take, check, deadline))
+        # Whole records come straight into their places, some heads of them beside, until all are there and checked.
+        landing = records if self._part.is_whole else self._part.room(len(records))
+        self._lanes.run(landing, max(1, offer.num_connections), partial(_take, check, deadline))
         if damaged:
             raise BlockDamaged(f"wrong checksum of block {offer.first_block + min(damaged)}")
+        if not self._part.is_whole:
+            for record, gathered in zip(records, landing, strict=True):
+                self._part.scatter(record, gathered)
         return ""
 
     def probe(self, offer: ProbeOffer, deadline: Deadline, *, checksum: bool) -> str:
         check = _check_for_nothing if checksum else _check_not
         self._socket.send(LinkFrame(post=Post(slot=offer.slot)), deadline)
-        records = self._scratch.pieces(offer.num_bytes)
+        records = self._scratch.pieces(offer.num_bytes, self._probe_bytes)
         self._lanes.run(records, max(1, offer.num_connections), partial(_take, check, deadline))
         if offer.num_kept:
             self._lanes.keep(offer.num_kept)
@@ -84,9 +102,18 @@ class TcpBlockReceiver:
 class ShmBlockReceiver:
     """Copies the records from the source's memory, mapped read-only for as long as this object lives."""
 
-    def __init__(self, sock: FrameSocket, region: KvRegion, scratch: Scratch, hello: LinkHello) -> None:
+    def __init__(
+        self,
+        sock: FrameSocket,
+        region: KvRegion,
+        scratch: Scratch,
+        hello: LinkHello,
+        source_part: RecordPart,
+        part: RecordPart,
+    ) -> None:
         """Raises OSError when the source's region cannot be mapped."""
         self._socket = sock
+        self._source_part, self._part = source_part, part
         self._records = region.records
         self._scratch = scratch
         source = map_peer_region(hello.region_path, hello.region_bytes)
@@ -102,11 +129,12 @@ class ShmBlockReceiver:
         checksums = list(offer.checksums)
         for index, (block_id, source_id) in enumerate(zip(block_ids, offer.block_ids, strict=True)):
             deadline.remaining_s()  # nobody else writes here: a copy that is late stops between two records
-            record = self._records[block_id]
-            record[:] = self._source_records[source_id]
+            record = self._copy(block_id, source_id)
             failpoints.hit("links.receive.record", record)
             if checksums and checksum(record) != checksums[index]:
                 raise BlockDamaged(f"wrong checksum of block {offer.first_block + index}")
+            if not self._part.is_whole:
+                self._part.scatter(self._records[block_id], record)
         # Without checksums: was the source bound to keep these blocks as they are until the copy was complete?
         if not checksums and (time.monotonic_ns() >= offer.valid_until_ns or not self._socket.is_open()):
             return "the source gave up before the copy was complete"
@@ -114,12 +142,25 @@ class ShmBlockReceiver:
 
     def probe(self, offer: ProbeOffer, deadline: Deadline, *, checksum: bool) -> str:
         check = _check_for_nothing if checksum else _check_not
-        theirs = pieces(self._source_records.reshape(-1), self._source_records.shape[1], offer.num_bytes)
-        for index, (piece, source) in enumerate(zip(self._scratch.pieces(offer.num_bytes), theirs, strict=True)):
+        probe_bytes = min(self._records.shape[1], self._source_records.shape[1])
+        theirs = pieces(self._source_records.reshape(-1), probe_bytes, offer.num_bytes)
+        ours = self._scratch.pieces(offer.num_bytes, probe_bytes)
+        for index, (piece, source) in enumerate(zip(ours, theirs, strict=True)):
             deadline.remaining_s()
             piece[:] = source
             check(index, piece)
         return ""
+
+    def _copy(self, block_id: int, source_id: int) -> Record:
+        """The record where it is to be; of some heads a copy that is not in place yet."""
+        source = self._source_records[source_id]
+        if self._part.is_whole:
+            record: Record = self._records[block_id]
+            self._source_part.copy(source, record)
+            return record
+        gathered = np.empty(self._part.num_bytes, np.uint8)
+        self._source_part.copy(source, gathered)
+        return gathered
 
 
 def _take(

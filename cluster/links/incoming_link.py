@@ -13,7 +13,8 @@ from cluster.links.errors import BlockDamaged, LinkError, MalformedFrame, Memory
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.lanes import Lanes
 from cluster.links.receiving import ReceivingEnd
-from cluster.links.slot_table import Refusal
+from cluster.links.record_part import RecordPart
+from cluster.links.slot_table import Arrival, Refusal
 from cluster.links.transport_choice import check_meant, choose, source_of
 from cluster.messages import Epoch, Holder
 from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, ProbeOffer
@@ -40,6 +41,7 @@ class IncomingLink:
         self._on_end = on_end
         self._source = Holder("?", 0)
         self._has_joined = False
+        self._part = RecordPart(num_bytes=receiving.region.record_bytes)
         self._thread = threading.Thread(target=self._run, name="link from a peer", daemon=True)
 
     def start(self) -> None:
@@ -84,7 +86,7 @@ class IncomingLink:
                 welcome, receiver = LinkWelcome(transport="tcp"), None
             else:
                 choice = choose(hello, self._receiving, self._socket, self._lanes)
-                welcome, receiver = choice.welcome, choice.receiver
+                welcome, receiver, self._part = choice.welcome, choice.receiver, choice.part
         except LinkError as refusal:
             self._socket.send(LinkFrame(welcome=LinkWelcome(error=str(refusal))), deadline)
             raise
@@ -124,7 +126,6 @@ class IncomingLink:
     def _take(self, offer: Offer, receiver: BlockReceiver) -> None:
         """One rendezvous: refused, arrived or bad, and the source is told which."""
         deadline = Deadline.after(self._config.transfer_timeout_s, "complete transfer")
-        first_block, count = offer.first_block, len(offer.block_ids)
         block_ids = self._post(offer)
         if isinstance(block_ids, Refusal):
             reason = block_ids.value
@@ -143,12 +144,21 @@ class IncomingLink:
                 raise
             if reason:
                 self._abandon(offer, reason)
-            elif self._slots.complete(offer.reservation, first_block, count):
-                # Before Done: whatever the source says to the engine after it finds the blocks in place.
-                self._events.on_arrived(offer.reservation, first_block, count, tuple(offer.checksums))
-            else:
+            elif not self._complete(offer, block_ids):
                 reason = Refusal.UNKNOWN_RESERVATION.value
         self._socket.send(LinkFrame(done=Done(slot=offer.slot, error=reason)), deadline)
+
+    def _complete(self, offer: Offer, block_ids: tuple[int, ...]) -> bool:
+        """Whether anybody still wants these blocks; who does is told when all parts of them are there."""
+        first_block, count, part = offer.first_block, len(block_ids), self._part
+        arrival = self._slots.complete_part(offer.reservation, first_block, count, part.index, part.num_parts)
+        if arrival is Arrival.WHOLE:
+            checksums = tuple(offer.checksums)
+            if part.num_parts > 1 and checksums:
+                checksums = self._receiving.region.checksums(block_ids)
+            # Before Done: whatever the source says to the engine after it finds the blocks in place.
+            self._events.on_arrived(offer.reservation, first_block, count, checksums)
+        return arrival is not Arrival.UNWANTED
 
     def _post(self, offer: Offer) -> tuple[int, ...] | Refusal:
         """Where the blocks are to go, or why they are refused."""
@@ -156,7 +166,7 @@ class IncomingLink:
         if not offer.slot or not count:
             raise MalformedFrame("an offer of nothing")
         epoch = Epoch(offer.epoch.term, offer.epoch.n)
-        return self._slots.post(offer.reservation, self._source, epoch, offer.first_block, count)
+        return self._slots.post(offer.reservation, self._source, epoch, offer.first_block, count, self._part.index)
 
     def _on_refused(self, offer: Offer, refusal: Refusal) -> None:
         """What another source has reserved is none of this one's business: that it asked ends nothing."""
@@ -173,5 +183,5 @@ class IncomingLink:
         return receiver.refusal(offer)
 
     def _abandon(self, offer: Offer, reason: str) -> None:
-        if self._slots.abandon(offer.reservation, offer.first_block, len(offer.block_ids)):
+        if self._slots.abandon(offer.reservation, offer.first_block, len(offer.block_ids), self._part.index):
             self._events.on_bad(offer.reservation, reason)

@@ -6,7 +6,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-Record = NDArray[np.uint8]  # [record_bytes]
+from cluster.links.record_shape import Record, RecordShape
 
 MAX_BATCH_BYTES = 16 << 20  # docs/measurements/links-cpu.md
 MAX_BATCH_RECORDS = 1024  # IOV_MAX
@@ -27,14 +27,18 @@ def batches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 class KvRegion:
     """Numpy's views, not memoryviews: copying between them leaves the interpreter lock to the engine's thread."""
 
-    def __init__(self, buffer: memoryview, record_bytes: int, path: str = "") -> None:
-        """`buffer`: [num_records * record_bytes] bytes; `path`, if any: where others on this host can map it from."""
+    def __init__(self, buffer: memoryview, record_bytes: int, path: str = "", shape: RecordShape | None = None) -> None:
+        """`buffer`: [num_records * record_bytes] bytes; `path`, if any: where others on this host can map it from.
+
+        `shape`: where heads lie in a record, for those who need some of them only.
+        """
         if record_bytes <= 0 or buffer.nbytes % record_bytes:
             raise ValueError(f"{buffer.nbytes} bytes are not records of {record_bytes} bytes")
         self.records: NDArray[np.uint8] = np.frombuffer(buffer, np.uint8).reshape(-1, record_bytes)
         self.record_bytes = record_bytes
         self.num_bytes = buffer.nbytes
         self.path = path
+        self.shape = shape
 
     def checksums(self, block_ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(checksum(self.records[block_id]) for block_id in block_ids)

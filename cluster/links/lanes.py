@@ -9,7 +9,7 @@ from functools import partial
 
 from cluster.links.errors import LinkError, MalformedFrame
 from cluster.links.frame_socket import FrameSocket
-from cluster.links.kv_region import Record
+from cluster.links.record_shape import Record
 from cluster.links.worker import Job, Worker
 
 MAX_CONNECTIONS = 8

@@ -9,10 +9,10 @@ from cluster.links.device_region import Region
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import size_buffers
 from cluster.links.incoming_link import IncomingLink
+from cluster.links.link_end import LinkEnd
 from cluster.links.probe.memory import Scratch
 from cluster.links.receiving import ReceivingEnd
 from cluster.links.slot_table import SlotTable
-from cluster.links.source_connection import LinkEnd
 from cluster.messages import Holder
 from cluster.secret import ClusterSecret
 
@@ -37,9 +37,10 @@ class LinkListener:
         host: str,
         port: int = 0,
         rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self._receiving = ReceivingEnd(
-            end=LinkEnd(holder=holder, rank=rank),
+            end=LinkEnd(holder=holder, rank=rank, num_ranks=num_ranks),
             region=region,
             slots=slots,
             config=config,

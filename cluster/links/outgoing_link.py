@@ -12,11 +12,12 @@ from cluster.links.device_region import Region
 from cluster.links.errors import LinkError, MemoryInUse, TransferRefused
 from cluster.links.events import SourceEvents
 from cluster.links.frame_socket import FrameSocket
+from cluster.links.link_end import LinkKey
 from cluster.links.link_stats import LinkStats
 from cluster.links.probe.plan import SPLIT_BYTES
 from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
 from cluster.links.sample_log import SampleLog
-from cluster.links.source_connection import LinkKey, SourceConnection
+from cluster.links.source_connection import SourceConnection
 from cluster.messages import BlockTransfer, TransferSample
 from cluster.secret import ClusterSecret
 
@@ -136,7 +137,7 @@ class OutgoingLink:
             raise LinkError(str(error)) from error
 
     def _move_blocks(self, connection: SourceConnection, transfer: BlockTransfer) -> None:
-        num_bytes = len(transfer.block_ids) * self._region.record_bytes
+        num_bytes = len(transfer.block_ids) * connection.part.num_bytes
         seconds = connection.transfer(transfer, self._widened(connection, num_bytes))
         self._stats.sent(num_bytes, seconds)
         sample = TransferSample(

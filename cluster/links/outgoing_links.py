@@ -6,11 +6,11 @@ from cluster.links.config import LinkConfig
 from cluster.links.device_region import Region
 from cluster.links.errors import TransferRefused
 from cluster.links.events import SourceEvents
+from cluster.links.link_end import LinkEnd, LinkKey
 from cluster.links.link_stats import LinkStats, LinkStatus
 from cluster.links.outgoing_link import OutgoingLink
 from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
 from cluster.links.sample_log import SampleLog
-from cluster.links.source_connection import LinkEnd, LinkKey
 from cluster.messages import BlockTransfer, Holder, TransferSample
 from cluster.secret import ClusterSecret
 from cluster.topology.link_model import LinkModel
@@ -28,8 +28,9 @@ class OutgoingLinks:
         *,
         secret: ClusterSecret,
         rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
-        self._end = LinkEnd(holder=holder, rank=rank)
+        self._end = LinkEnd(holder=holder, rank=rank, num_ranks=num_ranks)
         self._region = region
         self._config = config
         self._events = events
@@ -40,9 +41,20 @@ class OutgoingLinks:
         self._samples = SampleLog()
         self._closed = False
 
-    def send(self, link_address: str, receiver: Holder, transfer: BlockTransfer, *, receiver_rank: int = 0) -> None:
-        """Queues and returns. Ends in `on_sent` or `on_send_failed`; until then the blocks must not change."""
-        end = LinkEnd(holder=receiver, rank=receiver_rank)
+    def send(
+        self,
+        link_address: str,
+        receiver: Holder,
+        transfer: BlockTransfer,
+        *,
+        receiver_rank: int = 0,
+        receiver_num_ranks: int = 1,
+    ) -> None:
+        """Queues and returns. Ends in `on_sent` or `on_send_failed`; until then the blocks must not change.
+
+        What goes is what of their KV heads both ranks hold.
+        """
+        end = LinkEnd(holder=receiver, rank=receiver_rank, num_ranks=receiver_num_ranks)
         if reason := self._put(end, link_address, transfer):
             self._stats_of(end).failed(reason)
             self._events.on_send_failed(transfer, reason)

@@ -10,9 +10,9 @@ from cluster.links.errors import LinkError
 from cluster.links.events import ReceiverEvents
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.lanes import Lanes
+from cluster.links.link_end import LinkEnd
 from cluster.links.probe.memory import Scratch
 from cluster.links.slot_table import SlotTable
-from cluster.links.source_connection import LinkEnd
 from cluster.secret import ClusterSecret
 
 _ID_BYTES = 16

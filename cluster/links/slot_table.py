@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, auto
 
 from cluster.messages import Epoch, Holder
 
@@ -27,23 +27,36 @@ class _Reservation:
     block_ids: tuple[int, ...]
     first_block: int
     closed: bool = False
-    states: bytearray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.states = bytearray([EMPTY]) * len(self.block_ids)
+    parts: dict[int, bytearray] = field(default_factory=dict)
 
     @property
     def is_quiet(self) -> bool:
-        return POSTED not in self.states
+        return not any(POSTED in states for states in self.parts.values())
 
-    def set(self, start: int, count: int, state: int) -> None:
-        self.states[start : start + count] = bytes([state]) * count
+    def states(self, part: int) -> bytearray:
+        return self.parts.setdefault(part, bytearray([EMPTY]) * len(self.block_ids))
+
+    def has(self, part: int, start: int, count: int, state: int) -> bool:
+        """Whether all of them are in this state."""
+        return self.states(part).count(state, start, start + count) == count
+
+    def set(self, part: int, start: int, count: int, state: int) -> None:
+        self.states(part)[start : start + count] = bytes([state]) * count
+
+
+class Arrival(Enum):
+    UNWANTED = auto()
+    """The reservation was closed meanwhile."""
+
+    PARTLY = auto()
+    WHOLE = auto()
 
 
 class SlotTable:
     """Thread-safe. An engine opens and closes reservations; link threads post, complete and abandon blocks of them.
 
-    A block is EMPTY -> POSTED -> ARRIVED, or back to EMPTY when the operation ended badly. A reservation that is closed
+    A block is EMPTY -> POSTED -> ARRIVED, or back to EMPTY when the operation ended badly; each part of it by itself,
+    where several ranks send it. A reservation that is closed
     while something is posted takes no more offers and stays until that operation is over: then `on_quiet(reservation)`
     is called, from the link's thread, and its blocks may be used again.
     """
@@ -61,7 +74,7 @@ class SlotTable:
             self._reservations[reservation] = _Reservation(source, epoch, tuple(block_ids), first_block)
 
     def post(
-        self, reservation: int, source: Holder, epoch: Epoch, first_block: int, count: int
+        self, reservation: int, source: Holder, epoch: Epoch, first_block: int, count: int, part: int = 0
     ) -> tuple[int, ...] | Refusal:
         """The blocks to write to, quarantined until `complete` or `abandon`."""
         with self._lock:
@@ -75,18 +88,22 @@ class SlotTable:
             start = first_block - entry.first_block
             if start < 0 or count < 1 or start + count > len(entry.block_ids):
                 return Refusal.OUT_OF_RANGE
-            if entry.states.count(EMPTY, start, start + count) != count:
+            if not entry.has(part, start, count, EMPTY):
                 return Refusal.NOT_EMPTY
-            entry.set(start, count, POSTED)
+            entry.set(part, start, count, POSTED)
             return entry.block_ids[start : start + count]
 
     def complete(self, reservation: int, first_block: int, count: int) -> bool:
         """Posted blocks are there and checked. False: the reservation was closed meanwhile, nobody wants them."""
-        return self._end(reservation, first_block, count, ARRIVED)
+        return self.complete_part(reservation, first_block, count, 0, 1) is Arrival.WHOLE
 
-    def abandon(self, reservation: int, first_block: int, count: int) -> bool:
+    def complete_part(self, reservation: int, first_block: int, count: int, part: int, num_parts: int) -> Arrival:
+        """As `complete`. WHOLE is told once: with the last part of these blocks."""
+        return self._end(reservation, first_block, count, part, ARRIVED, num_parts)
+
+    def abandon(self, reservation: int, first_block: int, count: int, part: int = 0) -> bool:
         """The operation on posted blocks is over and failed. False: the reservation was closed meanwhile."""
-        return self._end(reservation, first_block, count, EMPTY)
+        return self._end(reservation, first_block, count, part, EMPTY, 1) is not Arrival.UNWANTED
 
     def close(self, reservation: int) -> bool:
         """True: nothing is posted (any more), its blocks may be used again. False: `on_quiet` will say so."""
@@ -112,16 +129,17 @@ class SlotTable:
             block_ids = [block_id for entry in entries for block_id in entry.block_ids]
             assert len(block_ids) == len(set(block_ids))
 
-    def _end(self, reservation: int, first_block: int, count: int, state: int) -> bool:
+    def _end(self, reservation: int, first_block: int, count: int, part: int, state: int, num_parts: int) -> Arrival:
         with self._lock:
             entry = self._reservations[reservation]
             start = first_block - entry.first_block
-            assert entry.states.count(POSTED, start, start + count) == count
-            entry.set(start, count, state)
+            assert entry.has(part, start, count, POSTED)
+            entry.set(part, start, count, state)
             if not entry.closed:
-                return True
+                is_whole = all(entry.has(each, start, count, ARRIVED) for each in range(num_parts))
+                return Arrival.WHOLE if is_whole else Arrival.PARTLY
             if quiet := entry.is_quiet:
                 del self._reservations[reservation]
         if quiet:
             self._on_quiet(reservation)
-        return False
+        return Arrival.UNWANTED

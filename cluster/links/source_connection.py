@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,31 +14,17 @@ from cluster.links.device_region import DeviceRegion, Region
 from cluster.links.errors import LinkError, TransferRefused
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
-from cluster.links.kv_region import KvRegion, Record, batches
+from cluster.links.kv_region import KvRegion, batches, checksum
 from cluster.links.lanes import Lanes
+from cluster.links.link_end import LinkKey
 from cluster.links.nccl_transfer import NcclSender
 from cluster.links.probe.memory import pieces
+from cluster.links.record_part import RecordPart, source_part
+from cluster.links.record_shape import Record
 from cluster.messages import BlockTransfer, Holder
 from cluster.pb import instance_pb2
 from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, Post, ProbeOffer
 from cluster.secret import ClusterSecret, Kind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkEnd:
-    """One rank of an instance in one of its lives."""
-
-    holder: Holder
-    rank: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkKey:
-    """A link: one direction between two ranks, and where the receiving one listens (`host:port`)."""
-
-    source: LinkEnd
-    receiver: LinkEnd
-    address: str
 
 
 class SourceConnection:
@@ -58,10 +43,12 @@ class SourceConnection:
         self._link_id = b""
         self._nccl = NcclSender(sock, region) if isinstance(region, DeviceRegion) else None
         self.transport = ""
+        self.part = RecordPart(num_bytes=region.record_bytes)
 
     def open(self, key: LinkKey, sockaddr: Any) -> LinkWelcome:
         """Connects and greets. Raises LinkError, also when the receiver wants no such link."""
         self._key, self._sockaddr = key, sockaddr
+        self.part = source_part(self._region, key.source, key.receiver)
         welcome = self._greet(self._socket, joins=b"")
         if welcome.transport not in (("nccl",) if self._nccl else ("shm", "tcp")):
             raise self._refused("no transport")
@@ -98,6 +85,7 @@ class SourceConnection:
 
     def transfer(self, transfer: BlockTransfer, num_connections: int = 1) -> float:
         """Returns when the blocks have arrived and been checked; the seconds from the offer to that."""
+        records, checksums = self._gather(transfer)
         deadline = self._begin()
         offer = Offer(
             slot=self._slot,
@@ -105,7 +93,7 @@ class SourceConnection:
             epoch=instance_pb2.Epoch(term=transfer.epoch.term, n=transfer.epoch.n),
             first_block=transfer.first_block,
             block_ids=transfer.block_ids,
-            checksums=transfer.checksums if self._config.checksum else (),
+            checksums=checksums,
             valid_until_ns=deadline.at_ns,
             num_connections=num_connections,
         )
@@ -116,8 +104,6 @@ class SourceConnection:
             if self._nccl is not None:
                 self._nccl.send(self._expect_post(deadline), transfer.block_ids, deadline)
             elif self.transport == "tcp":
-                assert isinstance(self._region, KvRegion)
-                records = [self._region.records[block_id] for block_id in transfer.block_ids]
                 self._send_records(records, num_connections, deadline)
             # shm: the receiver reads this memory itself; so a source that is gone or mistaken never writes into it.
         self._take_done(self._socket.expect(deadline).done)
@@ -138,12 +124,30 @@ class SourceConnection:
             elif self.transport == "tcp":
                 assert isinstance(self._region, KvRegion)
                 memory = self._region.records.reshape(-1)
-                self._send_records(pieces(memory, self._region.record_bytes, num_bytes), num_connections, deadline)
+                self._send_records(pieces(memory, self._probe_bytes(), num_bytes), num_connections, deadline)
         self._take_done(self._socket.expect(deadline).done)
         seconds = time.monotonic() - start_s
         if num_kept:
             self._lanes.keep(num_kept)
         return seconds
+
+    def _gather(self, transfer: BlockTransfer) -> tuple[list[Record], tuple[int, ...]]:
+        """What is to be sent of each block, and its checksums. Nothing is gathered where whole records go."""
+        checksums = transfer.checksums if self._config.checksum else ()
+        if not isinstance(self._region, KvRegion):
+            return [], checksums
+        records = self.part.gather([self._region.records[block_id] for block_id in transfer.block_ids])
+        if checksums and not self.part.is_whole:
+            # Law 9: what is gathered is of blocks that are still what they were when they were sealed.
+            if self._region.checksums(transfer.block_ids) != transfer.checksums:
+                raise TransferRefused("a block has been damaged in the source's memory")
+            checksums = tuple(checksum(record) for record in records)
+        return records, checksums
+
+    def _probe_bytes(self) -> int:
+        """Of the pieces that probes move: of the smaller record of the two."""
+        own, key = self._region.record_bytes, self._key
+        return min(own, own * key.source.num_ranks // key.receiver.num_ranks)
 
     def _begin(self) -> Deadline:
         self._slot += 1
@@ -168,7 +172,9 @@ class SourceConnection:
             source=_holder(key.source.holder),
             source_rank=key.source.rank,
             receiver=_holder(key.receiver.holder),
+            source_num_ranks=key.source.num_ranks,
             receiver_rank=key.receiver.rank,
+            receiver_num_ranks=key.receiver.num_ranks,
             host=host_identity(),
             region_path=region.path,
             region_bytes=region.num_bytes,

@@ -10,9 +10,10 @@ from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
 from cluster.links.kv_region import KvRegion
 from cluster.links.lanes import Lanes
+from cluster.links.link_end import LinkEnd
 from cluster.links.nccl_transfer import NcclBlockReceiver
 from cluster.links.receiving import ReceivingEnd
-from cluster.links.source_connection import LinkEnd
+from cluster.links.record_part import RecordPart, mapped_part, target_part
 from cluster.messages import Holder
 from cluster.pb.links_pb2 import LinkHello, LinkWelcome
 
@@ -21,55 +22,73 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the source is told, and who takes what it sends."""
+    """What the source is told, and who takes what it sends: this part of each record."""
 
     welcome: LinkWelcome
     receiver: BlockReceiver
+    part: RecordPart
 
 
 def source_of(hello: LinkHello) -> LinkEnd:
-    return LinkEnd(holder=Holder(hello.source.instance, hello.source.incarnation), rank=hello.source_rank)
+    return LinkEnd(
+        holder=Holder(hello.source.instance, hello.source.incarnation),
+        rank=hello.source_rank,
+        num_ranks=hello.source_num_ranks or 1,
+    )
 
 
 def check_meant(hello: LinkHello, receiving: ReceivingEnd) -> None:
     """Raises LinkError when this is not whom the source wants a link to."""
-    meant = (hello.receiver.instance, hello.receiver.incarnation, hello.receiver_rank)
-    own = (receiving.end.holder.instance, receiving.end.holder.incarnation, receiving.end.rank)
+    ranks = (hello.receiver_rank, hello.receiver_num_ranks or 1)
+    meant, end = (hello.receiver.instance, hello.receiver.incarnation, *ranks), receiving.end
+    own = (end.holder.instance, end.holder.incarnation, end.rank, end.num_ranks)
     if meant != own:
-        raise LinkError("this is {} in incarnation {}, rank {}; meant was {}, {}, {}".format(*own, *meant))
+        raise LinkError("this is {} in incarnation {}, rank {} of {}; meant was {}, {}, {} of {}".format(*own, *meant))
 
 
 def choose(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, lanes: Lanes) -> Choice:
     """Raises LinkError when there is to be no link."""
     config, region = receiving.config, receiving.region
-    if hello.record_bytes != region.record_bytes:
+    source, own = source_of(hello), receiving.end
+    if hello.record_bytes * source.num_ranks != region.record_bytes * own.num_ranks:
         raise LinkError(f"records of {hello.record_bytes} bytes do not fit {region.record_bytes}")
+    part, source_part = target_part(region, source, own), mapped_part(region, source, own)
     asked = {hello.transport, config.transport} - {"auto"}
     if len(asked) > 1:
         raise LinkError(f"the source insists on {hello.transport}, the receiver on {config.transport}")
     if hello.on_device or isinstance(region, DeviceRegion) or asked == {"nccl"}:
-        return Choice(LinkWelcome(transport="nccl"), _over_nccl(hello, receiving, sock, asked))
+        return Choice(LinkWelcome(transport="nccl"), _over_nccl(hello, receiving, sock, asked), part)
     if asked == {"tcp"}:
-        return _over_tcp(hello, receiving, region, sock, lanes)
+        return _over_tcp(hello, receiving, region, part, sock, lanes)
     try:
         if hello.host != host_identity():
             raise OSError("not on the same host")
-        return Choice(LinkWelcome(transport="shm"), ShmBlockReceiver(sock, region, receiving.scratch, hello))
+        receiver = ShmBlockReceiver(sock, region, receiving.scratch, hello, source_part, part)
+        return Choice(LinkWelcome(transport="shm"), receiver, part)
     except OSError as error:
         if asked == {"shm"}:
             raise LinkError(f"no shm link: {error}") from error
         if hello.host != host_identity():
-            return _over_tcp(hello, receiving, region, sock, lanes)
+            return _over_tcp(hello, receiving, region, part, sock, lanes)
         log.warning("tcp instead of shm for the link from %s: %s", hello.source.instance, error)
-        return _over_tcp(hello, receiving, region, sock, lanes, note=f"no shm: {error}")
+        return _over_tcp(hello, receiving, region, part, sock, lanes, note=f"no shm: {error}")
 
 
 def _over_tcp(
-    hello: LinkHello, receiving: ReceivingEnd, region: KvRegion, sock: FrameSocket, lanes: Lanes, note: str = ""
+    hello: LinkHello,
+    receiving: ReceivingEnd,
+    region: KvRegion,
+    part: RecordPart,
+    sock: FrameSocket,
+    lanes: Lanes,
+    note: str = "",
 ) -> Choice:
     link_id = receiving.links.open(source_of(hello), lanes)
-    receiver = TcpBlockReceiver(sock, lanes, region, receiving.scratch, lambda: receiving.links.close(link_id))
-    return Choice(LinkWelcome(transport="tcp", note=note, link_id=link_id), receiver)
+    probe_bytes = min(region.record_bytes, hello.record_bytes)
+    receiver = TcpBlockReceiver(
+        sock, lanes, region, part, receiving.scratch, probe_bytes, lambda: receiving.links.close(link_id)
+    )
+    return Choice(LinkWelcome(transport="tcp", note=note, link_id=link_id), receiver, part)
 
 
 def _over_nccl(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, asked: set[str]) -> BlockReceiver:

@@ -8,11 +8,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkHello(_message.Message):
-    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "joins", "nonce")
+    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "source_num_ranks", "receiver_num_ranks", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "joins", "nonce")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_RANK_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_NUM_RANKS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_NUM_RANKS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     REGION_PATH_FIELD_NUMBER: _ClassVar[int]
     REGION_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +27,8 @@ class LinkHello(_message.Message):
     receiver: _instance_pb2.Holder
     source_rank: int
     receiver_rank: int
+    source_num_ranks: int
+    receiver_num_ranks: int
     host: str
     region_path: str
     region_bytes: int
@@ -33,7 +37,7 @@ class LinkHello(_message.Message):
     on_device: bool
     joins: bytes
     nonce: bytes
-    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., joins: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., source_num_ranks: _Optional[int] = ..., receiver_num_ranks: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., joins: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class LinkWelcome(_message.Message):
     __slots__ = ("transport", "error", "note", "link_id")

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.links.kv_region import Record
+from cluster.links.record_shape import Record
 
 SCRATCH_BYTES = 16 << 20
 
@@ -28,8 +28,9 @@ class Scratch:
         self._lock = threading.Lock()
         self._memory: NDArray[np.uint8] | None = None
 
-    def pieces(self, num_bytes: int) -> list[Record]:
+    def pieces(self, num_bytes: int, piece_bytes: int) -> list[Record]:
+        """`piece_bytes`: a record's, or less."""
         with self._lock:
             if self._memory is None:
                 self._memory = np.ones(max(1, SCRATCH_BYTES // self._record_bytes) * self._record_bytes, np.uint8)
-        return pieces(self._memory, self._record_bytes, num_bytes)
+        return pieces(self._memory, piece_bytes, num_bytes)

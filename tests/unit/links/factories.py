@@ -9,6 +9,7 @@ from cluster.links.config import LinkConfig
 from cluster.links.kv_region import KvRegion
 from cluster.links.link_listener import LinkListener
 from cluster.links.outgoing_links import OutgoingLinks
+from cluster.links.record_shape import RecordShape
 from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Epoch, Holder
@@ -53,17 +54,22 @@ class Node:
         record_bytes: int,
         config: LinkConfig,
         secret: ClusterSecret = SECRET,
+        *,
+        shape: RecordShape | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.holder = Holder(name, incarnation)
         self.events = Events()
         self.memory = SharedRegion.create(num_blocks * record_bytes)
         self.memory.buffer[:] = os.urandom(num_blocks * record_bytes)
-        self.region = KvRegion(self.memory.buffer, record_bytes, self.memory.path)
+        self.region = KvRegion(self.memory.buffer, record_bytes, self.memory.path, shape)
         self.slots = SlotTable(self.events.on_quiet)
+        ranks: Any = {"rank": rank, "num_ranks": num_ranks}
         self.listener = LinkListener(
-            self.holder, self.region, self.slots, config, self.events, secret=secret, host="127.0.0.1"
+            self.holder, self.region, self.slots, config, self.events, secret=secret, host="127.0.0.1", **ranks
         )
-        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=secret)
+        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=secret, **ranks)
 
     def transfer(self, block_ids: tuple[int, ...], reservation: int = 1, first_block: int = 0, epoch: Epoch = EPOCH):
         return BlockTransfer(

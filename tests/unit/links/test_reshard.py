@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.links.reshard import HeadRange, RecordShape, gather, piece, pieces, scatter
+from cluster.links.record_shape import HeadRange, RecordShape, gather, scatter
+from cluster.links.reshard import piece, pieces
 
 pytestmark = pytest.mark.unit
 
@@ -76,9 +77,15 @@ def test_between_equal_layouts_each_rank_sends_its_whole_records_to_its_like():
 
 def test_ranks_that_share_no_head_have_nothing_to_move():
     assert piece(4, (0, 2), (3, 4)) is None
-    found = piece(4, (1, 2), (3, 4))
-    assert found is not None
+    found, index, num_parts = piece(4, (1, 2), (3, 4)) or pytest.fail("they share head 3")
     assert (found.source, found.target) == (HeadRange(start=1, count=1), HeadRange(start=0, count=1))
+    assert (index, num_parts) == (0, 1)
+
+
+def test_a_rank_that_several_send_to_tells_their_parts_apart():
+    found, index, num_parts = piece(8, (3, 4), (1, 2)) or pytest.fail("they share heads 6 and 7")
+    assert (found.source, found.target) == (HeadRange(start=0, count=2), HeadRange(start=2, count=2))
+    assert (index, num_parts) == (1, 2)
 
 
 def test_ranks_that_cannot_share_the_heads_are_refused():
