@@ -10,7 +10,7 @@ from cluster.model.decode_graphs import DecodeGraphs
 from cluster.model.decode_inputs import DecodeInputs
 from cluster.model.decoder import Decoder
 from cluster.model.device import use_device
-from cluster.model.fused_forward import fused_forward
+from cluster.model.fused_forward import FusedNorm, fused_forward
 from cluster.model.gpu_attention import make_gpu_attention
 from cluster.model.gpu_options import GpuOptions
 from cluster.model.kv_cache import KVCache
@@ -26,6 +26,7 @@ class GpuSteps:
         self.model = model
         self.attention = attention
         self.device = kv_cache.tensor.device
+        model.norm = FusedNorm(model.norm.weight, model.norm.eps)
         if options.batch_invariant:
             make_invariant(model)
         self.graphs = self._record(kv_cache, options.max_num_seqs) if options.graphs else None
