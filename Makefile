@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-worlds test-faults soak lint format proto clean
+.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-worlds test-faults soak lint format proto clean
 
 install: $(STAMP)
 
@@ -40,6 +40,13 @@ test-worlds: install
 # Needs a GPU, and `pip install '.[gpu]'`; says why it skips where there is none.
 test-gpu: install
 	$(BIN)/pytest -m gpu -rs
+
+# The Triton kernels without a GPU: many shapes in the interpreter, and compiled for GPUs that are not here (docs/gpu.md).
+test-kernels: install
+	$(BIN)/pip install --quiet 'triton>=3.4'
+	BATON_KERNEL_SHAPES=60 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -rs tests/unit/model/test_triton_attention.py tests/unit/model/test_varlen_attention.py \
+	  tests/unit/model/test_fused_forward.py tests/unit/model/test_gpu_steps.py
+	TRITON_DEFAULT_FP_FUSION=1 $(BIN)/python -m tests.unit.model.compile_kernels
 
 # Ten thousand requests moved about at random under load, in real processes: nothing may be lost, wrong or left behind.
 soak: install
