@@ -14,6 +14,11 @@ class LinkEnd:
     num_ranks: int = 1
 
 
+def rank_addresses(link_address: str) -> tuple[str, ...]:
+    """Where the ranks of an instance listen, by rank: what an instance calls its `link_address`."""
+    return tuple(link_address.split(","))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkKey:
     """A link: one direction between two ranks, and where the receiving one listens (`host:port`)."""

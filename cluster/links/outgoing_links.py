@@ -6,10 +6,12 @@ from cluster.links.config import LinkConfig
 from cluster.links.device_region import Region
 from cluster.links.errors import TransferRefused
 from cluster.links.events import SourceEvents
-from cluster.links.link_end import LinkEnd, LinkKey
+from cluster.links.link_end import LinkEnd, LinkKey, rank_addresses
 from cluster.links.link_stats import LinkStats, LinkStatus
 from cluster.links.outgoing_link import OutgoingLink
+from cluster.links.piece_events import PieceEvents
 from cluster.links.probe.transfer import ProbeOutcome, ProbeTransfer
+from cluster.links.record_part import target_ranks
 from cluster.links.sample_log import SampleLog
 from cluster.messages import BlockTransfer, Holder, TransferSample
 from cluster.secret import ClusterSecret
@@ -34,6 +36,7 @@ class OutgoingLinks:
         self._region = region
         self._config = config
         self._events = events
+        self._pieces = PieceEvents(events)
         self._secret = secret
         self._lock = threading.Lock()
         self._links: dict[tuple[str, int], OutgoingLink] = {}
@@ -41,27 +44,28 @@ class OutgoingLinks:
         self._samples = SampleLog()
         self._closed = False
 
-    def send(
-        self,
-        link_address: str,
-        receiver: Holder,
-        transfer: BlockTransfer,
-        *,
-        receiver_rank: int = 0,
-        receiver_num_ranks: int = 1,
-    ) -> None:
+    def send(self, link_address: str, receiver: Holder, transfer: BlockTransfer) -> None:
         """Queues and returns. Ends in `on_sent` or `on_send_failed`; until then the blocks must not change.
 
-        What goes is what of their KV heads both ranks hold.
+        `link_address` names all ranks of the receiver: each gets those of its KV heads that this one holds.
         """
-        end = LinkEnd(holder=receiver, rank=receiver_rank, num_ranks=receiver_num_ranks)
-        if reason := self._put(end, link_address, transfer):
-            self._stats_of(end).failed(reason)
-            self._events.on_send_failed(transfer, reason)
+        ends = self._ends(link_address, receiver)
+        if not ends:
+            self._events.on_send_failed(transfer, "the receiver's ranks do not share the KV heads that this rank holds")
+            return
+        self._pieces.expect(transfer, len(ends))
+        for end, address in ends:
+            if reason := self._put(end, address, transfer):
+                self._stats_of(end).failed(reason)
+                self._pieces.on_send_failed(transfer, reason)
 
-    def probe(self, link_address: str, receiver: Holder, probe: ProbeTransfer, *, receiver_rank: int = 0) -> None:
-        """Queues behind all transfers and returns; `probe.on_end` is told how it ended, perhaps from within this."""
-        if reason := self._put(LinkEnd(holder=receiver, rank=receiver_rank), link_address, probe):
+    def probe(self, link_address: str, receiver: Holder, probe: ProbeTransfer) -> None:
+        """Queues behind all transfers and returns; `probe.on_end` is told how it ended, perhaps from within this.
+
+        It goes to one rank of the receiver.
+        """
+        end, address = (self._ends(link_address, receiver) or [(LinkEnd(holder=receiver), link_address)])[0]
+        if reason := self._put(end, address, probe):
             probe.on_end(ProbeOutcome(reason=reason))
 
     def num_connections(self, receiver: Holder, *, receiver_rank: int = 0) -> int:
@@ -96,6 +100,12 @@ class OutgoingLinks:
         for link in links:
             link.join()
 
+    def _ends(self, link_address: str, receiver: Holder) -> list[tuple[LinkEnd, str]]:
+        """Those of its ranks that hold what this one holds, and where they are."""
+        addresses, own = rank_addresses(link_address), self._end
+        targets = target_ranks(self._region, own, len(addresses))
+        return [(LinkEnd(holder=receiver, rank=rank, num_ranks=len(addresses)), addresses[rank]) for rank in targets]
+
     def _put(self, receiver: LinkEnd, link_address: str, transfer: BlockTransfer | ProbeTransfer) -> str:
         """Why not, or nothing."""
         key, stats = (
@@ -112,7 +122,7 @@ class OutgoingLinks:
             try:
                 while link is None or not link.put(transfer):
                     link = self._links[name] = OutgoingLink(
-                        key, self._region, self._config, stats, self._samples, self._events, self._secret
+                        key, self._region, self._config, stats, self._samples, self._pieces, self._secret
                     )
             except TransferRefused as refusal:
                 return str(refusal)

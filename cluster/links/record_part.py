@@ -10,7 +10,7 @@ from cluster.links.errors import LinkError
 from cluster.links.kv_region import KvRegion
 from cluster.links.link_end import LinkEnd
 from cluster.links.record_shape import HeadRange, Record, RecordShape, gather, scatter
-from cluster.links.reshard import piece
+from cluster.links.reshard import piece, pieces
 
 NO_HEADS = HeadRange(start=0, count=0)
 
@@ -72,6 +72,16 @@ def mapped_part(region: Region, source: LinkEnd, receiver: LinkEnd) -> RecordPar
     if shape is not None:
         shape = replace(shape, num_heads=shape.num_heads * receiver.num_ranks // source.num_ranks)
     return _part(record_bytes, shape, source, source, receiver)
+
+
+def target_ranks(region: Region, source: LinkEnd, num_ranks: int) -> list[int]:
+    """Of so many, those that hold heads that this source holds; none where nothing can be moved."""
+    if source.num_ranks == num_ranks:
+        return [source.rank]
+    if (shape := _shape(region)) is None or shape.num_heads * source.num_ranks % num_ranks:
+        return []
+    every = pieces(shape.num_heads * source.num_ranks, source.num_ranks, num_ranks)
+    return [each.target_rank for each in every if each.source_rank == source.rank]
 
 
 def _shape(region: Region) -> RecordShape | None:

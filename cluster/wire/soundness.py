@@ -6,6 +6,7 @@ Not whether it is true or comes in time: that is what epochs, reservations and t
 import math
 
 from cluster.engine.block_hash import HASH_BYTES
+from cluster.links.link_end import rank_addresses
 from cluster.messages import (
     Cancel,
     Dispatch,
@@ -138,13 +139,13 @@ def _check_sampling(state: SequenceState, vocab_size: int) -> None:
 
 def _check_grant(grant: Grant) -> None:
     _require(bool(grant.receiver.instance), "a grant for nobody")
-    for address in (grant.address, grant.link_address):
+    for address in (grant.address, *rank_addresses(grant.link_address)):
         _require(_is_address(address), "a grant without an address")
 
 
 def _check_probe(probe: Probe) -> None:
     _require(bool(probe.target.instance), "a probe of the link to nobody")
-    _require(_is_address(probe.link_address), "a probe without an address")
+    _require(all(map(_is_address, rank_addresses(probe.link_address))), "a probe without an address")
     _require(0.0 < probe.budget_s <= _MAX_PROBE_S, f"budget_s is {probe.budget_s}")
 
 

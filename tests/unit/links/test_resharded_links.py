@@ -9,7 +9,6 @@ import pytest
 from cluster import failpoints
 from cluster.links.config import LinkConfig
 from cluster.links.record_shape import RecordShape
-from cluster.links.reshard import pieces
 
 from .factories import EPOCH, SOURCE_BLOCKS, TARGET_BLOCKS, Node
 
@@ -37,19 +36,13 @@ class Ranks:
         shards = [node.region.records[list(block_ids)].reshape(len(block_ids), NUM_ROWS, -1) for node in self.nodes]
         return np.concatenate(shards, axis=2)
 
-    def send(self, target: "Ranks", block_ids) -> list[Node]:
-        """Every piece; the nodes that sent them."""
-        every = pieces(NUM_KV_HEADS, len(self.nodes), len(target.nodes))
-        for piece in every:
-            source, receiver = self.nodes[piece.source_rank], target.nodes[piece.target_rank]
-            source.links.send(
-                receiver.listener.address,
-                receiver.holder,
-                source.transfer(tuple(block_ids)),
-                receiver_rank=piece.target_rank,
-                receiver_num_ranks=len(target.nodes),
-            )
-        return [self.nodes[piece.source_rank] for piece in every]
+    @property
+    def link_address(self) -> str:
+        return ",".join(node.listener.address for node in self.nodes)
+
+    def send(self, target: "Ranks", block_ids) -> None:
+        for node in self.nodes:
+            node.links.send(target.link_address, target.nodes[0].holder, node.transfer(tuple(block_ids)))
 
 
 @pytest.fixture
@@ -68,7 +61,8 @@ def open_slots(source: Ranks, target: Ranks) -> None:
 def test_every_rank_gets_its_heads_of_every_block(make_ranks, source_size, target_size, transport):
     source, target = make_ranks("prefill-0", source_size, transport=transport), make_ranks("decode-0", target_size)
     open_slots(source, target)
-    for node in source.send(target, SOURCE_BLOCKS):
+    source.send(target, SOURCE_BLOCKS)
+    for node in source.nodes:
         node.events.next("on_sent")
     np.testing.assert_array_equal(target.whole(TARGET_BLOCKS), source.whole(SOURCE_BLOCKS))
     for node in target.nodes:
@@ -84,7 +78,8 @@ def test_a_part_that_comes_damaged_is_not_used(make_ranks, source_size, target_s
     open_slots(source, target)
     before = target.whole(TARGET_BLOCKS)
     with failpoints.armed("links.receive.record", failpoints.flip):
-        for node in source.send(target, SOURCE_BLOCKS[:1]):
+        source.send(target, SOURCE_BLOCKS[:1])
+        for node in source.nodes:
             assert "wrong checksum of block 0" in node.events.next("on_send_failed")[1]
     for node in target.nodes:
         assert node.slots.close(1)
@@ -98,16 +93,23 @@ def test_a_block_damaged_since_it_was_sealed_is_not_sent(make_ranks):
     (node,) = source.nodes
     transfer = node.transfer(SOURCE_BLOCKS)
     node.region.records[SOURCE_BLOCKS[0]][0] ^= 0xFF
-    receiver = target.nodes[1]
-    ranks = {"receiver_rank": 1, "receiver_num_ranks": 2}
-    node.links.send(receiver.listener.address, receiver.holder, transfer, **ranks)
+    node.links.send(target.link_address, target.nodes[0].holder, transfer)
     assert "damaged in the source's memory" in node.events.next("on_send_failed")[1]
 
 
-def test_ranks_that_share_no_head_have_no_link(make_ranks):
-    source, target = make_ranks("prefill-0", 2), make_ranks("decode-0", 4)
-    node, receiver = source.nodes[0], target.nodes[3]
-    transfer = node.transfer(SOURCE_BLOCKS)
-    ranks = {"receiver_rank": 3, "receiver_num_ranks": 4}
-    node.links.send(receiver.listener.address, receiver.holder, transfer, **ranks)
-    assert "rank 0 of 2 and rank 3 of 4 share no KV head" in node.events.next("on_send_failed")[1]
+def test_a_transfer_ends_when_all_its_pieces_have(make_ranks):
+    source, target = make_ranks("prefill-0", 1), make_ranks("decode-0", 2)
+    open_slots(source, target)
+    target.nodes[1].listener.close()
+    source.send(target, SOURCE_BLOCKS)
+    assert "Connection refused" in source.nodes[0].events.next("on_send_failed")[1]
+    assert source.nodes[0].events.is_silent
+    assert target.nodes[0].events.next("on_arrived")[:3] == (1, 0, len(TARGET_BLOCKS))
+
+
+def test_ranks_that_cannot_share_the_heads_get_nothing(make_ranks):
+    source, target = make_ranks("prefill-0", 2), make_ranks("decode-0", 1)
+    source.nodes[0].links.send(
+        ",".join([target.link_address] * 3), target.nodes[0].holder, source.nodes[0].transfer(SOURCE_BLOCKS)
+    )
+    assert "do not share the KV heads" in source.nodes[0].events.next("on_send_failed")[1]
