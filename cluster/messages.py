@@ -167,9 +167,12 @@ class GrantRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchRefused:
+    """`may_run_elsewhere`: it did run here, until there was no memory for its step."""
+
     request_id: str
     epoch: Epoch
     reason: str
+    may_run_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ def _instance_config(deployment: Deployment, pool: Pool, name: str, secret: Clus
     spec = deployment.spec
     engine = pool.engine.model_dump()
     engine["num_threads"] = pool.engine.num_threads or max(1, int(pool.resources.cpus))
+    engine["device"] = "auto" if pool.resources.gpus else "cpu"
     return InstanceConfig(
         name=name,
         role=InstanceRole(pool.role),

@@ -369,6 +369,18 @@ class InstanceCore:
         self._step_times.end(output, now_s)
         self._after(self._scheduler.update(output, sampled), now_s)
 
+    def give_up(self, output: SchedulerOutput, reason: str, now_s: float) -> None:
+        """The step could not be computed: nothing of it counts, and its requests may run where there is more room."""
+        for entry in output.scheduled:
+            hosted = self._hosted.get(entry.sequence.request_id)
+            if hosted is not None and hosted.sequence is entry.sequence:
+                self._end(hosted, now_s)
+                refused = DispatchRefused(
+                    request_id=hosted.request_id, epoch=hosted.epoch, reason=reason, may_run_elsewhere=True
+                )
+                self._tell(hosted.front, refused)
+        self._scheduler.update(SchedulerOutput(scheduled=()), ())  # nothing is in flight any more
+
     def _after(self, result: StepResult, now_s: float) -> None:
         for sealed in result.sealed:
             self._checksums.seal(sealed.block_ids)

@@ -12,10 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from cluster.engine.scheduler_output import SchedulerOutput
 from cluster.instance.core import InstanceCore
 from cluster.instance.effects import Effect
+from cluster.model.errors import OutOfDeviceMemory
 
 _TICK_S = 0.1
 
@@ -28,6 +30,7 @@ class StepLoop:
     """`deliver` gets the effects of each turn; `on_tick` runs some times a second. Whoever has the core calls them.
 
     An exception in a step is the end of the instance, whose state can no longer be trusted: `on_failure` hears of it.
+    But for a step without memory: its requests may run elsewhere, and the others go on.
     """
 
     def __init__(
@@ -98,11 +101,20 @@ class StepLoop:
             output = self._plan()
             self._set_computing(output is not None)
         if output is not None:
+            self._compute(output)
+
+    def _compute(self, output: SchedulerOutput) -> None:
+        try:
             sampled = self._core.run(output)
-            self._set_computing(False)
-            with self._has_core:
-                self._core.finish(output, sampled, time.monotonic())
-                self._flush()
+        except OutOfDeviceMemory as error:
+            log.warning("a step is given up: %s", error)
+            end = partial(self._core.give_up, output, str(error))
+        else:
+            end = partial(self._core.finish, output, sampled)
+        self._set_computing(False)
+        with self._has_core:
+            end(time.monotonic())
+            self._flush()
 
     def _wait_for_work(self) -> None:
         with self._boundary:

@@ -270,14 +270,16 @@ class GrantRefused(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ..., unreachable: _Optional[bool] = ...) -> None: ...
 
 class DispatchRefused(_message.Message):
-    __slots__ = ("request_id", "epoch", "reason")
+    __slots__ = ("request_id", "epoch", "reason", "may_run_elsewhere")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    MAY_RUN_ELSEWHERE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     epoch: Epoch
     reason: str
-    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    may_run_elsewhere: bool
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., reason: _Optional[str] = ..., may_run_elsewhere: _Optional[bool] = ...) -> None: ...
 
 class PassedOn(_message.Message):
     __slots__ = ("request_id", "epoch")

@@ -44,6 +44,12 @@ class Engine(Part):
     num_threads: Count | None = _DEFAULTS.num_threads
     """CPU threads in an instance. Default: resources.cpus, and at least 1."""
 
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = _DEFAULTS.gpu_memory_utilization
+    """On a GPU, the share of its memory that weights, steps and KV may take."""
+
+    batch_invariant: bool = _DEFAULTS.batch_invariant
+    """On a GPU, the same tokens whatever else is in the batch, at the price of speed."""
+
     stuck_after_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = _DEFAULTS.stuck_after_s
     """An instance of which no step ends for so long is stuck: it ends itself. Longer than any step takes."""
 

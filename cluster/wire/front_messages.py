@@ -181,7 +181,9 @@ def instance_message_to_pb(message: InstanceMessage, now_s: float) -> instance_p
         case PassedOn():
             return instance_pb2.InstanceMessage(passed_on=instance_pb2.PassedOn(**about))
         case DispatchRefused():
-            dispatch = instance_pb2.DispatchRefused(**about, reason=message.reason)
+            dispatch = instance_pb2.DispatchRefused(
+                **about, reason=message.reason, may_run_elsewhere=message.may_run_elsewhere
+            )
             return instance_pb2.InstanceMessage(dispatch_refused=dispatch)
 
 
@@ -212,6 +214,9 @@ def instance_message_from_pb(message: instance_pb2.InstanceMessage, now_s: float
                 unreachable=message.grant_refused.unreachable,
             )
         case "dispatch_refused":
-            return DispatchRefused(**about_from_pb(message.dispatch_refused), reason=message.dispatch_refused.reason)
+            dispatch = message.dispatch_refused
+            return DispatchRefused(
+                **about_from_pb(dispatch), reason=dispatch.reason, may_run_elsewhere=dispatch.may_run_elsewhere
+            )
         case _:
             return None

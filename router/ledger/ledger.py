@@ -207,6 +207,8 @@ class Ledger:
         entry = self._entries.get(message.request_id)
         if entry is None or not entry.is_owned_by(holder, message.epoch):
             return []
+        if message.may_run_elsewhere:
+            return self._recover(entry, f"{holder.instance}: {message.reason}")
         return self._fail(entry, Failure.DISPATCH_REFUSED, message.reason)
 
     # What is lost

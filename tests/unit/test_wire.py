@@ -120,6 +120,7 @@ def test_a_front_is_understood(message: FrontMessage) -> None:
         GrantRefused(**ABOUT, reason="full"),
         GrantRefused(**ABOUT, reason="cut off", unreachable=True),
         DispatchRefused(**ABOUT, reason="too long"),
+        DispatchRefused(**ABOUT, reason="out of memory", may_run_elsewhere=True),
         PassedOn(**ABOUT),
         Transfers(samples=(SAMPLE, replace(SAMPLE, ended_s=0.0))),
         Probed(number=7, target=SAMPLE.target, transport="tcp", samples=(SAMPLE,), num_connections=4),

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -12,10 +13,21 @@ from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
 from cluster.instance.config import CoreConfig
 from cluster.instance.core import InstanceCore
-from cluster.instance.effects import Effect, ToSource
+from cluster.instance.effects import Effect, ToFront, ToSource
 from cluster.instance.step_loop import StepLoop
 from cluster.links.slot_table import SlotTable
-from cluster.messages import Dispatch, Epoch, Holder, Reserve, Reserved, SequenceState, Stop
+from cluster.messages import (
+    Dispatch,
+    DispatchRefused,
+    Epoch,
+    Holder,
+    Reserve,
+    Reserved,
+    SequenceState,
+    StepUpdate,
+    Stop,
+)
+from cluster.model.errors import OutOfDeviceMemory
 from cluster.role import InstanceRole
 from tests.simulated.world import FRONT, NoChecksums
 from tests.unit.engine.factories import FakeRunner, make_scheduler
@@ -24,6 +36,7 @@ pytestmark = pytest.mark.unit
 
 SOURCE = Holder("source", 1)
 PATIENCE_S = 20.0
+Message = TypeVar("Message")
 
 
 class HeldRunner(FakeRunner):
@@ -32,10 +45,13 @@ class HeldRunner(FakeRunner):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.has_begun, self.may_end = threading.Event(), threading.Event()
+        self.is_out_of_memory = False
 
     def run(self, output: SchedulerOutput) -> list[SampledToken]:
         self.has_begun.set()
         assert self.may_end.wait(PATIENCE_S)
+        if self.is_out_of_memory:
+            raise OutOfDeviceMemory(tuple(entry.sequence.request_id for entry in output.scheduled))
         return super().run(output)
 
 
@@ -54,6 +70,10 @@ class Beat:
         self.failures: list[BaseException] = []
         self.steps = StepLoop(self.core, self._deliver, lambda: None, self._fail)
         self.steps.start()
+        self.dispatch(Epoch(1, 1))
+        assert self.runner.has_begun.wait(PATIENCE_S)
+
+    def dispatch(self, epoch: Epoch) -> None:
         state = SequenceState(
             request_id="r",
             front=FRONT,
@@ -61,8 +81,15 @@ class Beat:
             sampling_params=SamplingParams(max_tokens=4),
             arrival_time_s=0.0,
         )
-        self.tell(Dispatch(state=state, epoch=Epoch(1, 1)))
-        assert self.runner.has_begun.wait(PATIENCE_S)
+        self.tell(Dispatch(state=state, epoch=epoch))
+
+    def message(self, kind: type[Message]) -> Message:
+        """The next one of this kind to a front."""
+        while not (
+            isinstance(effect := self.said.get(timeout=PATIENCE_S), ToFront) and isinstance(effect.message, kind)
+        ):
+            pass
+        return effect.message
 
     def _deliver(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -116,6 +143,22 @@ def test_what_was_posted_after_something_that_waits_for_the_step_waits_too(beat:
     with pytest.raises(AssertionError):  # refused: it comes after the Stop
         beat.reserved()
     assert beat.reserved() == "third"
+
+
+def test_requests_of_a_step_without_memory_are_given_up_and_the_next_one_runs(
+    beat: Beat, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat.runner.is_out_of_memory = True
+    beat.runner.may_end.set()
+    refused = beat.message(DispatchRefused)
+    assert (refused.request_id, refused.epoch, refused.may_run_elsewhere) == ("r", Epoch(1, 1), True)
+    assert "a step is given up" in caplog.text
+    beat.runner.is_out_of_memory = False
+    beat.dispatch(Epoch(1, 2))
+    assert [update.epoch for update in beat.message(StepUpdate).updates] == [Epoch(1, 2)]
+    assert not beat.failures
+    beat.steps.stop()
+    beat.core._scheduler.check_integrity()
 
 
 def test_an_exception_in_the_middle_of_a_step_is_the_end_of_the_instance(

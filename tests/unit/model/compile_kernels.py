@@ -1,6 +1,7 @@
 """Compiles the Triton kernels for GPUs that need not be here: `python -m tests.unit.model.compile_kernels`.
 
-Llama-3-8B's shape. Prints registers, shared memory, matrix instructions; ends with an error if a bf16 kernel spills on Hopper.
+Llama-3-8B's shape. Prints registers, stack, shared memory and matrix instructions; ends with an error if a bf16 kernel
+spills on Hopper.
 """
 
 import subprocess

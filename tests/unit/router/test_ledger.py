@@ -12,6 +12,7 @@ from cluster.messages import (
     Activated,
     CloseGrant,
     Dispatch,
+    DispatchRefused,
     Epoch,
     GrantRefused,
     HandOver,
@@ -197,6 +198,14 @@ def test_recovery_dispatches_with_all_tokens_at_an_epoch_above_all_that_were_giv
     dispatch = case.dispatch_again()
     assert dispatch.state.output_token_ids == (10, 11)
     assert dispatch.epoch > case.grant_epoch > case.owner_epoch
+
+
+def test_a_request_that_its_holder_had_no_memory_for_waits_again(case: Case) -> None:
+    refused = DispatchRefused(request_id="r", epoch=case.owner_epoch, reason="out of memory", may_run_elsewhere=True)
+    assert case.ledger.on_dispatch_refused(STRANGER, refused) == []
+    out = case.ledger.on_dispatch_refused(P, refused)
+    assert [type(each) for each in out if isinstance(each, Requeue | Fail)] == [Requeue]
+    assert case.ledger.on_dispatch_refused(P, refused) == []
 
 
 def test_what_the_lost_ones_say_later_is_not_believed(case: Case) -> None:
