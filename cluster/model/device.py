@@ -1,8 +1,11 @@
 """The device that a model runs on, by name; nothing of CUDA or Triton is touched for a CPU."""
 
+import logging
 import os
 
 import torch
+
+log = logging.getLogger(__name__)
 
 
 class DeviceUnavailable(ValueError):
@@ -13,6 +16,8 @@ def find_device(name: str) -> torch.device:
     """`cpu`, `cuda` or `cuda:1`; `auto` is the first GPU if there is one, or else the CPU. Raises DeviceUnavailable."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu":
+            log.warning("no GPU is seen here: the model runs on the CPU")
     try:
         device = torch.device(name)
     except RuntimeError as error:

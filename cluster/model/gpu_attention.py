@@ -1,6 +1,7 @@
 """Which attention a GPU gets: torch's where it works here, our own kernels else. Chosen once, and said once."""
 
 import logging
+from functools import cache
 
 import torch
 
@@ -22,14 +23,20 @@ def make_gpu_attention(
 ) -> TritonAttention:
     """Torch's is tried on a few tokens in blocks of this very shape, because what it takes differs by version."""
     if batch_invariant:
-        log.info("attention: our Triton kernels, batch-invariant")
+        _say("our Triton kernels, batch-invariant")
         return TritonAttention(kv_cache, shard, window=window, batch_invariant=True)
     attention, reason = _try_varlen(kv_cache, shard, window)
     if attention is None:
-        log.info("attention: our Triton kernels, because %s", reason)
+        _say(f"our Triton kernels, because {reason}")
         return TritonAttention(kv_cache, shard, window=window)
-    log.info("attention: torch's varlen_attn on FlashAttention %d%s", attention.flash, f", {reason}" * bool(reason))
+    _say(f"torch's varlen_attn on FlashAttention {attention.flash}" + f", because {reason}" * bool(reason))
     return attention
+
+
+@cache
+def _say(what: str) -> None:
+    """Once a process: a warm-up chooses too."""
+    log.info("attention: %s", what)
 
 
 def _try_varlen(kv_cache: KVCache, shard: Shard, window: int | None) -> tuple[VarlenAttention | None, str]:
