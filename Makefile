@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-worlds test-faults soak lint format proto clean
+.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-ranks test-worlds test-faults soak lint format proto clean
 
 install: $(STAMP)
 
@@ -47,6 +47,10 @@ test-kernels: install
 	BATON_KERNEL_SHAPES=60 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -rs tests/unit/model/test_triton_attention.py tests/unit/model/test_varlen_attention.py \
 	  tests/unit/model/test_fused_forward.py tests/unit/model/test_gpu_steps.py
 	TRITON_DEFAULT_FP_FUSION=1 $(BIN)/python -m tests.unit.model.compile_kernels
+
+# A request moves between instances of one, two and four ranks, each to each, and survives the last; a minute or two.
+test-ranks: install
+	BATON_ALL_RANKS=1 $(BIN)/pytest tests/integration/test_tensor_parallel.py
 
 # Ten thousand requests moved about at random under load, in real processes: nothing may be lost, wrong or left behind.
 soak: install

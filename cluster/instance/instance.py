@@ -16,6 +16,7 @@ import grpc
 
 from cluster.drops import Drops
 from cluster.instance import handover_steps
+from cluster.instance.all_ranks import AllRanks
 from cluster.instance.checksums import KvChecksums
 from cluster.instance.config import CoreConfig, InstanceConfig, InstanceInfo, RoleSettings
 from cluster.instance.core import InstanceCore
@@ -33,6 +34,7 @@ from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
 from cluster.messages import Holder, Probed, Transfers
 from cluster.pb import instance_pb2_grpc
+from cluster.ranks.far_links import FarLinks
 from cluster.role import InstanceStatus, RolePolicies, RolePolicy
 from cluster.snapshot import InstanceSnapshot, LinkSnapshot
 from cluster.wire.channel import CHANNEL_OPTIONS
@@ -84,23 +86,43 @@ class Instance:
         self._memory = loaded.memory
         secret, drops = config.secret, Drops()
         events = LinkEvents(drops)
-        slots = SlotTable(events.on_quiet)
+        self._ranks, num_ranks = loaded.ranks, config.engine.tensor_parallel_size
+        self._all_ranks = None if self._ranks is None else AllRanks(events, num_ranks)
+        slots = SlotTable((self._all_ranks or events).on_quiet)
         checksums = KvChecksums(loaded.region, enabled=config.links.checksum)
-        self._core = InstanceCore(self.holder, config.role, loaded.engine, slots, checksums, self._core_config(loaded))
+        self._core = InstanceCore(
+            self.holder,
+            config.role,
+            loaded.engine,
+            self._all_ranks or slots,
+            self._all_ranks or checksums,
+            self._core_config(loaded),
+        )
         self._steps = StepLoop(self._core, self._deliver, self._look, self._on_failure)
         events.connect(self._core, self._steps)
-        self._links = OutgoingLinks(self.holder, loaded.region, config.links, events, secret=secret)
+        self._links = OutgoingLinks(
+            self.holder, loaded.region, config.links, self._all_ranks or events, secret=secret, num_ranks=num_ranks
+        )
         self._probing = Probing(self._links, config.links, self._on_probed)
         self._listener = LinkListener(
-            self.holder, loaded.region, slots, config.links, events, secret=secret, host=config.host
+            self.holder,
+            loaded.region,
+            slots,
+            config.links,
+            self._all_ranks or events,
+            secret=secret,
+            host=config.host,
+            num_ranks=num_ranks,
         )
+        self._others: list[FarLinks] = []
+        if self._ranks is not None and self._all_ranks is not None:
+            self._others = self._ranks.open_links(self.holder, config.links, self._all_ranks)
+            self._all_ranks.connect(slots, checksums, self._links, self._others)
+            self._ranks.tell_of_loss(self._on_failure)
         core, steps, vocab_size = self._core, self._steps, loaded.vocab_size
         self._fronts = Fronts(self.holder, config, core, steps, drops=drops, vocab_size=vocab_size)
         self._sources = Sources(self.holder, secret, core, steps, drops=drops, vocab_size=vocab_size)
         self._receivers = Receivers(self.holder, secret, core, steps, drops=drops)
-        self._ranks = loaded.ranks
-        if self._ranks is not None:
-            self._ranks.tell_of_loss(self._on_failure)
         self._seen: Seen | None = None
         self._link_speeds: dict[str, float] = {}
 
@@ -110,7 +132,7 @@ class Instance:
             handover=self.config.handover,
             grace_s=self.config.grace_s,
             retention_s=self.config.retention_s,
-            record_bytes=loaded.region.record_bytes,
+            record_bytes=self._block_bytes(loaded),
             roles={
                 role: RoleSettings(
                     token_budget=options.max_num_batched_tokens
@@ -131,24 +153,24 @@ class Instance:
             incarnation=self.holder.incarnation,
             role=self.config.role,
             address=address,
-            link_address=self._listener.address,
+            link_address=",".join([self._listener.address, *(other.link_address for other in self._others)]),
             pid=os.getpid(),
             max_num_seqs=loaded.engine.scheduler.config.max_num_seqs,
             num_blocks=blocks.num_blocks,
             block_size=blocks.block_size,
             max_model_len=loaded.max_model_len,
             saturation_tokens=loaded.saturation_tokens,
-            kv_layout=self._kv_layout(loaded),
+            kv_layout=kv_layout(
+                self.config.model_path, self.config.engine.dtype, blocks.block_size, self._block_bytes(loaded)
+            ),
             caches_prefixes=self.config.engine.enable_prefix_caching,
             node=self.config.node or socket.gethostname(),
-            block_bytes=loaded.region.record_bytes,
+            block_bytes=self._block_bytes(loaded),
         )
 
-    def _kv_layout(self, loaded: LoadedEngine) -> str:
-        options, record_bytes = self.config.engine, loaded.region.record_bytes
-        layout = kv_layout(self.config.model_path, options.dtype, options.block_size, record_bytes)
-        # Links move rank 0's part only: nobody else can use that.
-        return layout if loaded.ranks is None else f"{layout}/{self.holder.instance}/{self.holder.incarnation}"
+    def _block_bytes(self, loaded: LoadedEngine) -> int:
+        """Of the KV in a block, on all ranks together."""
+        return loaded.region.record_bytes * self.config.engine.tensor_parallel_size
 
     async def stop(self) -> None:
         """Fronts see their streams end, and what they had here is let go of."""
@@ -158,6 +180,8 @@ class Instance:
         await asyncio.to_thread(self._steps.stop)
         if self._ranks is not None:
             await asyncio.to_thread(self._ranks.close)
+            for other in self._others:
+                await asyncio.to_thread(other.close)
         await asyncio.to_thread(self._links.close)
         await asyncio.to_thread(self._listener.close)
         self._memory.close()
@@ -171,7 +195,8 @@ class Instance:
         for effect in effects:
             handover_steps.before(effect)
             if isinstance(effect, StartTransfer):
-                self._links.send(effect.grant.link_address, effect.grant.receiver, effect.transfer)
+                links = self._all_ranks or self._links
+                links.send(effect.grant.link_address, effect.grant.receiver, effect.transfer)
             elif isinstance(effect, StartProbe):
                 self._probing.start(effect.front, effect.probe)
             elif isinstance(effect, DropProbes):

@@ -11,7 +11,6 @@ from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.instance.config import InstanceConfig
 from cluster.instance.gpu_loading import LARGEST_STEP_TOKENS, GpuMemory
 from cluster.links.device_region import Region, check_transport
-from cluster.links.kv_region import KvRegion
 from cluster.links.shared_region import SharedRegion
 from cluster.ranks.group import RankGroup
 from cluster.ranks.setup import RankSetup
@@ -96,6 +95,7 @@ def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
     from cluster.model.kv_cache import KVCache
     from cluster.model.load import DTYPES, load_model
     from cluster.model.runner import ModelRunner
+    from cluster.ranks.kv_memory import kv_region
 
     options = config.engine
     model = load_model(config.model_path, DTYPES[options.dtype])
@@ -103,7 +103,7 @@ def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
     kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, KVCache.record_bytes_for(*kv_shape), num_ranks=1)
     runner = ModelRunner(model, KVCache(num_blocks, *kv_shape, buffer=memory.buffer))
-    return _LoadedModel(runner=runner, memory=memory, region=_region(memory, runner))
+    return _LoadedModel(runner=runner, memory=memory, region=kv_region(memory, runner.kv_cache))
 
 
 def _load_gpu(config: InstanceConfig, device: "torch.device", progress: Callable[[str], None]) -> _LoadedModel:
@@ -117,6 +117,7 @@ def _load_gpu(config: InstanceConfig, device: "torch.device", progress: Callable
 
 def _load_ranks(config: InstanceConfig) -> _LoadedModel:
     """As rank 0 of several, which wait for it."""
+    from cluster.ranks.kv_memory import kv_region
     from cluster.ranks.load import load_leader, record_bytes
 
     options, num_ranks = config.engine, config.engine.tensor_parallel_size
@@ -136,11 +137,7 @@ def _load_ranks(config: InstanceConfig) -> _LoadedModel:
     except BaseException:
         ranks.close()
         raise
-    return _LoadedModel(runner=runner, memory=memory, region=_region(memory, runner), ranks=ranks)
-
-
-def _region(memory: SharedRegion, runner: "ModelRunner") -> KvRegion:
-    return KvRegion(memory.buffer, runner.kv_cache.record_bytes, memory.path)
+    return _LoadedModel(runner=runner, memory=memory, region=kv_region(memory, runner.kv_cache), ranks=ranks)
 
 
 def _reserve(num_bytes: int, record_bytes: int, num_ranks: int) -> tuple[SharedRegion, int]:

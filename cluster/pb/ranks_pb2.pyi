@@ -1,24 +1,47 @@
 from cluster.pb import instance_pb2 as _instance_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RankFrame(_message.Message):
-    __slots__ = ("hello", "challenge", "proof", "ready", "failed")
+    __slots__ = ("hello", "challenge", "proof", "ready", "failed", "links_hello", "links_ready", "open", "opened", "close", "quiet", "seal", "send", "sent", "arrived", "bad")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    LINKS_HELLO_FIELD_NUMBER: _ClassVar[int]
+    LINKS_READY_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    QUIET_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
+    SEND_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    ARRIVED_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
     hello: RankHello
     challenge: _instance_pb2.Challenge
     proof: _instance_pb2.Proof
     ready: RankReady
     failed: RankFailed
-    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ...) -> None: ...
+    links_hello: LinksHello
+    links_ready: LinksReady
+    open: OpenSlots
+    opened: Slots
+    close: Slots
+    quiet: Slots
+    seal: SealBlocks
+    send: SendBlocks
+    sent: BlocksSent
+    arrived: BlocksArrived
+    bad: BlocksBad
+    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ..., links_hello: _Optional[_Union[LinksHello, _Mapping]] = ..., links_ready: _Optional[_Union[LinksReady, _Mapping]] = ..., open: _Optional[_Union[OpenSlots, _Mapping]] = ..., opened: _Optional[_Union[Slots, _Mapping]] = ..., close: _Optional[_Union[Slots, _Mapping]] = ..., quiet: _Optional[_Union[Slots, _Mapping]] = ..., seal: _Optional[_Union[SealBlocks, _Mapping]] = ..., send: _Optional[_Union[SendBlocks, _Mapping]] = ..., sent: _Optional[_Union[BlocksSent, _Mapping]] = ..., arrived: _Optional[_Union[BlocksArrived, _Mapping]] = ..., bad: _Optional[_Union[BlocksBad, _Mapping]] = ...) -> None: ...
 
 class RankHello(_message.Message):
     __slots__ = ("rank", "world_size", "store_host", "store_port", "model_path", "dtype", "block_size", "num_blocks", "num_threads", "nonce")
@@ -53,3 +76,99 @@ class RankFailed(_message.Message):
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     problem: str
     def __init__(self, problem: _Optional[str] = ...) -> None: ...
+
+class LinksHello(_message.Message):
+    __slots__ = ("holder", "transport", "checksum", "max_connections", "setup_timeout_s", "transfer_timeout_s", "nonce")
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SETUP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    holder: _instance_pb2.Holder
+    transport: str
+    checksum: bool
+    max_connections: int
+    setup_timeout_s: float
+    transfer_timeout_s: float
+    nonce: bytes
+    def __init__(self, holder: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., transport: _Optional[str] = ..., checksum: _Optional[bool] = ..., max_connections: _Optional[int] = ..., setup_timeout_s: _Optional[float] = ..., transfer_timeout_s: _Optional[float] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class LinksReady(_message.Message):
+    __slots__ = ("link_address",)
+    LINK_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    link_address: str
+    def __init__(self, link_address: _Optional[str] = ...) -> None: ...
+
+class OpenSlots(_message.Message):
+    __slots__ = ("reservation", "source", "epoch", "block_ids", "first_block")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    reservation: int
+    source: _instance_pb2.Holder
+    epoch: _instance_pb2.Epoch
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    first_block: int
+    def __init__(self, reservation: _Optional[int] = ..., source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., block_ids: _Optional[_Iterable[int]] = ..., first_block: _Optional[int] = ...) -> None: ...
+
+class Slots(_message.Message):
+    __slots__ = ("reservation",)
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    reservation: int
+    def __init__(self, reservation: _Optional[int] = ...) -> None: ...
+
+class SealBlocks(_message.Message):
+    __slots__ = ("block_ids",)
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SendBlocks(_message.Message):
+    __slots__ = ("number", "link_address", "receiver", "request_id", "epoch", "reservation", "first_block", "block_ids")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    LINK_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    link_address: str
+    receiver: _instance_pb2.Holder
+    request_id: str
+    epoch: _instance_pb2.Epoch
+    reservation: int
+    first_block: int
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, number: _Optional[int] = ..., link_address: _Optional[str] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., request_id: _Optional[str] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., reservation: _Optional[int] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class BlocksSent(_message.Message):
+    __slots__ = ("number", "error")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    error: str
+    def __init__(self, number: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class BlocksArrived(_message.Message):
+    __slots__ = ("reservation", "first_block", "count")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reservation: int
+    first_block: int
+    count: int
+    def __init__(self, reservation: _Optional[int] = ..., first_block: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class BlocksBad(_message.Message):
+    __slots__ = ("reservation", "reason")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reservation: int
+    reason: str
+    def __init__(self, reservation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...

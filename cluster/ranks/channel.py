@@ -49,17 +49,22 @@ class RankChannel:
 
     def hear(self, kind: str) -> RankFrame:
         """The next RankFrame; if it is not of this kind, a ConnectionError says what it was."""
-        if (payload := self.receive()) is None:
+        if (frame := self.hear_any()) is None:
             raise ConnectionError("its process is gone")
-        try:
-            frame = RankFrame.FromString(payload)
-        except Exception as error:  # protobuf's DecodeError is private to its implementation
-            raise ConnectionError(f"not a rank's frame: {error}") from error
         if (found := frame.WhichOneof("message")) == "failed":
             raise ConnectionError(frame.failed.problem)
         if found != kind:
             raise ConnectionError(f"it sent {found}, not {kind}")
         return frame
+
+    def hear_any(self) -> RankFrame | None:
+        """The next RankFrame; None: the other end is gone."""
+        if (payload := self.receive()) is None:
+            return None
+        try:
+            return RankFrame.FromString(payload)
+        except Exception as error:  # protobuf's DecodeError is private to its implementation
+            raise ConnectionError(f"not a rank's frame: {error}") from error
 
     def wait_until_gone(self) -> None:
         """Returns when the other end has hung up, or this one was shut down; what was sent before can still be read."""

@@ -5,13 +5,16 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from cluster import failpoints
-from cluster.handshake import Called, Unauthenticated
+from cluster.handshake import Unauthenticated
+from cluster.links.kv_region import KvRegion
 from cluster.ranks.channel import RankChannel
-from cluster.ranks.group import GREETING_TIMEOUT_S
+from cluster.ranks.greeting import answer
+from cluster.ranks.rank_links import RankLinks
 from cluster.ranks.setup import RankSetup
-from cluster.secret import ClusterSecret, Kind
+from cluster.secret import ClusterSecret
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ class Follower:
 
     def run(self, end_process: Callable[[int], None] = os._exit) -> None:
         """Computes for whoever proves to be of this cluster, once. `end_process` is called if that cannot end."""
-        channel, setup = self._accept()
+        channel, hello = self._accept("hello")
+        setup = RankSetup.from_hello(hello)
         is_gone, ended = threading.Event(), threading.Event()
 
         def watch() -> None:
@@ -58,35 +62,49 @@ class Follower:
         """Nobody can call any more."""
         self._listener.close()
 
-    def _accept(self) -> tuple[RankChannel, RankSetup]:
-        """The first who knows the secret."""
+    def _accept(self, kind: str) -> tuple[RankChannel, Any]:
+        """The first who knows the secret, and the hello of this kind that it opens with."""
         while True:
             channel = RankChannel(self._listener.accept()[0])
             try:
-                return channel, self._greet(channel)
+                return channel, answer(channel, kind, self._secret)
             except (OSError, Unauthenticated) as error:
                 log.warning("a call to a rank is turned away: %s", error)
                 channel.close()
 
-    def _greet(self, channel: RankChannel) -> RankSetup:
-        channel.limit(GREETING_TIMEOUT_S)
-        hello = channel.hear("hello").hello
-        called = Called(self._secret, Kind.RANK, hello)
-        channel.say(challenge=called.challenge())
-        called.check(channel.hear("proof").proof)
-        channel.limit(None)
-        return RankSetup.from_hello(hello)
-
     def _follow(self, channel: RankChannel, setup: RankSetup) -> None:
         import torch
 
+        from cluster.ranks.kv_memory import kv_region
         from cluster.ranks.load import load_follower
         from cluster.ranks.step_frame import decode
 
-        runner = load_follower(setup, self._host)
+        runner, memory = load_follower(setup, self._host)
+        region = kv_region(memory, runner.kv_cache)
+        serving = threading.Thread(target=self._serve_links, args=(channel, setup, region), name="links", daemon=True)
+        serving.start()
         channel.say(ready={})
         failpoint = f"ranks.{setup.rank}.step"
         with torch.inference_mode():
             while (frame := channel.receive()) is not None:
                 failpoints.hit(failpoint)
                 runner.compute(decode(frame))
+
+    def _serve_links(self, steps: RankChannel, setup: RankSetup, region: KvRegion) -> None:
+        """For as long as rank 0 asks; an end of this is the rank's end."""
+        try:
+            channel, hello = self._accept("links_hello")
+            links = RankLinks(
+                channel,
+                hello,
+                region,
+                rank=setup.rank,
+                num_ranks=setup.world_size,
+                secret=self._secret,
+                host=self._host,
+            )
+            links.run()
+        except OSError as error:
+            log.warning("a rank's links are over: %s", error)
+        finally:
+            steps.shutdown()

@@ -1,17 +1,19 @@
 """Rank 0's side of an instance of several ranks: it calls the others, sets them up, and hears when one is lost."""
 
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cluster.handshake import Caller, Unauthenticated
+from cluster.handshake import Unauthenticated
+from cluster.links.config import LinkConfig
+from cluster.messages import Holder
 from cluster.ranks.channel import RankChannel
 from cluster.ranks.errors import RankLost
+from cluster.ranks.far_links import FarEvents, FarLinks
+from cluster.ranks.greeting import call
 from cluster.ranks.setup import RankSetup
-from cluster.secret import ClusterSecret, Kind
+from cluster.secret import ClusterSecret
 
-GREETING_TIMEOUT_S = 5.0
 NOTICE_TIMEOUT_S = 0.5
 """How long after an error in a step it may take to hear that a rank is lost. Usually it is known before."""
 
@@ -34,9 +36,10 @@ class RankGroup:
 
     def call(self, addresses: Sequence[str], setup: RankSetup, secret: ClusterSecret) -> None:
         """Ranks 1 and up are at these addresses; each is told of `setup` with its own number. Raises RankLost."""
+        self._addresses, self._secret = addresses, secret
         for rank, address in enumerate(addresses, start=1):
             try:
-                self._channels[rank] = _greet(address, replace(setup, rank=rank), secret)
+                self._channels[rank] = call(address, "hello", replace(setup, rank=rank).to_hello(), secret)
             except (OSError, Unauthenticated) as error:
                 self.close()
                 raise RankLost(rank, f"{address}: {error}") from error
@@ -51,6 +54,16 @@ class RankGroup:
             if not self._changed.wait_for(lambda: self._lost or self._num_ready == num_ranks, timeout_s):
                 raise TimeoutError(f"{self._num_ready} of {num_ranks} other ranks are ready after {timeout_s:g} s")
         self._raise_lost()
+
+    def open_links(self, holder: Holder, config: LinkConfig, events: FarEvents) -> list[FarLinks]:
+        """Those of all other ranks, which have to be ready. Raises RankLost."""
+        found = []
+        for rank, address in enumerate(self._addresses, start=1):
+            try:
+                found.append(FarLinks(rank, address, holder, config, self._secret, events))
+            except (OSError, Unauthenticated) as error:
+                raise RankLost(rank, f"{address}: {error}") from error
+        return found
 
     def tell_of_loss(self, on_lost: Callable[[RankLost], None]) -> None:
         """Calls it once, from a thread of this group, as soon as a rank is gone; at once if one is gone already."""
@@ -109,19 +122,3 @@ class RankGroup:
     def _shut(self) -> None:
         for channel in self._channels.values():
             channel.shutdown()
-
-
-def _greet(address: str, setup: RankSetup, secret: ClusterSecret) -> RankChannel:
-    host, _, port = address.rpartition(":")
-    channel = RankChannel(socket.create_connection((host, int(port)), timeout=GREETING_TIMEOUT_S))
-    try:
-        channel.limit(GREETING_TIMEOUT_S)
-        hello = setup.to_hello()
-        caller = Caller(secret, Kind.RANK, hello)
-        channel.say(hello=hello)
-        channel.say(proof=caller.answer(channel.hear("challenge").challenge))
-    except BaseException:
-        channel.close()
-        raise
-    channel.limit(None)
-    return channel

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from cluster.links.shared_region import SharedRegion
 from cluster.model.config import ModelConfig
 from cluster.model.decoder import Decoder
 from cluster.model.kv_cache import KVCache
@@ -33,13 +34,16 @@ def record_bytes(setup: RankSetup) -> int:
     return KVCache.record_bytes_for(*shape, DTYPES[setup.dtype])
 
 
-def load_follower(setup: RankSetup, host: str) -> ModelRunner:
-    """On another rank than 0; `host` is its own address. Blocks until all ranks have found each other."""
+def load_follower(setup: RankSetup, host: str) -> tuple[ModelRunner, SharedRegion]:
+    """On another rank than 0, with its KV memory; `host` is its own address. Blocks until all ranks have found each
+    other.
+    """
     if setup.num_threads:
         torch.set_num_threads(setup.num_threads)
     address = (setup.store_host, setup.store_port)
     model = _load_part(setup, make_store(*address, setup.world_size, is_host=False, timeout_s=GROUP_TIMEOUT_S), host)
-    return ModelRunner(model, _kv_cache(model, setup))
+    memory = SharedRegion.create(setup.num_blocks * record_bytes(setup))
+    return ModelRunner(model, _kv_cache(model, setup, memory.buffer)), memory
 
 
 def load_leader(

@@ -35,9 +35,10 @@ class LocalCluster:
         router: dict[str, Any] | None = None,
         failpoints: str = "",
         nodes: dict[str, str] | None = None,
+        num_ranks: dict[str, int] | None = None,
         **options: Any,
     ) -> None:
-        """`nodes`: what the host of each instance is called; all are on this one."""
+        """`nodes`: what the host of each instance is called; all are on this one. `num_ranks`: of each instance."""
         counts = {"prefill": num_prefill, "decode": num_decode, "mixed": num_mixed}
         self._roles = {f"{role}-{index}": role for role, count in counts.items() for index in range(count)}
         self._model_path = model_path
@@ -45,7 +46,7 @@ class LocalCluster:
         self.secret = draw_secret()
         private = {"BATON_FAILPOINTS": failpoints, "BATON_TEST_SECRET": self.secret.value.hex()}
         self._environment = {**os.environ, **private}
-        self._options, self._nodes = options, nodes or {}
+        self._options, self._nodes, self._num_ranks = options, nodes or {}, num_ranks or {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.infos: dict[str, InstanceInfo] = {}
 
@@ -68,7 +69,7 @@ class LocalCluster:
 
     async def _spawn(self, name: str, role: str) -> InstanceInfo:
         process = await asyncio.create_subprocess_exec(
-            *self._command(name, role, {**self._options, **self._node(name)}),
+            *self._command(name, role, {**self._options, **self._node(name), **self._engine(name)}),
             cwd=Path(__file__).parents[2],
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
@@ -83,6 +84,9 @@ class LocalCluster:
 
     def _node(self, name: str) -> dict[str, str]:
         return {"node": self._nodes[name]} if name in self._nodes else {}
+
+    def _engine(self, name: str) -> dict[str, Any]:
+        return {"engine": {**self._options.get("engine", {}), "tensor_parallel_size": self._num_ranks.get(name, 1)}}
 
     def _command(self, name: str, role: str, options: dict[str, Any]) -> list[str]:
         module = "tests.integration.instance_process"

@@ -1,6 +1,8 @@
 """Several ranks compute one model: the same tokens as one rank, and one's death is the end of all."""
 
 import asyncio
+import itertools
+import os
 import queue
 from dataclasses import replace
 
@@ -46,6 +48,11 @@ SHAPES = {
 }
 
 
+NUM_TOKENS = 300
+# Of the instances among which a request moves; `make test-ranks` takes all of them.
+ALL_ROUTES = [(1, 2), (1, 2, 4), (2, 2), (4, 4)]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
@@ -71,6 +78,11 @@ def make_sequences(max_tokens=16):
         )
         for length in (3, 13, 45)
     ]
+
+
+def greedy(prompt):
+    params = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS)
+    return Sequence(request_id="r", prompt_token_ids=prompt, sampling_params=params, arrival_time_s=0.0)
 
 
 def generate(engine, sequences):
@@ -142,15 +154,61 @@ async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
         await instance.stop()
 
 
-async def test_a_cluster_of_several_ranks_says_what_one_rank_says():
-    said = []
-    for num_ranks in (1, 2):
-        engine = {"tensor_parallel_size": num_ranks}
-        async with LocalCluster(num_prefill=0, num_decode=0, num_mixed=1, engine=engine) as cluster:
-            completion = await cluster.client.complete("Once upon a time", max_tokens=20, temperature=0)
-            said.append(completion.token_ids)
-            await cluster.until_empty()
-    assert said[0] == said[1]
+class Running:
+    """A request whose tokens are taken as they come."""
+
+    def __init__(self, cluster, prompt):
+        self._cluster, self._prompt = cluster, prompt
+        self.token_ids = []
+        self._news = asyncio.Event()
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self):
+        options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True}
+        async for delta in self._cluster.client.generate(self._prompt, request_id="r", **options):
+            self.token_ids += delta.token_ids
+            self._news.set()
+
+    async def go_on(self):
+        """Until there are some more tokens."""
+        num_tokens = len(self.token_ids) + 3
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.token_ids) < num_tokens:
+                self._news.clear()
+                await self._news.wait()
+
+    async def holder(self):
+        return (await self._cluster.client.trace("r")).events[-1].instance
+
+    async def walk(self):
+        """From every instance to every other."""
+        home = await self.holder()
+        others = [name for name in self._cluster.infos if name != home]
+        stops = [stop for other in others for stop in (other, home)]
+        stops += [stop for one, other in itertools.pairwise(others) for stop in (one, other, one, home)]
+        for stop in stops:
+            await self.go_on()
+            await self._cluster.client.migrate("r", stop)
+        return len(stops)
+
+
+@pytest.mark.parametrize("num_ranks", ALL_ROUTES if "BATON_ALL_RANKS" in os.environ else ALL_ROUTES[:1])
+async def test_a_request_moves_between_instances_of_any_number_of_ranks_and_survives_them(num_ranks, checkpoint):
+    prompt = make_sequences()[-1].prompt_token_ids
+    (expected,) = generate(alone(checkpoint), [greedy(prompt)])
+    names = {f"mixed-{index}": size for index, size in enumerate(num_ranks)}
+    instances = {"num_prefill": 0, "num_decode": 0, "num_mixed": len(names), "num_ranks": names}
+    async with LocalCluster(model_path=checkpoint, **instances) as cluster:
+        running = Running(cluster, prompt)
+        await running.go_on()
+        num_moves = await running.walk()
+        events = (await cluster.client.trace("r")).events
+        assert [event.event for event in events if event.reason == "migrate"] == ["granted", "passed"] * num_moves
+        await running.go_on()
+        assert not running.task.done()
+        cluster.kill(await running.holder())
+        await running.task
+        assert running.token_ids == expected
 
 
 def test_a_rank_cannot_be_had_without_the_secret(checkpoint):
