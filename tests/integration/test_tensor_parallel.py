@@ -147,7 +147,7 @@ async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
     with follower_processes(2) as (processes, addresses):
         instance = Instance(replace(config, rank_addresses=tuple(addresses)), ROLE_POLICIES)
         info = await instance.start()
-        assert info.num_blocks == (8 << 20) // (2 * info.block_bytes)
+        assert info.num_blocks == (8 << 20) // info.block_bytes
         processes[1].kill()
         await asyncio.wait_for(instance.failed.wait(), PATIENCE_S)
         assert instance.progress == "failed: rank 1 is lost: its process is gone"
