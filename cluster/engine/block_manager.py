@@ -114,11 +114,16 @@ class BlockManager:
         for block_id in block_ids:
             assert self._pins[block_id] > 0, f"block {block_id} is not pinned"
             self._pins[block_id] -= 1
+            if not self._pins[block_id]:
+                del self._pins[block_id]
             self._release(block_id)
 
     def num_leaked_blocks(self, sequences: Iterable[Sequence]) -> int:
         """Blocks that are referenced, but neither stand in a table nor are pinned."""
-        held = {block_id for sequence in sequences for block_id in sequence.block_table} | set(+self._pins)
+        held: set[int] = set()
+        for sequence in sequences:
+            held.update(sequence.block_table)
+        held.update(self._pins)
         return self.num_blocks - self.num_free_blocks - len(held)
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:

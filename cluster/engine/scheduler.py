@@ -54,6 +54,11 @@ class Scheduler:
 
     # Coming and going
 
+    @property
+    def max_num_tokens(self) -> int:
+        """Of a sequence, with its last one, which needs no KV."""
+        return self._max_num_tokens
+
     def can_ever_hold(self, num_tokens: int) -> bool:
         """Whether a sequence of `num_tokens` can run here and yield one more."""
         return num_tokens < self._max_num_tokens

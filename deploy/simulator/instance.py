@@ -9,27 +9,38 @@ stands still in the scheduler meanwhile, and what is said of it is heard when it
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as List
+from dataclasses import replace
 from functools import partial
+from math import inf
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from cluster.instance.config import CoreConfig, RoleSettings
-from cluster.instance.core import InstanceCore
-from cluster.instance.effects import Effect
+from cluster.instance.core import HEARD_MID_STEP, InstanceCore
+from cluster.instance.effects import Effect, ToFront
 from cluster.links.slot_table import SlotTable
-from cluster.messages import FrontMessage, HandOver, Holder, Probe
-from cluster.role import InstanceStatus, RolePolicy
+from cluster.messages import FrontMessage, Holder, StepUpdate
+from cluster.role import InstanceRole, InstanceStatus, RolePolicy
 from cluster.snapshot import InstanceSnapshot
 from deploy.roles import ROLE_POLICIES
+from deploy.simulator.client import Client
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import SimCluster, SimInstance
+from deploy.simulator.recorder import Recorder
 from deploy.simulator.report import InstanceUse
 from deploy.simulator.steps import NoChecksums, OwnTokens, shape_of
+from deploy.simulator.stretch import Lane, Stretch
 
 Event = Callable[[], None]
+
+Load = tuple[int, int]
+"""Tokens that wait, and how many dispatches were seen: what `Member.observe_load` takes."""
+
+FRONT = "router/1"
 
 
 class Instance:
@@ -44,6 +55,9 @@ class Instance:
         spec: SimInstance,
         cluster: SimCluster,
         clock: Clock,
+        clients: Mapping[str, Client],
+        recorder: Recorder,
+        fast_forward: bool,
         use: InstanceUse,
         deliver: Callable[["Instance", list[Effect]], None],
         report: Callable[[InstanceSnapshot], None],
@@ -52,10 +66,11 @@ class Instance:
     ) -> None:
         self.holder, self.spec, self.use = holder, spec, use
         self._clock = clock
+        self._clients, self._recorder, self._fast_forward = clients, recorder, fast_forward
         self._deliver, self._report = deliver, report
         self._rank, self._turn_rank = rank, num_ranks + rank
         self._interval_s = cluster.snapshot_interval_s
-        self._host_step_s = cluster.host_step_s
+        self._host_step_s, self._message_s = cluster.host_step_s, cluster.message_s
         blocks = BlockManager(spec.num_blocks, spec.block_size, enable_prefix_caching=spec.enable_prefix_caching)
         self.scheduler = Scheduler(_scheduler_config(spec), blocks)
         self.slots = SlotTable(self._on_quiet)
@@ -75,15 +90,21 @@ class Instance:
         self._is_deep = spec.latency.num_stages > 1  # or as long as it has more than it can take at once
         self._planned: deque[ScheduledSequence] = deque()
         self._came_out: list[str] = []  # who goes in again goes in this order, after those that are new
-        self._under_way: deque[SchedulerOutput] = deque()
+        self._under_way: deque[tuple[SchedulerOutput, float]] = deque()  # and what it takes in the first stage
         self._held_up: dict[str, list[tuple[Event, bool]]] = {}
+        self._stretch: Stretch | None = None
+        self._ended_s = -inf  # the last step
+        self.num_untold = 0
+        self._late_until_s, self._num_late = -inf, 0  # heard of by clients only then
+        self._num_free = spec.num_blocks
+        self._load_due: tuple[float, Load] | None = None
         self._wake()
 
     # What comes
 
     def hear(self, front: str, message: FrontMessage) -> None:
         event = partial(self.core.on_front_message, front, message, self._clock.now_s)
-        self.post(event, mid_step=isinstance(message, HandOver | Probe), request_id=getattr(message, "request_id", ""))
+        self.post(event, mid_step=isinstance(message, HEARD_MID_STEP), request_id=getattr(message, "request_id", ""))
 
     def post(self, event: Event, *, mid_step: bool = True, request_id: str = "") -> None:
         """Calls the core before the next step; `mid_step`: or while one computes."""
@@ -91,7 +112,9 @@ class Instance:
             self._held_up[request_id].append((event, mid_step))
             return
         self._inbox.append((event, mid_step))
-        if not self.is_stepping:
+        if self._stretch is not None and not self._stretch.is_at_end:
+            self._break_in(self._stretch)
+        elif not self.is_stepping:
             self._turn_soon()
         elif self._inbox[0][1]:
             self._take(mid_step=True)
@@ -101,12 +124,12 @@ class Instance:
     def is_stepping(self) -> bool:
         """A step is in the machine, so that no other can be planned."""
         if not self._is_deep:
-            return bool(self._under_way)
+            return bool(self._under_way) or (self._stretch is not None and not self._stretch.is_at_end)
         return self.spec.max_context_tokens is None and self._free_s[0] > self._clock.now_s
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._under_way)
+        return bool(self._under_way) or self._stretch is not None
 
     def _on_quiet(self, reservation: int) -> None:
         self.post(partial(self.core.on_quiet, reservation))
@@ -133,15 +156,18 @@ class Instance:
         if self.is_dead or self.is_stepping:
             return
         now_s = self._clock.now_s
+        if self._stretch is not None and self._goes_on(self._stretch, now_s):
+            return
         self._take(mid_step=False)
         if now_s >= self._next_tick_s:
             self._tick(now_s)
         output = self.core.plan(now_s)
         if output is not None and not output.scheduled:
             self.core.compute(output, now_s)  # nobody fits: has_work is false from here on
-        elif output is not None:
-            self._put(output)
         self._flush()
+        if output is not None and output.scheduled and not self._begin_stretch(output, now_s):
+            self._put(output)
+            self._tell_passed()  # from here on it is told step by step
         self._feed(now_s)
 
     def _tick(self, now_s: float) -> None:
@@ -159,9 +185,7 @@ class Instance:
     # The machine
 
     def _put(self, output: SchedulerOutput) -> None:
-        planned = {entry.sequence.request_id: entry for entry in output.scheduled}
-        again = [planned.pop(request_id) for request_id in self._came_out if request_id in planned]
-        self._planned += [*planned.values(), *again]
+        self._planned += self._in_turn(output)
         self._came_out = []
         most = self.spec.max_context_tokens
         if most is not None and sum(entry.start + entry.num_tokens for entry in self._planned) > most:
@@ -175,21 +199,26 @@ class Instance:
                 if entry.sequence.output_token_ids:
                     self._held_up[request_id] = []
 
+    def _in_turn(self, output: SchedulerOutput) -> List[ScheduledSequence]:
+        """Who is new, and then who has come out of the machine, in that order."""
+        if not self._came_out:
+            return output.scheduled
+        planned = {entry.sequence.request_id: entry for entry in output.scheduled}
+        again = [planned.pop(request_id) for request_id in self._came_out if request_id in planned]
+        return [*planned.values(), *again]
+
     def _feed(self, now_s: float) -> None:
         """The first stage takes what was planned, in that order, as much as it can at once."""
         if not self._planned or (self._under_way and self._free_s[0] > now_s):
             return
         batch = SchedulerOutput(scheduled=tuple(self._next_batch()))
-        self._count(batch)
-        at_s, last = now_s, len(self._free_s) - 1
+        at_s = now_s
         for stage, seconds in enumerate(self.spec.latency.stages_s(shape_of(batch))):
             at_s = max(at_s, self._free_s[stage]) + (seconds + self._host_step_s if stage == 0 else seconds)
             self._free_s[stage] = at_s
-            if stage == 0:
-                self.use.busy_s += at_s - now_s
-                if last:
-                    self._clock.at(at_s, self._next, self._rank)
-        self._under_way.append(batch)
+        self._under_way.append((batch, self._free_s[0] - now_s))
+        if len(self._free_s) > 1:
+            self._clock.at(self._free_s[0], self._next, self._rank)
         self._clock.at(at_s, self._end, self._rank)
 
     def _next_batch(self) -> Iterator[ScheduledSequence]:
@@ -209,7 +238,9 @@ class Instance:
     def _end(self) -> None:
         if self.is_dead:
             return
-        batch = self._under_way.popleft()
+        batch, busy_s = self._under_way.popleft()
+        self._count(batch, busy_s)
+        self._ended_s = self._clock.now_s
         held_up = self._take_out(batch)
         self.core.finish(batch, self.core.run(batch), self._clock.now_s)
         self._flush()
@@ -228,6 +259,211 @@ class Instance:
             self._is_deep = len(self._free_s) > 1 or bool(self._planned)
         return held_up
 
+    # Many steps at once
+
+    def _begin_stretch(self, output: SchedulerOutput, now_s: float) -> bool:
+        """False: this step is to be made by itself."""
+        lanes = self._lanes(output) if self._fast_forward else []
+        if not lanes:
+            return False
+        stretch = Stretch(
+            lanes,
+            now_s,
+            spec=self.spec,
+            blocks=self.scheduler.block_manager,
+            host_step_s=self._host_step_s,
+            message_s=self._message_s,
+            times=self.core.step_times,
+            use=self.use,
+            recorder=self._recorder,
+            counted=self,
+        )
+        if not stretch.go_on(self._next_tick_s):
+            return False
+        late_until_s = now_s + self._message_s
+        if self._late_until_s != late_until_s:
+            self._late_until_s, self._num_late = late_until_s, 0
+        for lane in lanes:
+            lane.client.counted = self
+            num_output = len(lane.sequence.output_token_ids)
+            if lane.client.num_tokens < num_output:  # the word of it is on its way
+                lane.client.hear(num_output, now_s + self._message_s, self._recorder)
+                self.num_untold += 1
+                self._num_late += 1
+        self._came_out = []
+        self._stretch = stretch
+        self._expect_end(stretch)
+        return True
+
+    def _lanes(self, output: SchedulerOutput) -> list[Lane]:
+        """Of a step in which everybody decodes, and which others like it can follow."""
+        scheduler, count = self.scheduler, len(output.scheduled)
+        if output.preempted or not self.core.is_settled or count >= scheduler.config.max_num_batched_tokens:
+            return []
+        if self._is_deep or self._planned or self._under_way:
+            return []
+        num_late = int(self._message_s > 0.0 and self._ended_s == self._clock.now_s)
+        lanes: list[Lane] = []
+        for entry in self._in_turn(output):
+            sequence = entry.sequence
+            num_output = len(sequence.output_token_ids)
+            client = self._clients.get(sequence.request_id)
+            if client is None or entry.num_tokens > 1 or not num_output:
+                return []
+            if not num_output - num_late <= client.num_tokens <= num_output:
+                return []
+            room = scheduler.max_num_tokens - len(sequence.prompt_token_ids)
+            num_left = min(sequence.sampling_params.max_tokens, room) - num_output
+            lanes.append(Lane(sequence, client, num_left, self.spec.block_size))
+        return lanes
+
+    def _expect_end(self, stretch: Stretch) -> None:
+        self._clock.at(stretch.ends_s[-1], partial(self._end_stretch, stretch, stretch.version), self._rank)
+
+    def _has_turned(self) -> bool:
+        """Whether a step of ours that ends at this moment has ended already."""
+        return self._clock.rank >= self._rank
+
+    def _break_in(self, stretch: Stretch) -> None:
+        """Something has come in the middle of it."""
+        num_ended = stretch.num_ended(self._clock.now_s, has_ended_now=self._has_turned())
+        if num_ended and stretch.ends_s[num_ended - 1] == self._clock.now_s:  # not in a step, but between two
+            stretch.cut(num_ended)
+            self._end_stretch(stretch, stretch.version)
+        elif not self._inbox[0][1]:
+            self._cut(stretch, num_ended + 1)
+        else:
+            stretch.pass_to(num_ended, is_in_step=True)
+            before = self._signature()
+            self._take(mid_step=True)
+            self._flush()
+            if self._signature() != before:
+                self._cut(stretch, num_ended + 1)
+            elif (most := num_ended + 1 + stretch.num_with_room) < len(stretch.ends_s):
+                self._cut(stretch, most)
+
+    def _signature(self) -> tuple[bool, int, int, bool]:
+        """What the next step is planned by, but for blocks that are taken."""
+        scheduler = self.scheduler
+        num_free = scheduler.block_manager.num_free_blocks
+        has_freed, self._num_free = num_free > self._num_free, num_free
+        return self.core.is_settled, scheduler.num_running, scheduler.num_waiting, has_freed
+
+    def _cut(self, stretch: Stretch, num_steps: int) -> None:
+        stretch.is_cut = True
+        if len(stretch.ends_s) > num_steps:
+            stretch.cut(num_steps)
+            self._expect_end(stretch)
+
+    def _end_stretch(self, stretch: Stretch, version: int) -> None:
+        if self.is_dead or self._stretch is not stretch or stretch.version != version:
+            return
+        now_s = self._clock.now_s
+        stretch.is_at_end = True
+        ending = stretch.ending if self.core.is_settled else stretch.lanes
+        if ending or stretch.is_cut:
+            self._finish_stretch(stretch, ending, now_s)
+        else:
+            stretch.pass_to(len(stretch.ends_s), is_in_step=False)
+        self._turn_soon()
+
+    def _finish_stretch(self, stretch: Stretch, ending: list[Lane], now_s: float) -> None:
+        order = [lane.sequence.request_id for lane in stretch.lanes]
+        batch = stretch.leave(ending)
+        self._land(now_s, order, num_late=len(stretch.lanes), tells=bool(ending))
+        self.core.finish(batch, self.core.run(batch), now_s)
+        self._flush()
+
+    def _goes_on(self, stretch: Stretch, now_s: float) -> bool:
+        """Between two steps, of which the second is like the first. If not, the next is planned as any other."""
+        if not self._inbox:
+            before = self._signature()
+            if now_s >= self._next_tick_s:
+                self._tick(now_s)
+                self._flush()
+            if self._signature() == before and stretch.go_on(self._next_tick_s):
+                self._expect_end(stretch)
+                return True
+        order = [lane.sequence.request_id for lane in stretch.lanes]
+        self._land(now_s, order, num_late=len(order), tells=False)
+        nothing = SchedulerOutput(scheduled=())
+        self.core.finish(nothing, [], now_s)
+        return False
+
+    def _land(self, now_s: float, order: list[str], *, num_late: int, tells: bool) -> None:
+        """`tells`: the last step does so by itself."""
+        self._stretch = None
+        if not tells and self.core.role is not InstanceRole.DECODE:
+            self._load_due = now_s + self._message_s, self._load
+        self._ended_s = now_s
+        self._late_until_s, self._num_late = now_s + self._message_s, num_late
+        self.core.step_times.begin(now_s)  # what has passed is counted
+        if self.spec.max_context_tokens is not None:
+            self._came_out = order
+
+    def _tell_passed(self) -> None:
+        """With the load as the last step would have told it."""
+        if self.num_untold:
+            self.core.report()
+            for effect in self.core.effects:
+                if isinstance(effect, ToFront) and isinstance(effect.message, StepUpdate) and self._load_due:
+                    num_waiting_tokens, num_seen = self._load_due[1]
+                    message = replace(
+                        effect.message, num_waiting_tokens=num_waiting_tokens, num_dispatches_seen=num_seen
+                    )
+                    self._deliver(self, [ToFront(effect.front, message)])
+                else:
+                    self._deliver(self, [effect])
+            self.core.effects.clear()
+        self._load_due = None
+
+    def catch_up(self) -> None:
+        """As if every step had been made by itself."""
+        if (stretch := self._stretch) is not None and not stretch.is_at_end:
+            now_s = self._clock.now_s
+            num_ended = stretch.num_ended(now_s, has_ended_now=self._has_turned())
+            is_between = num_ended > 0 and stretch.ends_s[num_ended - 1] == now_s
+            stretch.pass_to(num_ended, is_in_step=not is_between)
+
+    def tell_all(self) -> None:
+        self.catch_up()
+        if self.num_untold:
+            self.core.report()
+            self._flush()
+
+    @property
+    def is_ahead(self) -> bool:
+        """Of what the front knows."""
+        return self._stretch is not None or self.num_untold != 0
+
+    @property
+    def num_untold_now(self) -> int:
+        """Tokens that clients have by now, and of which the ledger was not told."""
+        now_s, count = self._clock.now_s, self.num_untold
+        if now_s < self._late_until_s:
+            count -= self._num_late
+        if self._stretch is not None:
+            count += self._stretch.num_untold(now_s, has_ended_now=self._has_turned())
+        return count
+
+    @property
+    def load_now(self) -> Load | None:
+        """What steps would have told of the load, where they were passed over; once."""
+        load, now_s = None, self._clock.now_s
+        if self._load_due is not None and now_s >= self._load_due[0]:
+            load, self._load_due = self._load_due[1], None
+        stretch = self._stretch
+        if stretch is None or stretch.is_load_told or self.core.role is InstanceRole.DECODE:
+            return load
+        if stretch.num_heard(now_s, has_ended_now=self._has_turned()):
+            stretch.is_load_told = True
+            load = self._load
+        return load
+
+    @property
+    def _load(self) -> Load:
+        return self.scheduler.num_waiting_tokens, self.core.num_dispatches_seen(FRONT)
+
     def die(self) -> None:
         self.is_dead = True
 
@@ -237,8 +473,9 @@ class Instance:
     def kv_use(self) -> float:
         return 1.0 - self.scheduler.block_manager.num_free_blocks / self.spec.num_blocks
 
-    def _count(self, batch: SchedulerOutput) -> None:
+    def _count(self, batch: SchedulerOutput, busy_s: float) -> None:
         use = self.use
+        use.busy_s += busy_s
         use.num_steps += 1
         for entry in batch.scheduled:
             if entry.num_tokens == 1 and entry.start:

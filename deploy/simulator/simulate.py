@@ -19,9 +19,9 @@ from cluster.role import InstanceRole
 from cluster.snapshot import InstanceSnapshot
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import Death, SimCluster, SimInstance
-from deploy.simulator.front import NAME, Front
+from deploy.simulator.front import Front, Untold
 from deploy.simulator.handovers import Handovers
-from deploy.simulator.instance import Instance
+from deploy.simulator.instance import FRONT, Instance
 from deploy.simulator.links import SimulatedLinks
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.report import InstanceSample, InstanceUse, Report, TimelineSample
@@ -72,7 +72,8 @@ class _World:
         self._sample_s = sample_s
         self._on_progress = on_progress
         self._handovers = Handovers(self._clock, keeps_log=sample_s is not None)
-        self._front = Front(cluster, self._clock, recorder, self._handovers, self._to_instance)
+        self._recorder = recorder
+        self._front = Front(cluster, self._clock, recorder, self._handovers, self._to_instance, self._untold)
         self._links = SimulatedLinks(cluster.topology, self._clock)
         self._specs = {spec.name: spec for spec in cluster.instances}
         self._ranks = {spec.name: rank for rank, spec in enumerate(cluster.instances)}
@@ -115,7 +116,7 @@ class _World:
             self._join_after(self._cluster.start_up_s.get(spec.name, 0.0), Holder(spec.name, 1))
         for death in self._cluster.deaths:
             self._clock.at(death.at_s, partial(self._die, death))
-        self._every(self._cluster.rescheduling.interval_s, self._reschedule)
+        self._every(self._cluster.rescheduling.interval_s, self._begin_round)
         self._every(_RENEW_S, self._renew)
         self._every(_WATCH_S, self._watch)
         if self._sample_s is not None:
@@ -152,8 +153,17 @@ class _World:
             self._on_progress(self._front.num_over, self._clock.now_s)
         self._take_next(requests)
 
-    def _reschedule(self) -> None:
-        self._front.reschedule()
+    def _begin_round(self) -> None:
+        """Rescheduling looks at each request: what was passed over is told first."""
+        if self._cluster.rescheduling.policy != "none":
+            for instance in self._instances.values():
+                instance.tell_all()
+        self._clock.in_background(self._cluster.message_s, self._front.reschedule)
+
+    def _untold(self) -> Iterator[Untold]:
+        for holder, instance in self._instances.items():
+            if instance.is_ahead:
+                yield holder, instance.num_untold_now, instance.load_now
 
     def _watch(self) -> None:
         """Whatever is defective, nothing waits for ever."""
@@ -179,6 +189,9 @@ class _World:
             spec=spec,
             cluster=self._cluster,
             clock=self._clock,
+            clients=self._front.clients,
+            recorder=self._recorder,
+            fast_forward=self._fast_forward,
             use=self._uses[holder.instance],
             deliver=self._deliver,
             report=self._report,
@@ -186,7 +199,7 @@ class _World:
             num_ranks=len(self._ranks),
         )
         self._instances[holder] = instance
-        instance.core.on_front_joined(NAME)
+        instance.core.on_front_joined(FRONT)
         instance.core.effects.clear()  # it holds nothing yet
         instance.core.on_links_measured(self._link_speeds(spec))
         self._front.join(_member(holder, spec))
@@ -201,6 +214,7 @@ class _World:
         if not found:
             return  # it is dead, or has not started
         (holder,) = found
+        self._instances[holder].tell_all()
         self._instances.pop(holder).die()
         self._links.cut(holder, "connection lost")
         noticed_s = self._cluster.suspect_after_s
@@ -225,7 +239,7 @@ class _World:
     def _to_instance(self, holder: Holder, message: FrontMessage) -> None:
         def hear() -> None:
             if instance := self._instances.get(holder):
-                instance.hear(NAME, message)
+                instance.hear(FRONT, message)
 
         self._say(hear)
 
@@ -317,6 +331,8 @@ class _World:
     # What is shown
 
     def _sample(self) -> None:
+        for instance in self._instances.values():
+            instance.catch_up()
         instances = [
             InstanceSample(
                 name=it.holder.instance,
