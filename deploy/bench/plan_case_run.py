@@ -12,8 +12,8 @@ from cluster.latency.named import hardware_named
 from deploy.bench.plan_cases import Case, Network, lengths_of, topology_of
 from deploy.bench.plan_measure import Measure
 from deploy.bench.plan_memory import Memory
-from deploy.bench.plan_rivals import Rivals
 from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row
+from deploy.planner.goodput.distserve_plans import DistServe
 from deploy.planner.goodput.evaluation import Evaluate
 from deploy.planner.goodput.find_plans import Search
 from deploy.planner.goodput.layout import Layout
@@ -102,8 +102,23 @@ def _layouts(
     question: Question, search: Search, evaluate: Evaluate, say: Callable[[str], None]
 ) -> dict[str, Layout | None]:
     say("DistServe's plans")
-    rivals = Rivals(question, search, evaluate)
-    found: dict[str, Layout | None] = {HIGH: rivals.high(), LOW: rivals.low()}
+    found = {HIGH: high_layout(question, evaluate), LOW: low_layout(question, evaluate)}
     disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
     best = search.plans(disaggregated, mixed).best
     return {OURS: best.layout, **found, COLOCATED: mixed.layout if mixed else None}
+
+
+def high_layout(question: Question, evaluate: Evaluate) -> Layout | None:
+    """With as many GPUs as can be had in pieces of nodes."""
+    planner = DistServe(question, evaluate)
+    for num_gpus in range(question.total_gpus, 0, -1):
+        plan = planner.high(num_gpus=num_gpus)
+        if plan is not None and (layout := planner.layout(plan, pairs=False)) is not None:
+            return layout
+    return None
+
+
+def low_layout(question: Question, evaluate: Evaluate) -> Layout | None:
+    planner = DistServe(question, evaluate)
+    plan = planner.low()
+    return None if plan is None else planner.layout(plan, pairs=True)

@@ -50,12 +50,12 @@ class Ground:
     def among(self, nodes: Sequence[str]) -> "Ground":
         return Ground(sub_topology(self.topology, nodes), self.kinds, self._request_bytes)
 
-    def lay_out(self, unit: Unit) -> Layout | None:
-        """None: there is no room. Of several kinds, each is placed by itself."""
+    def lay_out(self, unit: Unit, *, label_free: bool = False) -> Layout | None:
+        """None: there is no room. Of several kinds, each is placed by itself. `label_free`: not knowing links."""
         placed: list[tuple[PoolPlan, Placed]] = []
         for kind in unit.kinds:
             nodes = [node.name for node in self.topology.nodes if self.kinds[node.name] == kind or not kind]
-            found = self._place([pool for pool in unit.pools if pool.kind == kind], nodes)
+            found = self._place([pool for pool in unit.pools if pool.kind == kind], nodes, label_free=label_free)
             if found is None:
                 return None
             placed += found
@@ -68,7 +68,9 @@ class Ground:
         names = [node.name for node in self.topology.nodes if node.name in used]
         return Layout(unit=unit, seats=tuple(seats), topology=sub_topology(self.topology, names))
 
-    def _place(self, pools: Sequence[PoolPlan], nodes: Sequence[str]) -> list[tuple[PoolPlan, Placed]] | None:
+    def _place(
+        self, pools: Sequence[PoolPlan], nodes: Sequence[str], *, label_free: bool
+    ) -> list[tuple[PoolPlan, Placed]] | None:
         needs = [
             PoolNeeds(
                 name=f"pool{at}",
@@ -85,8 +87,11 @@ class Ground:
         traffic = Traffic(request_bytes=self._request_bytes)
         try:
             planner = Planner(needs, sub_topology(self.topology, nodes), traffic, np.random.default_rng(0))
-            chosen = planner.plan(with_worst=False).chosen
+            plan = planner.plan(with_worst=False)
         except NoRoom:
+            return None
+        chosen = plan.label_free if label_free else plan.chosen
+        if chosen is None:
             return None
         return [(pools[int(at.instance.split("-")[0].removeprefix("pool"))], at) for at in chosen.instances]
 
