@@ -26,7 +26,7 @@ def plan(question: Question, *, burstiness: float = 1.0, num_processes: int | No
 
 
 def setting_of(question: Question, burstiness: float = 1.0, seed: int = 0) -> Setting:
-    estimate = Search(question, lambda asks: []).estimate_of_best()
+    estimate = Search(question, lambda asks: []).estimate_on_a_node()
     return Setting(
         hardware={hardware.name: hardware for hardware in question.hardware.values()},
         lengths=question.lengths,

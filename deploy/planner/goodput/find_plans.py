@@ -15,10 +15,12 @@ from deploy.planner.goodput.unit import Unit
 from deploy.planner.goodput.whole import Part
 from deploy.planner.goodput.why import describe, why_lost
 
-UNIT_GPUS = 16
+UNIT_GPUS = 8
 """Units of up to so many GPUs are searched; larger clusters are filled with copies of the best."""
 
-_MAX_ASKS = 72  # units of one sort on one class of nodes that are simulated
+_SPANNING_GPUS = 16
+_SPANNING_INSTANCES = 2  # of a role in a larger unit, which lies across nodes
+_MAX_ASKS = 16  # units of one sort on one class of nodes that are simulated
 _NUM_LOST = 4
 
 
@@ -41,16 +43,13 @@ class Search:
         self._num_candidates = 0
         self._outcomes: list[Outcome] = []
 
-    def estimate_of_best(self) -> float:
-        """Requests a second of about the smallest deployment that serves well, in closed form."""
-        found = 0.0
-        for nodes in self.classes[:1]:
-            kind, most = nodes.kind, nodes.num_gpus
-            prefills, decodes = (self.catalogue.pools(role, kind, most) for role in ("prefill", "decode"))
-            units = [Unit(pools=(one, other)) for one in prefills for other in decodes]
-            candidates = [self.catalogue.candidate(unit) for unit in units]
-            found = max((each.estimate for each in candidates if each.unit.num_gpus <= most), default=0.0)
-        return found
+    def estimate_on_a_node(self) -> float:
+        """Requests a second that one node of the most usual class serves, about: in closed form."""
+        nodes = self.classes[0]
+        prefills, decodes = (self.catalogue.pools(role, nodes.kind, nodes.num_gpus) for role in ("prefill", "decode"))
+        pairs = [Unit(pools=(one, other)) for one in prefills for other in decodes]
+        best = max((self.catalogue.candidate(unit).estimate_per_gpu for unit in pairs), default=0.0)
+        return best * nodes.num_gpus
 
     def best_plan(self, *, is_mixed: bool) -> Plan | None:
         """None: none meets the SLOs, or the rate."""
@@ -156,17 +155,23 @@ class Search:
 
     def _units(self, nodes: NodeClass, *, is_mixed: bool) -> tuple[list[Unit], Ground]:
         """All that could be built on a few nodes of a class; where links are slow, on one."""
-        most = min(nodes.total_gpus, self._question.total_gpus, max(UNIT_GPUS, nodes.num_gpus))
+        most = min(nodes.total_gpus, self._question.total_gpus, _SPANNING_GPUS)
+        small = max(UNIT_GPUS, nodes.num_gpus) if most > UNIT_GPUS else most
         if nodes.is_slow:
             most = min(most, nodes.num_gpus)
         ground = self.ground.among(nodes.nodes[: -(-most // nodes.num_gpus)])
         if is_mixed:
-            return list(mixed_units(self.catalogue.pools("mixed", nodes.kind, nodes.num_gpus), most)), ground
+            pools = self.catalogue.pools("mixed", nodes.kind, nodes.num_gpus)
+            return list(mixed_units(pools, min(small, most))), ground
         prefills, decodes = (self.catalogue.pools(role, nodes.kind, nodes.num_gpus) for role in ("prefill", "decode"))
-        units = disaggregated_units(prefills, decodes, most)
+        units = [
+            unit
+            for unit in disaggregated_units(prefills, decodes, most)
+            if unit.num_gpus <= small or max(pool.num_instances for pool in unit.pools) <= _SPANNING_INSTANCES
+        ]
         if self._question.pairs_only:
-            return [unit for unit in units if len({pool.num_instances for pool in unit.pools}) == 1], ground
-        return list(units), ground
+            units = [unit for unit in units if len({pool.num_instances for pool in unit.pools}) == 1]
+        return units, ground
 
     def _parts_across(self) -> list[Part]:
         """Prompts on one kind of hardware, decoding on another: units on one node of each."""
