@@ -32,7 +32,7 @@ class Check:
             return None
         part, copies = self._part_of(whole)
         answer = self._goodput(part, whole.expected / copies)
-        if copies == 1.0 and answer.rate is not None:
+        if copies == 1.0 and answer.rate is not None and not self._question.pairs_only:
             part, answer = self._refine.most_per_gpu(part, answer, self._question.total_gpus)
         return self._plan(whole, part, copies, answer)
 

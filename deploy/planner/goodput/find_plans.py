@@ -170,7 +170,7 @@ class Search:
             if unit.num_gpus <= small or max(pool.num_instances for pool in unit.pools) <= _SPANNING_INSTANCES
         ]
         if self._question.pairs_only:
-            units = [unit for unit in units if len({pool.num_instances for pool in unit.pools}) == 1]
+            units = [unit for unit in units if all(pool.num_instances == 1 for pool in unit.pools)]
         return units, ground
 
     def _parts_across(self) -> list[Part]:

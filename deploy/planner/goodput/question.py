@@ -51,7 +51,7 @@ class Question:
     """`hardware`: of each node, by its name; nodes of one kind have one object.
 
     `rate`: requests a second to be served with the fewest GPUs; None: as many per GPU as can be. `num_gpus`: at most.
-    `pairs_only`: as many prefill as decode instances, as DistServe's Algorithm 2 has them.
+    `pairs_only`: copies of one prefill and one decode instance, as DistServe's Algorithm 2 has them.
     """
 
     topology: Topology

@@ -18,7 +18,7 @@ CHAT = {OPT_13B: Slos(ttft_s=0.2, tpot_s=0.1), OPT_66B: Slos(ttft_s=2.5, tpot_s=
 
 
 @cache
-def sharegpt_like(num_requests=300):
+def sharegpt_like(num_requests=150):
     """Lengths with about the percentiles of ShareGPT's: prompts of 760 tokens on the average, outputs of 190."""
     rng = np.random.default_rng(1)
     at = [0.0, 0.1, 0.5, 0.9, 0.99, 1.0]

@@ -103,10 +103,10 @@ def test_a_rate_that_is_too_high_says_what_there_is():
         plans_of(make_question(topology=make_topology(1, 4), rate=1000.0))
 
 
-def test_a_thousand_gpus_are_filled_with_copies():
-    plans = plans_of(make_question(topology=make_topology(128, 8)))
-    assert plans.best.num_gpus > 1000
-    assert plans.best.copies > 50
+def test_a_large_cluster_is_filled_with_copies():
+    plans = plans_of(make_question(topology=make_topology(20, 8)))
+    assert plans.best.num_gpus > 150
+    assert plans.best.copies > 10
     assert plans.best.num_checked_gpus <= 64
     assert len(plans.best.layout.seats) == sum(pool.num_instances for pool in plans.best.whole.pools)
 
