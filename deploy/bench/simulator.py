@@ -20,6 +20,7 @@ from deploy.bench.metrics import Figures, summarize
 from deploy.bench.simulator_cluster import checkpoint, one_of_each, real_cluster, two_cores
 from deploy.bench.simulator_measured import Measured
 from deploy.bench.simulator_sides import Row, as_json, compare, table_of
+from deploy.bench.simulator_speed import FLEET_REQUESTS, golden_folder, lengths_file, on_fleet, on_references, show
 from deploy.bench.simulator_steps import Expected
 from deploy.bench.traffic import TrafficOptions, read_requests
 from deploy.durations import format_duration
@@ -35,15 +36,20 @@ RECORDED = Path(__file__).with_name("recorded_workload.csv")
 
 
 def bench_simulator(
-    trace: Annotated[Path, typer.Option(help="What is served; default: the workload that comes with this.")] = RECORDED,
+    trace: Annotated[Path | None, typer.Option(help="What is served; default: the workload that was recorded.")] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="The first so many of it.")] = None,
     rate: Annotated[float | None, typer.Option(help="Requests a second; default: as recorded.")] = None,
     max_len: Annotated[int, typer.Option(min=2, help="Longer lengths are scaled to it, all of them.")] = 1536,
     seed: Annotated[int, typer.Option(help="Of prompts and drawn arrivals.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write both sides there.")] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="How fast the simulator is, instead.")] = False,
 ) -> None:
     """The simulator beside a real cluster of one prefill and one decode instance, a core each."""
     console = Console(width=None if Console().is_terminal else 120)
+    if speed:
+        _show_speed(trace, requests, console)
+        return
+    trace = trace or RECORDED
     options = TrafficOptions(trace=trace, num_requests=requests, rate=rate, seed=seed)
     workload, _ = fit_to_context(read_requests(options, is_closed_loop=False), max_len)
     real, simulated, measured = _both_sides(workload, seed, console)
@@ -56,6 +62,12 @@ def bench_simulator(
     if missed := [row for row in rows if not row.is_within]:
         names = ", ".join(f"p{row.percentile} of {row.name}" for row in missed)
         raise DeployError(f"the simulator is further from the real cluster than its limits: {names}")
+
+
+def _show_speed(trace: Path | None, requests: int | None, console: Console) -> None:
+    golden, lengths = golden_folder(), trace or lengths_file()
+    show(list(on_references(golden)), console)
+    show([on_fleet(lengths, requests or FLEET_REQUESTS)], console)
 
 
 def _both_sides(workload: list[WorkloadRequest], seed: int, console: Console) -> tuple[Figures, Figures, Measured]:
