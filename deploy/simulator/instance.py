@@ -173,7 +173,10 @@ class Instance:
     def _tick(self, now_s: float) -> None:
         self._next_tick_s = now_s + self._interval_s
         self.core.tick(now_s)
-        self._report(self.core.snapshot(InstanceStatus.RUNNING))
+        seen = replace(self.core.snapshot(InstanceStatus.RUNNING), num_dispatches_seen=self._load[1])
+        self._report(seen)
+        if self._load_due is not None:  # this is more recent
+            self._load_due = self._load_due[0], self._load
 
     def _wake(self) -> None:
         """An instance without work ticks, too."""
@@ -370,9 +373,7 @@ class Instance:
     def _finish_stretch(self, stretch: Stretch, ending: list[Lane], now_s: float) -> None:
         order = [lane.sequence.request_id for lane in stretch.lanes]
         batch = stretch.leave(ending)
-        self._land(now_s, order, num_late=len(stretch.lanes), tells=bool(ending))
-        self.core.finish(batch, self.core.run(batch), now_s)
-        self._flush()
+        self._land(batch, now_s, order, num_late=len(stretch.lanes))
 
     def _goes_on(self, stretch: Stretch, now_s: float) -> bool:
         """Between two steps, of which the second is like the first. If not, the next is planned as any other."""
@@ -385,21 +386,21 @@ class Instance:
                 self._expect_end(stretch)
                 return True
         order = [lane.sequence.request_id for lane in stretch.lanes]
-        self._land(now_s, order, num_late=len(order), tells=False)
-        nothing = SchedulerOutput(scheduled=())
-        self.core.finish(nothing, [], now_s)
+        self._land(SchedulerOutput(scheduled=()), now_s, order, num_late=len(order))
         return False
 
-    def _land(self, now_s: float, order: list[str], *, num_late: int, tells: bool) -> None:
-        """`tells`: the last step does so by itself."""
+    def _land(self, last: SchedulerOutput, now_s: float, order: list[str], *, num_late: int) -> None:
+        """`last`: who makes the last step by itself. `num_late`: of how many others clients hear only in a moment."""
         self._stretch = None
-        if not tells and self.core.role is not InstanceRole.DECODE:
-            self._load_due = now_s + self._message_s, self._load
         self._ended_s = now_s
         self._late_until_s, self._num_late = now_s + self._message_s, num_late
-        self.core.step_times.begin(now_s)  # what has passed is counted
         if self.spec.max_context_tokens is not None:
             self._came_out = order
+        self.core.step_times.begin(now_s)  # the step is counted already
+        self.core.finish(last, self.core.run(last), now_s)
+        self._flush()
+        if self.core.role is not InstanceRole.DECODE:
+            self._load_due = now_s + self._message_s, self._load
 
     def _tell_passed(self) -> None:
         """With the load as the last step would have told it."""
