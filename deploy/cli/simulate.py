@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -106,9 +107,10 @@ def simulate(
     )
     console = Console(width=None if sys.stdout.isatty() else 120)
     _introduce(cluster, workload, trace, topology, console)
-    found = run(cluster, workload, slos_ms, sample_s=_sample_s(workload) if plot else None)
+    with _progress(len(workload) * (1 + len(wanted))) as begin:
+        found = run(cluster, workload, slos_ms, sample_s=_sample_s(workload) if plot else None, on_progress=begin())
+        at_rates = [at_rate(cluster, workload, options, each, slos_ms, begin()) for each in wanted]
     show(found, console)
-    at_rates = [at_rate(cluster, workload, options, each, slos_ms) for each in wanted]
     if at_rates:
         console.print(rates_table(at_rates, deployment.spec.slos.attainment))
     if json_file:
@@ -120,13 +122,16 @@ def simulate(
 def _read(options: "TrafficOptions", rates: list[float]) -> "list[WorkloadRequest]":
     """Where nothing says when requests come, at the first of the rates."""
     from deploy.bench.traffic import pace
+    from deploy.errors import InputError
     from deploy.workload.read import read_workload
     from deploy.workload.scaling import fit_to_context
 
     requests = read_workload(options.trace, options.num_requests)
     if options.max_len is not None:
         requests, _ = fit_to_context(requests, options.max_len)
-    if options.rate is None and requests[0].arrival_s is None and rates:
+    if options.rate is None and requests[0].arrival_s is None:
+        if not rates:
+            raise InputError(f"{options.trace} holds no arrival times; give --rate")
         options = replace(options, rate=rates[0])
     return pace(requests, options, is_closed_loop=False)
 
@@ -148,6 +153,29 @@ def _introduce(
         f"on {len({instance.node for instance in cluster.instances})} nodes" if topology else "KV travels in no time"
     )
     console.print(f"{len(requests)} requests of {trace.name}, {pace}; {counts}; {where}", markup=False, highlight=False)
+
+
+@contextmanager
+def _progress(num_requests: int) -> "Iterator[Callable[[], Callable[[int, float], None]]]":
+    """A bar on a terminal. Each simulation begins by asking for who hears how many of its requests are over."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("simulating", total=num_requests)
+        begun: list[int] = []
+
+        def begin() -> "Callable[[int, float], None]":
+            begun.append(0)
+            at = len(begun) - 1
+
+            def hear(num_over: int, now_s: float) -> None:
+                progress.update(task, advance=num_over - begun[at], description=f"simulating, at {now_s:,.0f} s")
+                begun[at] = num_over
+
+            return hear
+
+        yield begin
 
 
 def _write_json(file: Path, found: "Simulated", at_rates: "Sequence[AtRate]", **context: Any) -> None:

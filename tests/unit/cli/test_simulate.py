@@ -141,6 +141,14 @@ def test_what_cannot_be_simulated_is_said_in_a_line(run, deployment, trace, opti
     assert err.count("\n") == 1
 
 
+def test_a_file_of_lengths_needs_a_rate(run, deployment, trace):
+    lengths = trace("10,2", header="prompt_len,output_len")
+    assert run(deployment(), "--trace", lengths, *H100)[::2] == (
+        2,
+        f"baton: {lengths} holds no arrival times; give --rate\n",
+    )
+
+
 def test_a_wrong_trace_is_named_with_its_line(run, deployment, trace):
     code, _, err = run(deployment(), "--trace", trace("0,10,2", "1,10,0"), *H100)
     assert (code, err) == (2, f"baton: {trace('0,10,2', '1,10,0')}, line 3: an output of 0 tokens\n")
