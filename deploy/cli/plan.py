@@ -38,6 +38,10 @@ def plan(
     allow_pp: Annotated[bool, typer.Option("--allow-pp", help="Also plans with pipeline stages.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best plan's YAML there.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all that was found there.")] = None,
+    crossover: Annotated[
+        bool, typer.Option("--crossover", help="Also at other bandwidths between nodes: where the best plan changes.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw what was simulated into this PNG.")] = None,
     processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
 ) -> None:
     """Find the parallelism, roles, counts and places that serve most per GPU, or a rate with the fewest GPUs."""
@@ -45,18 +49,23 @@ def plan(
 
     from deploy.bench.limits import split_words
     from deploy.cli.place import measured_topology, read_topology_file
-    from deploy.cli.planned import as_json, show
+    from deploy.cli.planned import as_json, show, show_crossovers
     from deploy.errors import InputError
+    from deploy.heat_map import require_matplotlib
     from deploy.planner.goodput.question import Infeasible
     from deploy.planning.asked import Asked, burstiness_of, question_of
+    from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
     from deploy.planning.planned import Planned
+    from deploy.planning.plot import write_plot
     from deploy.simulating.deployment import read_deployment
     from deploy.workload.read import read_workload
 
     file, slos_ms = split_words([*words, *(goodput or ())])
     if file is None:
         raise InputError("FILE is missing: the deployment that is planned")
+    if plot is not None:
+        require_matplotlib()  # before anything is simulated
     deployment = read_deployment(file)
     requests = read_workload(workload) if workload else []
     if not requests:
@@ -76,13 +85,23 @@ def plan(
     try:
         question = question_of(deployment, network, requests, asked)
         with _progress() as say:
-            found = find(question, burstiness=burstiness_of(requests), num_processes=processes, say=say)
+            burstiness = burstiness_of(requests)
+            found = find(question, burstiness=burstiness, num_processes=processes, say=say)
+            swept = (
+                sweep_bandwidths(question, found.mixed, burstiness=burstiness, num_processes=processes, say=say)
+                if crossover
+                else None
+            )
     except Infeasible as error:
         raise InputError(str(error)) from error
     show(found, question, console)
+    if swept is not None:
+        show_crossovers(swept, console)
     planned = Planned(deployment=deployment, question=question, on_gpu=latency is None)
     if json_file:
         json_file.write_text(json.dumps(as_json(found, question), indent=2) + "\n")
+    if plot:
+        write_plot(plot, f"{file.name}: {found.best.whole}", found, swept)
     if output:
         output.write_text(planned.yaml(found.best))
         console.print(f"{output} holds the best plan", markup=False, highlight=False)

@@ -11,6 +11,7 @@ from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import Unit
+from deploy.planning.bandwidths import Swept, describe_bandwidth
 from deploy.planning.planned import summary
 
 _SHOWN_NODES = 16
@@ -23,6 +24,25 @@ def show(plans: Plans, question: Question, console: Console) -> None:
     console.print(_places(plans.best))
     if plans.lost:
         console.print(_lost(plans))
+
+
+def show_crossovers(swept: Swept, console: Console) -> None:
+    """Of prefill and decode apart, by the bandwidth between nodes."""
+    table = Table("between nodes", "per GPU", "best apart", box=None, pad_edge=False)
+    for point in swept.points:
+        name = str(point.unit) if point.unit else "none meets the SLOs"
+        table.add_row(describe_bandwidth(point.bytes_per_s), f"{point.per_gpu:.3g}", name)
+    console.print(table)
+    for change in swept.changes:
+        low, high = (describe_bandwidth(at.bytes_per_s) for at in (change.low, change.high))
+        text = f"between {low} and {high} the best changes: {_split(change.low.unit)}, then {_split(change.high.unit)}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not swept.changes:
+        console.print("roles and parallelisms of the best are the same at every bandwidth", highlight=False)
+
+
+def _split(unit: Unit | None) -> str:
+    return " + ".join(f"{pool.role} {pool.parallelism}" for pool in unit.pools) if unit else "none"
 
 
 def as_json(plans: Plans, question: Question) -> dict[str, Any]:
