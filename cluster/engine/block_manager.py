@@ -22,6 +22,7 @@ class BlockManager:
         self.enable_prefix_caching = enable_prefix_caching
         self._free = list(range(num_blocks - 1, -1, -1))
         self._ref_counts = [0] * num_blocks
+        self._num_references = 0
         self._pins: Counter[int] = Counter()
         self._hash_of: list[bytes | None] = [None] * num_blocks
         self._block_of: dict[bytes, int] = {}
@@ -62,6 +63,7 @@ class BlockManager:
         num_taken = self.num_blocks_for(num_tokens) - sum(self._ref_counts[block_id] > 0 for block_id in cached)
         if self.num_free_blocks - num_taken < num_spare_blocks:
             return False
+        self._num_references += len(cached)
         for block_id in cached:
             self._ref_counts[block_id] += 1
             self._evictable.pop(block_id, None)
@@ -108,6 +110,7 @@ class BlockManager:
         for block_id in block_ids:
             assert self._ref_counts[block_id] > 0, f"block {block_id} is pinned while nobody holds it"
             self._ref_counts[block_id] += 1
+            self._num_references += 1
             self._pins[block_id] += 1
 
     def unpin(self, block_ids: Iterable[int]) -> None:
@@ -119,12 +122,8 @@ class BlockManager:
             self._release(block_id)
 
     def num_leaked_blocks(self, sequences: Iterable[Sequence]) -> int:
-        """Blocks that are referenced, but neither stand in a table nor are pinned."""
-        held: set[int] = set()
-        for sequence in sequences:
-            held.update(sequence.block_table)
-        held.update(self._pins)
-        return self.num_blocks - self.num_free_blocks - len(held)
+        """Blocks that are referenced, but neither stand in a table nor are pinned; each as often as it is."""
+        return self._num_references - self._pins.total() - sum(len(sequence.block_table) for sequence in sequences)
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Asserts that every block is in one state, and that `sequences`, all that hold blocks, agree."""
@@ -134,6 +133,7 @@ class BlockManager:
         assert [held[block_id] for block_id in range(self.num_blocks)] == self._ref_counts, (
             "a block leaked or is doubled"
         )
+        assert self._num_references == sum(self._ref_counts), "references are counted wrong"
         unreferenced = {block_id for block_id in range(self.num_blocks) if not held[block_id]}
         assert sorted([*self._free, *self._evictable]) == sorted(unreferenced), "free + cached + held is not the total"
         named = {block_id: block_hash for block_id, block_hash in enumerate(self._hash_of) if block_hash is not None}
@@ -163,9 +163,11 @@ class BlockManager:
             assert block_hash is not None
             del self._block_of[block_hash]
         self._ref_counts[block_id] = 1
+        self._num_references += 1
         return block_id
 
     def _release(self, block_id: int) -> None:
+        self._num_references -= 1
         self._ref_counts[block_id] -= 1
         if self._ref_counts[block_id] == 0:
             if self._hash_of[block_id] is None:

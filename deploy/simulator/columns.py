@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Mapping
+from math import log, log1p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ Column = NDArray[np.float64]
 
 # Waits from token to token are counted in bins that are wider by a thousandth each, from a microsecond on.
 _FIRST_S = 1e-6
-_LOG_STEP = np.log1p(1e-3)
+_LOG_STEP = log1p(1e-3)
 
 
 class Columns:
@@ -43,7 +44,7 @@ class Columns:
             self._numbers[name].append(value)
 
     def waited(self, seconds: float, count: int) -> None:
-        key = int(np.log(max(seconds, _FIRST_S) / _FIRST_S) / _LOG_STEP)
+        key = int(log(max(seconds, _FIRST_S) / _FIRST_S) / _LOG_STEP)
         self._waits[key] = self._waits.get(key, 0) + count
         self._sum_s += seconds * count
         self._sum_squares += seconds * seconds * count

@@ -201,7 +201,6 @@ class Front:
     def on_snapshot(self, snapshot: InstanceSnapshot) -> None:
         if member := self.scheduler.member(snapshot.instance):
             member.observe(snapshot)
-            self.watch_roles()
             self.dispatch()
 
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:

@@ -23,7 +23,7 @@ from cluster.instance.config import CoreConfig, RoleSettings
 from cluster.instance.core import HEARD_MID_STEP, InstanceCore
 from cluster.instance.effects import Effect, ToFront
 from cluster.links.slot_table import SlotTable
-from cluster.messages import FrontMessage, Holder, StepUpdate
+from cluster.messages import AckActivated, AckFinished, FrontMessage, Holder, StepUpdate
 from cluster.role import InstanceRole, InstanceStatus, RolePolicy
 from cluster.snapshot import InstanceSnapshot
 from deploy.roles import ROLE_POLICIES
@@ -97,23 +97,31 @@ class Instance:
         self.num_untold = 0
         self._late_until_s, self._num_late = -inf, 0  # heard of by clients only then
         self._num_free = spec.num_blocks
-        self._load_due: tuple[float, Load] | None = None
+        self._load_then, self._load_due_s = (0, 0), inf  # after the last step that was passed over; when to be told
         self._wake()
 
     # What comes
 
     def hear(self, front: str, message: FrontMessage) -> None:
         event = partial(self.core.on_front_message, front, message, self._clock.now_s)
-        self.post(event, mid_step=isinstance(message, HEARD_MID_STEP), request_id=getattr(message, "request_id", ""))
+        self.post(
+            event,
+            mid_step=isinstance(message, HEARD_MID_STEP),
+            request_id=getattr(message, "request_id", ""),
+            is_about_blocks=not isinstance(message, AckActivated | AckFinished),
+        )
 
-    def post(self, event: Event, *, mid_step: bool = True, request_id: str = "") -> None:
-        """Calls the core before the next step; `mid_step`: or while one computes."""
+    def post(self, event: Event, *, mid_step: bool = True, request_id: str = "", is_about_blocks: bool = True) -> None:
+        """Calls the core before the next step; `mid_step`: or while one computes.
+
+        `is_about_blocks`: blocks may be taken or become free.
+        """
         if request_id in self._held_up:
             self._held_up[request_id].append((event, mid_step))
             return
         self._inbox.append((event, mid_step))
         if self._stretch is not None and not self._stretch.is_at_end:
-            self._break_in(self._stretch)
+            self._break_in(self._stretch, is_about_blocks=is_about_blocks)
         elif not self.is_stepping:
             self._turn_soon()
         elif self._inbox[0][1]:
@@ -175,8 +183,7 @@ class Instance:
         self.core.tick(now_s)
         seen = replace(self.core.snapshot(InstanceStatus.RUNNING), num_dispatches_seen=self._load[1])
         self._report(seen)
-        if self._load_due is not None:  # this is more recent
-            self._load_due = self._load_due[0], self._load
+        self._load_then = self._load
 
     def _wake(self) -> None:
         """An instance without work ticks, too."""
@@ -327,7 +334,7 @@ class Instance:
         """Whether a step of ours that ends at this moment has ended already."""
         return self._clock.rank >= self._rank
 
-    def _break_in(self, stretch: Stretch) -> None:
+    def _break_in(self, stretch: Stretch, *, is_about_blocks: bool) -> None:
         """Something has come in the middle of it."""
         num_ended = stretch.num_ended(self._clock.now_s, has_ended_now=self._has_turned())
         if num_ended and stretch.ends_s[num_ended - 1] == self._clock.now_s:  # not in a step, but between two
@@ -336,7 +343,8 @@ class Instance:
         elif not self._inbox[0][1]:
             self._cut(stretch, num_ended + 1)
         else:
-            stretch.pass_to(num_ended, is_in_step=True)
+            if is_about_blocks:
+                stretch.pass_to(num_ended, is_in_step=True)
             before = self._signature()
             self._take(mid_step=True)
             self._flush()
@@ -400,23 +408,24 @@ class Instance:
         self.core.finish(last, self.core.run(last), now_s)
         self._flush()
         if self.core.role is not InstanceRole.DECODE:
-            self._load_due = now_s + self._message_s, self._load
+            self._load_then, self._load_due_s = self._load, now_s + self._message_s
 
     def _tell_passed(self) -> None:
         """With the load as the last step would have told it."""
-        if self.num_untold:
-            self.core.report()
+        self._load_due_s = inf
+        if not self.num_untold:
+            return
+        self.core.report()
+        if self.core.role is not InstanceRole.DECODE:
+            then = self._load_then
+            told: list[Effect] = []
             for effect in self.core.effects:
-                if isinstance(effect, ToFront) and isinstance(effect.message, StepUpdate) and self._load_due:
-                    num_waiting_tokens, num_seen = self._load_due[1]
-                    message = replace(
-                        effect.message, num_waiting_tokens=num_waiting_tokens, num_dispatches_seen=num_seen
-                    )
-                    self._deliver(self, [ToFront(effect.front, message)])
-                else:
-                    self._deliver(self, [effect])
+                if isinstance(effect, ToFront) and isinstance(effect.message, StepUpdate):
+                    update = replace(effect.message, num_waiting_tokens=then[0], num_dispatches_seen=then[1])
+                    told.append(ToFront(effect.front, update))
             self.core.effects.clear()
-        self._load_due = None
+            self._deliver(self, told)
+        self._flush()
 
     def catch_up(self) -> None:
         """As if every step had been made by itself."""
@@ -451,8 +460,8 @@ class Instance:
     def load_now(self) -> Load | None:
         """What steps would have told of the load, where they were passed over; once."""
         load, now_s = None, self._clock.now_s
-        if self._load_due is not None and now_s >= self._load_due[0]:
-            load, self._load_due = self._load_due[1], None
+        if now_s >= self._load_due_s:
+            load, self._load_due_s = self._load_then, inf
         stretch = self._stretch
         if stretch is None or stretch.is_load_told or self.core.role is InstanceRole.DECODE:
             return load

@@ -10,6 +10,7 @@ from cluster.messages import (
     FrontMessage,
     Holder,
     InstanceMessage,
+    Pass,
     ReceiverMessage,
     Renew,
     Reserve,
@@ -30,6 +31,7 @@ from router.ledger import Place
 from router.scheduler import Member
 
 _RENEW_S = 1.0
+_ROLES_S = 1.0
 _WATCH_S = 10.0
 
 # Longer than anything that the brain waits for by itself.
@@ -118,6 +120,7 @@ class _World:
             self._clock.at(death.at_s, partial(self._die, death))
         self._every(self._cluster.rescheduling.interval_s, self._begin_round)
         self._every(_RENEW_S, self._renew)
+        self._every(_ROLES_S, self._front.watch_roles)
         self._every(_WATCH_S, self._watch)
         if self._sample_s is not None:
             self._every(self._sample_s, self._sample)
@@ -167,7 +170,6 @@ class _World:
 
     def _watch(self) -> None:
         """Whatever is defective, nothing waits for ever."""
-        self._front.watch_roles()
         busy = any(instance.is_busy for instance in self._instances.values())
         if busy or self._num_to_join or not self._links.is_idle:
             self._front.moved_s = self._clock.now_s
@@ -270,6 +272,7 @@ class _World:
                 instance.post(
                     partial(instance.core.on_source_message, source.holder, message, now_s),
                     request_id=getattr(message, "request_id", ""),
+                    is_about_blocks=not isinstance(message, Pass),
                 )
             elif not source.is_dead:
                 source.post(partial(source.core.on_receiver_lost, receiver, now_s), mid_step=False)
@@ -289,7 +292,7 @@ class _World:
     def _renew(self) -> None:
         for source, receiver in self._peers:
             if source in self._instances and (instance := self._instances.get(receiver)):
-                instance.post(partial(instance.core.on_source_message, source, Renew(), self._clock.now_s))
+                instance.core.on_source_message(source, Renew(), self._clock.now_s)
 
     # What moves
 
@@ -316,7 +319,7 @@ class _World:
         name = (transfer.reservation, transfer.first_block, len(transfer.block_ids))
         if not target.is_dead:
             if failure is None and target.slots.complete(*name):
-                target.post(partial(target.core.on_arrived, *name, ()))
+                target.post(partial(target.core.on_arrived, *name, ()), is_about_blocks=False)
             elif failure is None:
                 failure = "nobody wants it any more"
             elif target.slots.abandon(*name):

@@ -6,7 +6,6 @@ in one go. What comes of it is what comes of the steps one by one: the same time
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence as List
-from itertools import pairwise
 
 import numpy as np
 
@@ -110,42 +109,69 @@ class Stretch:
     def pass_to(self, num_steps: int, *, is_in_step: bool) -> None:
         """`is_in_step`: one more has begun, and has its blocks."""
         count = num_steps - self.num_passed
-        if count:
-            self._tell(num_steps)
+        self._tell(num_steps)
+        self._advance(self.lanes, count, num_steps, is_in_step=is_in_step)
+
+    def leave(self, lanes: List[Lane]) -> SchedulerOutput:
+        """The last step as these make it, who do so by themselves; the others have passed it."""
+        num_steps = len(self.ends_s)
+        count = num_steps - self.num_passed
+        if lanes:
+            self._tell(num_steps - 1)
+            self._advance(lanes, count - 1, num_steps - 1, is_in_step=True)
+            self.lanes = [lane for lane in self.lanes if lane not in lanes]
+            self._use.num_decode_tokens += len(lanes)
+        self._tell(num_steps)
+        self._advance(self.lanes, count, num_steps, is_in_step=False)
+        entries = [
+            ScheduledSequence(
+                sequence=lane.sequence, start=lane.sequence.num_computed_tokens, num_tokens=1, samples=True
+            )
+            for lane in lanes
+        ]
+        return SchedulerOutput(scheduled=tuple(entries))
+
+    def _advance(self, lanes: List[Lane], count: int, num_steps: int, *, is_in_step: bool) -> None:
+        """By `count` steps, with which they have made `num_steps`."""
+        blocks, block_size = self._blocks, self._block_size
         last_s = (self.ends_s[num_steps - 1] if num_steps else self.start_s) + self._message_s
-        for lane in self.lanes:
+        for lane in lanes:
             sequence = lane.sequence
+            num_computed = sequence.num_computed_tokens + count
             if count:
                 sequence.output_token_ids += lane.own_tokens * count
-                sequence.num_computed_tokens += count
+                sequence.num_computed_tokens = num_computed
                 lane.num_left -= count
-                lane.client.num_tokens += count
-                lane.client.last_s = last_s
-            num_computed = sequence.num_computed_tokens
+                client = lane.client
+                client.num_tokens += count
+                client.last_s = last_s
             if num_computed + is_in_step > lane.room:
-                assert self._blocks.allocate(sequence, num_computed + is_in_step), "there was room for all steps"
-                lane.room = len(sequence.block_table) * self._block_size
+                assert blocks.allocate(sequence, num_computed + is_in_step), "there was room for all steps"
+                lane.room = len(sequence.block_table) * block_size
             if num_computed >= lane.seal_at:
-                self._blocks.seal(sequence)
-                lane.seal_at = (len(sequence.block_hashes) + 1) * self._block_size
-        self.num_passed = num_steps
-        self._counted.num_untold += count * len(self.lanes)
-        self._use.peak_kv_use = max(self._use.peak_kv_use, 1.0 - self._blocks.num_free_blocks / self._blocks.num_blocks)
+                blocks.seal(sequence)
+                lane.seal_at = (len(sequence.block_hashes) + 1) * block_size
+        self._counted.num_untold += count * len(lanes)
+        self._use.peak_kv_use = max(self._use.peak_kv_use, 1.0 - blocks.num_free_blocks / blocks.num_blocks)
 
     def _tell(self, num_steps: int) -> None:
-        """How long the steps since the last time took, to all who are to know."""
-        lanes, first = self.lanes, self.num_passed
-        starts = self.ends_s[first - 1 : num_steps] if first else [self.start_s, *self.ends_s[:num_steps]]
-        self._use.num_steps += num_steps - first
-        self._use.num_decode_tokens += (num_steps - first) * len(lanes)
-        for began_s, ended_s in pairwise(starts):
-            self._times.decoded(ended_s - began_s)
-            self._use.busy_s += ended_s - began_s
+        """How long the steps since the last time took, to all who are to know; before anybody makes them."""
+        first, num_lanes, use = self.num_passed, len(self.lanes), self._use
+        if num_steps == first:
+            return
+        self.num_passed = num_steps
+        use.num_steps += num_steps - first
+        use.num_decode_tokens += (num_steps - first) * num_lanes
         if not first:
             self._hear_first(self.ends_s[0] + self._message_s)
-            starts = starts[1:]
-        for began_s, ended_s in pairwise(starts):
-            self._recorder.waited(ended_s - began_s, len(lanes))
+        began_s = self.ends_s[first - 1] if first else self.start_s
+        for at in range(first, num_steps):
+            ended_s = self.ends_s[at]
+            self._times.decoded(ended_s - began_s)
+            use.busy_s += ended_s - began_s
+            if at and num_lanes:
+                self._recorder.waited(ended_s - began_s, num_lanes)
+            began_s = ended_s
 
     def _hear_first(self, heard_s: float) -> None:
         """Of those that have come to this stretch just now, each has waited for as long as it took to come here."""
@@ -160,20 +186,6 @@ class Stretch:
                 self._recorder.waited(heard_s - client.last_s, 1)
         if num_here:
             self._recorder.waited(heard_s - began_s, num_here)
-
-    def leave(self, lanes: List[Lane]) -> SchedulerOutput:
-        """The last step as these make it, who do so by themselves; the others have passed it."""
-        self.pass_to(len(self.ends_s) - 1, is_in_step=True)
-        self.lanes = [lane for lane in self.lanes if lane not in lanes]
-        self._use.num_decode_tokens += len(lanes)
-        self.pass_to(len(self.ends_s), is_in_step=False)
-        entries = [
-            ScheduledSequence(
-                sequence=lane.sequence, start=lane.sequence.num_computed_tokens, num_tokens=1, samples=True
-            )
-            for lane in lanes
-        ]
-        return SchedulerOutput(scheduled=tuple(entries))
 
     def num_untold(self, now_s: float, *, has_ended_now: bool) -> int:
         """Beyond what is counted: tokens that clients have heard of since, or would not have heard of yet."""
