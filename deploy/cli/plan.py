@@ -42,6 +42,12 @@ def plan(
         bool, typer.Option("--crossover", help="Also at other bandwidths between nodes: where the best plan changes.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw what was simulated into this PNG.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of the deployment that runs: say when other roles would serve more.")
+    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="With --watch: carry it out, by drains and flips.")] = False,
+    interval: Annotated[float, typer.Option(min=1.0, help="With --watch: seconds between two looks.")] = 30.0,
+    checks: Annotated[int, typer.Option(min=1, help="With --watch: it has to be so in so many in a row.")] = 3,
     processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
 ) -> None:
     """Find the parallelism, roles, counts and places that serve most per GPU, or a rate with the fewest GPUs."""
@@ -49,6 +55,7 @@ def plan(
 
     from deploy.bench.limits import split_words
     from deploy.cli.place import measured_topology, read_topology_file
+    from deploy.cli.plan_watch import live_cluster, watch_running
     from deploy.cli.planned import as_json, show, show_crossovers
     from deploy.errors import InputError
     from deploy.heat_map import require_matplotlib
@@ -58,6 +65,7 @@ def plan(
     from deploy.planning.plan import plan as find
     from deploy.planning.planned import Planned
     from deploy.planning.plot import write_plot
+    from deploy.planning.watch import WatchConfig
     from deploy.simulating.deployment import read_deployment
     from deploy.workload.read import read_workload
 
@@ -70,7 +78,11 @@ def plan(
     requests = read_workload(workload) if workload else []
     if not requests:
         print("no --workload: planned for prompts of 2,048 tokens and outputs of 256", file=sys.stderr)
-    network = read_topology_file(topology) if topology else measured_topology(deployment)
+    running = live_cluster(deployment) if watch else None
+    if topology:
+        network = read_topology_file(topology)
+    else:
+        network = running.topology() if running else measured_topology(deployment)
     asked = Asked(
         gpus=tuple(gpu or ()),
         model_shape=model_shape,
@@ -84,6 +96,8 @@ def plan(
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         question = question_of(deployment, network, requests, asked)
+        if running:
+            watch_running(running, question, WatchConfig(num_checks=checks, is_applied=apply), interval)
         with _progress() as say:
             burstiness = burstiness_of(requests)
             found = find(question, burstiness=burstiness, num_processes=processes, say=say)

@@ -44,7 +44,9 @@ class Planned:
         data = base.model_dump(mode="json", exclude_unset=True)
         engine, resources = dict(data.get("engine", {})), dict(data.get("resources", {}))
         rates = Catalogue(self.question).rates_of(pool)
-        if pool.role == "prefill":
+        if not self.on_gpu:  # instances measure by themselves how much a step takes, and may change their roles
+            engine.pop("max_num_batched_tokens", None)
+        elif pool.role == "prefill":
             engine["max_num_batched_tokens"] = rates.saturation_tokens
             engine["max_num_seqs"] = min(self.question.engine.max_num_seqs, rates.saturation_tokens)
         else:

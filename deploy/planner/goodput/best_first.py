@@ -12,7 +12,7 @@ from deploy.planner.goodput.layout import Layout
 RESOLUTION = 0.02
 """Two goodputs that are closer are the same to a simulation of this length."""
 
-_AT_A_TIME = 4
+_AT_A_TIME = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

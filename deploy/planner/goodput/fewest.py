@@ -10,7 +10,7 @@ from deploy.planner.goodput.estimate import RatesOf
 from deploy.planner.goodput.evaluation import Ask, Evaluate
 from deploy.planner.goodput.layout import Layout
 
-_AT_A_TIME = 4
+_AT_A_TIME = 2
 _PER_SIZE = 12
 """So many of one size are tried, those that promise most: the others are taken to fall short too."""
 
