@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,6 +48,9 @@ def plan(
     apply: Annotated[bool, typer.Option("--apply", help="With --watch: carry it out, by drains and flips.")] = False,
     interval: Annotated[float, typer.Option(min=1.0, help="With --watch: seconds between two looks.")] = 30.0,
     checks: Annotated[int, typer.Option(min=1, help="With --watch: it has to be so in so many in a row.")] = 3,
+    simulated: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for which requests arrive in each simulation; else chosen.")
+    ] = None,
     processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
 ) -> None:
     """Find the parallelism, roles, counts and places that serve most per GPU, or a rate with the fewest GPUs."""
@@ -97,15 +100,12 @@ def plan(
     try:
         question = question_of(deployment, network, requests, asked)
         if running:
-            watch_running(running, question, WatchConfig(num_checks=checks, is_applied=apply), interval)
+            config = WatchConfig(num_checks=checks, is_applied=apply, simulated_s=simulated, num_processes=processes)
+            watch_running(running, question, config, interval)
         with _progress() as say:
-            burstiness = burstiness_of(requests)
-            found = find(question, burstiness=burstiness, num_processes=processes, say=say)
-            swept = (
-                sweep_bandwidths(question, found.mixed, burstiness=burstiness, num_processes=processes, say=say)
-                if crossover
-                else None
-            )
+            given: Any = {"burstiness": burstiness_of(requests), "simulated_s": simulated, "num_processes": processes}
+            found = find(question, **given, say=say)
+            swept = sweep_bandwidths(question, found.mixed, **given, say=say) if crossover else None
     except Infeasible as error:
         raise InputError(str(error)) from error
     show(found, question, console)

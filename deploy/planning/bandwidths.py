@@ -40,12 +40,13 @@ def sweep_bandwidths(
     mixed: Plan | None,
     *,
     burstiness: float = 1.0,
+    simulated_s: float | None = None,
     num_processes: int | None = None,
     say: Callable[[str], None],
     bandwidths: Sequence[float] = BANDWIDTHS,
 ) -> Swept:
     """What happens within a node is simulated once for all."""
-    with Workers(setting_of(question, burstiness), num_processes) as workers:
+    with Workers(setting_of(question, burstiness, simulated_s=simulated_s), num_processes) as workers:
         evaluate = Memory().beside(workers.evaluate)
 
         def plan_at(bytes_per_s: float) -> Plan | None:

@@ -12,9 +12,16 @@ from deploy.planning.workers import Workers
 Say = Callable[[str], None]
 
 
-def plan(question: Question, *, burstiness: float = 1.0, num_processes: int | None = None, say: Say) -> Plans:
-    """Infeasible, where nothing meets the SLOs or the rate."""
-    setting = setting_of(question, burstiness)
+def plan(
+    question: Question,
+    *,
+    burstiness: float = 1.0,
+    simulated_s: float | None = None,
+    num_processes: int | None = None,
+    say: Say,
+) -> Plans:
+    """Infeasible, where nothing meets the SLOs or the rate. `simulated_s`: see `setting_of`."""
+    setting = setting_of(question, burstiness, simulated_s=simulated_s)
 
     def progress(number: int) -> None:
         say(f"{number} goodputs simulated")
@@ -25,14 +32,16 @@ def plan(question: Question, *, burstiness: float = 1.0, num_processes: int | No
         return search.plans(disaggregated, mixed)
 
 
-def setting_of(question: Question, burstiness: float = 1.0, seed: int = 0) -> Setting:
-    estimate = Search(question, lambda asks: []).estimate_on_a_node()
+def setting_of(
+    question: Question, burstiness: float = 1.0, seed: int = 0, *, simulated_s: float | None = None
+) -> Setting:
+    """`simulated_s`: for so long requests arrive in each simulation; None: as long as it should take."""
     return Setting(
         hardware={hardware.name: hardware for hardware in question.hardware.values()},
         lengths=question.lengths,
         slos=question.slos,
         engine=question.engine,
-        interval_s=interval_s(question, estimate),
+        interval_s=simulated_s or interval_s(question, Search(question, lambda asks: []).estimate_on_a_node()),
         burstiness=burstiness,
         seed=seed,
     )

@@ -40,6 +40,7 @@ class WatchConfig:
     margin: float = 0.1
     num_checks: int = 3
     is_applied: bool = False
+    simulated_s: float | None = None
     num_processes: int | None = None
 
 
@@ -70,7 +71,8 @@ class Watch:
             return
         if found.changes == self._said:
             return
-        with Workers(setting_of(question), self._config.num_processes) as workers:
+        setting = setting_of(question, simulated_s=self._config.simulated_s)
+        with Workers(setting, self._config.num_processes) as workers:
             simulated = self._resplit(question, workers)
         if simulated.best < simulated.current * (1.0 + self._config.margin):
             return
