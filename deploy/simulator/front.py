@@ -22,7 +22,7 @@ from deploy.simulator.client import Client
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import SimCluster
 from deploy.simulator.handovers import Handovers
-from deploy.simulator.instance import FRONT, Load
+from deploy.simulator.instance import FRONT, Untold
 from deploy.simulator.prompts import Computed, make_prompt, own_token
 from deploy.simulator.recorder import Recorder
 from deploy.workload.request import WorkloadRequest
@@ -33,9 +33,6 @@ from router.rescheduler import Rescheduler
 from router.scheduler import Assignment, Member, Scheduler
 
 _UNBOUNDED = 1 << 60
-
-Untold = tuple[Holder, int, Load | None]
-"""An instance, how many tokens it has told nobody of, and its load if that is not known."""
 
 
 class Front:

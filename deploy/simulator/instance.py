@@ -40,6 +40,9 @@ Event = Callable[[], None]
 Load = tuple[int, int]
 """Tokens that wait, and how many dispatches were seen: what `Member.observe_load` takes."""
 
+Untold = tuple[Holder, int, Load | None]
+"""An instance, of how many tokens it has told nobody, and its load if that is not known."""
+
 FRONT = "router/1"
 
 
@@ -181,9 +184,12 @@ class Instance:
     def _tick(self, now_s: float) -> None:
         self._next_tick_s = now_s + self._interval_s
         self.core.tick(now_s)
-        seen = replace(self.core.snapshot(InstanceStatus.RUNNING), num_dispatches_seen=self._load[1])
+        seen = replace(
+            self.core.snapshot(InstanceStatus.RUNNING), num_dispatches_seen=self.core.num_dispatches_seen(FRONT)
+        )
         self._report(seen)
-        self._load_then = self._load
+        if not self._is_decoder:
+            self._load_then = self._load
 
     def _wake(self) -> None:
         """An instance without work ticks, too."""
@@ -407,7 +413,7 @@ class Instance:
         self.core.step_times.begin(now_s)  # the step is counted already
         self.core.finish(last, self.core.run(last), now_s)
         self._flush()
-        if self.core.role is not InstanceRole.DECODE:
+        if not self._is_decoder:
             self._load_then, self._load_due_s = self._load, now_s + self._message_s
 
     def _tell_passed(self) -> None:
@@ -416,7 +422,7 @@ class Instance:
         if not self.num_untold:
             return
         self.core.report()
-        if self.core.role is not InstanceRole.DECODE:
+        if not self._is_decoder:
             then = self._load_then
             told: list[Effect] = []
             for effect in self.core.effects:
@@ -441,34 +447,34 @@ class Instance:
             self.core.report()
             self._flush()
 
-    @property
-    def is_ahead(self) -> bool:
-        """Of what the front knows."""
-        return self._stretch is not None or self.num_untold != 0
-
-    @property
-    def num_untold_now(self) -> int:
-        """Tokens that clients have by now, and of which the ledger was not told."""
-        now_s, count = self._clock.now_s, self.num_untold
+    def untold(self) -> Untold | None:
+        """What the front would know by now, had every step told of itself."""
+        stretch, count, now_s = self._stretch, self.num_untold, self._clock.now_s
+        if stretch is None and not count:
+            return None
         if now_s < self._late_until_s:
             count -= self._num_late
-        if self._stretch is not None:
-            count += self._stretch.num_untold(now_s, has_ended_now=self._has_turned())
-        return count
+        if stretch is not None:
+            count += stretch.num_untold(now_s, has_ended_now=self._has_turned())
+        return self.holder, count, None if self._is_decoder else self._load_now()
 
-    @property
-    def load_now(self) -> Load | None:
+    def _load_now(self) -> Load | None:
         """What steps would have told of the load, where they were passed over; once."""
         load, now_s = None, self._clock.now_s
         if now_s >= self._load_due_s:
             load, self._load_due_s = self._load_then, inf
         stretch = self._stretch
-        if stretch is None or stretch.is_load_told or self.core.role is InstanceRole.DECODE:
+        if stretch is None or stretch.is_load_told:
             return load
         if stretch.num_heard(now_s, has_ended_now=self._has_turned()):
             stretch.is_load_told = True
             load = self._load
         return load
+
+    @property
+    def _is_decoder(self) -> bool:
+        """Of which nobody asks how much waits there."""
+        return self.core.role is InstanceRole.DECODE
 
     @property
     def _load(self) -> Load:

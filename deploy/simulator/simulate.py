@@ -20,9 +20,9 @@ from cluster.role import InstanceRole
 from cluster.snapshot import InstanceSnapshot
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import Death, SimCluster, SimInstance
-from deploy.simulator.front import Front, Untold
+from deploy.simulator.front import Front
 from deploy.simulator.handovers import Handovers
-from deploy.simulator.instance import FRONT, Instance
+from deploy.simulator.instance import FRONT, Instance, Untold
 from deploy.simulator.links import SimulatedLinks
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.report import InstanceSample, InstanceUse, Report, TimelineSample
@@ -163,10 +163,8 @@ class _World:
                 instance.tell_all()
         self._clock.in_background(self._cluster.message_s, self._front.reschedule)
 
-    def _untold(self) -> Iterator[Untold]:
-        for holder, instance in self._instances.items():
-            if instance.is_ahead:
-                yield holder, instance.num_untold_now, instance.load_now
+    def _untold(self) -> list[Untold]:
+        return [untold for instance in self._instances.values() if (untold := instance.untold())]
 
     def _watch(self) -> None:
         """Whatever is defective, nothing waits for ever."""
