@@ -29,7 +29,7 @@ class Eyes(Protocol):
         ...
 
     def flip(self, instance: str, role: Role) -> None:
-        """Drained, flipped, and let in again."""
+        """Drained, flipped, and let in again; it says so itself."""
         ...
 
 
@@ -115,5 +115,4 @@ class Watch:
     def _apply(self, found: Resplit) -> None:
         for change in found.changes:
             self._eyes.flip(change.instance, change.after)
-            self._say(f"{change.instance} is a {change.after} instance now")
         self._said = None
