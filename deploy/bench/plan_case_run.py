@@ -24,7 +24,7 @@ from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
 _MAX_LENGTHS = 4000
-_TTFTS = 10  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
+_TTFTS = 5  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
 
 Say = Callable[[str, str], None]
 
@@ -34,7 +34,7 @@ class Effort:
     """`interval_s`: requests arrive for so long where a plan is measured, or longer where the limit of TTFT is long."""
 
     num_seeds: int = 3
-    interval_s: float = 60.0
+    interval_s: float = 30.0
     allow_pp: bool = True
 
 

@@ -15,8 +15,6 @@ from deploy.planning.workers import answer
 FIRST_SEED = 1000
 """The search has its own, from 0 on."""
 
-_SLACK = 1.5  # a bound is of the long run, which these trials are not
-
 
 class Measure:
     """With the same seeds all plans have the same requests. A layout that is there twice is measured once."""
@@ -27,10 +25,10 @@ class Measure:
         self._known: dict[object, tuple[float, ...]] = {}
 
     def goodputs(self, layout: Layout) -> tuple[float, ...]:
-        """Requests a second, for each seed."""
+        """Requests a second, for each seed; no more than is served in the long run, which no trial lasts for."""
         if layout.seats not in self._known:
             bound = layout_bound(layout, self._catalogue.rates_of, self._request_bytes)
-            self._known[layout.seats] = self._measure(Ask(layout=layout, at_most=_SLACK * bound))
+            self._known[layout.seats] = self._measure(Ask(layout=layout, at_most=bound))
         return self._known[layout.seats]
 
     def _measure(self, ask: Ask) -> tuple[float, ...]:

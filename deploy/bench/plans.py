@@ -27,7 +27,7 @@ def bench_plans(
     ] = None,
     network: Annotated[list[str] | None, typer.Option(help="Only networks with this in their names; likewise.")] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Each plan is measured with so many.")] = 3,
-    interval: Annotated[float, typer.Option(min=1.0, help="Seconds for which requests arrive, at least.")] = 60.0,
+    interval: Annotated[float, typer.Option(min=1.0, help="Seconds for which requests arrive, at least.")] = 30.0,
     allow_pp: Annotated[bool, typer.Option(help="Plans may have pipeline stages: ours and theirs.")] = True,
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     traces: Annotated[Path | None, typer.Option(help="The folder of the workloads; else BATON_TRACES.")] = None,
