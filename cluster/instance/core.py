@@ -97,6 +97,11 @@ class InstanceCore:
         return self._scheduler.has_work
 
     @property
+    def is_asked_for_room(self) -> bool:
+        """A reservation waits for blocks."""
+        return self._inbound.has_queued
+
+    @property
     def is_settled(self) -> bool:
         """Nothing is leaving and nothing waits to begin: steps alone change what is here."""
         return not self._outbound and not self._postponed

@@ -82,6 +82,7 @@ class Reference:
             topology=Topology([Node(name="node")], np.full((1, 1), np.nan), np.full((1, 1), np.nan)),
             policy="least_loaded",
             rescheduling=ReschedulingConfig(policy="none"),
+            snapshot_interval_s=5.0,  # there is nothing to choose by them
         )
 
     def attainment(self, ttft_ms: Column, tpot_ms: Column) -> float:

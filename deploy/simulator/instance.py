@@ -22,18 +22,21 @@ from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from cluster.instance.config import CoreConfig, RoleSettings
 from cluster.instance.core import HEARD_MID_STEP, InstanceCore
 from cluster.instance.effects import Effect, ToFront
+from cluster.latency.step_shape import StepShape
 from cluster.links.slot_table import SlotTable
 from cluster.messages import AckActivated, AckFinished, FrontMessage, Holder, StepUpdate
 from cluster.role import InstanceRole, InstanceStatus, RolePolicy
 from cluster.snapshot import InstanceSnapshot
 from deploy.roles import ROLE_POLICIES
+from deploy.simulator.carousel import Carousel, entry_of, step_of
 from deploy.simulator.client import Client
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import SimCluster, SimInstance
+from deploy.simulator.lane import Lane
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.report import InstanceUse
 from deploy.simulator.steps import NoChecksums, OwnTokens, shape_of
-from deploy.simulator.stretch import Lane, Stretch
+from deploy.simulator.stretch import Stretch
 
 Event = Callable[[], None]
 
@@ -94,11 +97,13 @@ class Instance:
         self._planned: deque[ScheduledSequence] = deque()
         self._came_out: list[str] = []  # who goes in again goes in this order, after those that are new
         self._under_way: deque[tuple[SchedulerOutput, float]] = deque()  # and what it takes in the first stage
+        self._must_catch_up = False
         self._held_up: dict[str, list[tuple[Event, bool]]] = {}
         self._stretch: Stretch | None = None
         self._ended_s = -inf  # the last step
         self.num_untold = 0
-        self._late_until_s, self._num_late = -inf, 0  # heard of by clients only then
+        self._late: deque[tuple[float, int]] = deque()  # of how many tokens clients hear only then
+        self._carousel: Carousel | None = None
         self._num_free = spec.num_blocks
         self._load_then, self._load_due_s = (0, 0), inf  # after the last step that was passed over; when to be told
         self._wake()
@@ -119,6 +124,8 @@ class Instance:
 
         `is_about_blocks`: blocks may be taken or become free.
         """
+        if self._carousel is not None and not self._is_let_in(self._carousel, event, request_id, is_about_blocks):
+            return
         if request_id in self._held_up:
             self._held_up[request_id].append((event, mid_step))
             return
@@ -140,12 +147,15 @@ class Instance:
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._under_way) or self._stretch is not None
+        return bool(self._under_way) or self._stretch is not None or self._carousel is not None
 
     def _on_quiet(self, reservation: int) -> None:
         self.post(partial(self.core.on_quiet, reservation))
 
     def _take(self, *, mid_step: bool) -> None:
+        if self._carousel is not None and (self._must_catch_up or self.core.is_asked_for_room):
+            self._carousel.catch_up()
+            self._must_catch_up = False
         while self._inbox and (self._inbox[0][1] or not mid_step):
             self._inbox.popleft()[0]()
 
@@ -169,17 +179,28 @@ class Instance:
         now_s = self._clock.now_s
         if self._stretch is not None and self._goes_on(self._stretch, now_s):
             return
+        if self._carousel is not None and self._carousel.out and self.core.is_asked_for_room:
+            self._unload()  # who has come out counts when room is given out
         self._take(mid_step=False)
         if now_s >= self._next_tick_s:
             self._tick(now_s)
-        output = self.core.plan(now_s)
-        if output is not None and not output.scheduled:
-            self.core.compute(output, now_s)  # nobody fits: has_work is false from here on
+        if self._carousel is not None and not self._can_go_round(self._carousel):
+            self._unload()
+        self._plan(now_s)
+        self._feed(now_s)
+
+    def _plan(self, now_s: float) -> None:
+        output = self.core.plan(now_s) or SchedulerOutput(scheduled=())
         self._flush()
-        if output is not None and output.scheduled and not self._begin_stretch(output, now_s):
+        if self._carousel is not None:
+            if self._goes_round(self._carousel, output, now_s):
+                return
+            self._unload()
+            self._put(output)
+            self._plan(now_s)  # of those who have just come out
+        elif output.scheduled and not self._is_passed_over(output, now_s):
             self._put(output)
             self._tell_passed()  # from here on it is told step by step
-        self._feed(now_s)
 
     def _tick(self, now_s: float) -> None:
         self._next_tick_s = now_s + self._interval_s
@@ -225,17 +246,22 @@ class Instance:
 
     def _feed(self, now_s: float) -> None:
         """The first stage takes what was planned, in that order, as much as it can at once."""
-        if not self._planned or (self._under_way and self._free_s[0] > now_s):
-            return
-        batch = SchedulerOutput(scheduled=tuple(self._next_batch()))
+        if self._carousel is not None:
+            self._feed_from(self._carousel, now_s)
+        elif self._planned and not (self._under_way and self._free_s[0] > now_s):
+            batch = SchedulerOutput(scheduled=tuple(self._next_batch()))
+            self._under_way.append((batch, self._run(shape_of(batch), now_s)))
+
+    def _run(self, shape: StepShape, now_s: float) -> float:
+        """How long it takes in the first stage."""
         at_s = now_s
-        for stage, seconds in enumerate(self.spec.latency.stages_s(shape_of(batch))):
+        for stage, seconds in enumerate(self.spec.latency.stages_s(shape)):
             at_s = max(at_s, self._free_s[stage]) + (seconds + self._host_step_s if stage == 0 else seconds)
             self._free_s[stage] = at_s
-        self._under_way.append((batch, self._free_s[0] - now_s))
         if len(self._free_s) > 1:
             self._clock.at(self._free_s[0], self._next, self._rank)
         self._clock.at(at_s, self._end, self._rank)
+        return self._free_s[0] - now_s
 
     def _next_batch(self) -> Iterator[ScheduledSequence]:
         """At least one; whole prompts count as context, too."""
@@ -254,10 +280,15 @@ class Instance:
     def _end(self) -> None:
         if self.is_dead:
             return
+        if self._carousel is not None:
+            self._end_round(self._carousel, self._clock.now_s)
+            return
         batch, busy_s = self._under_way.popleft()
         self._count(batch, busy_s)
         self._ended_s = self._clock.now_s
-        held_up = self._take_out(batch)
+        is_deep, held_up = self._is_deep, self._take_out(batch)
+        if is_deep:
+            self.core.step_times.begin(self._clock.now_s - busy_s)  # others have begun since
         self.core.finish(batch, self.core.run(batch), self._clock.now_s)
         self._flush()
         for event, mid_step in held_up:
@@ -277,11 +308,16 @@ class Instance:
 
     # Many steps at once
 
-    def _begin_stretch(self, output: SchedulerOutput, now_s: float) -> bool:
+    def _is_passed_over(self, output: SchedulerOutput, now_s: float) -> bool:
         """False: this step is to be made by itself."""
         lanes = self._lanes(output) if self._fast_forward else []
         if not lanes:
             return False
+        if self._is_deep or sum(lane.context for lane in lanes) > (self.spec.max_context_tokens or inf):
+            return self._load_carousel(lanes, now_s)
+        return self._begin_stretch(lanes, now_s)
+
+    def _begin_stretch(self, lanes: list[Lane], now_s: float) -> bool:
         stretch = Stretch(
             lanes,
             now_s,
@@ -296,16 +332,7 @@ class Instance:
         )
         if not stretch.go_on(self._next_tick_s):
             return False
-        late_until_s = now_s + self._message_s
-        if self._late_until_s != late_until_s:
-            self._late_until_s, self._num_late = late_until_s, 0
-        for lane in lanes:
-            lane.client.counted = self
-            num_output = len(lane.sequence.output_token_ids)
-            if lane.client.num_tokens < num_output:  # the word of it is on its way
-                lane.client.hear(num_output, now_s + self._message_s, self._recorder)
-                self.num_untold += 1
-                self._num_late += 1
+        self._follow(lanes, now_s)
         self._came_out = []
         self._stretch = stretch
         self._expect_end(stretch)
@@ -316,7 +343,7 @@ class Instance:
         scheduler, count = self.scheduler, len(output.scheduled)
         if output.preempted or not self.core.is_settled or count >= scheduler.config.max_num_batched_tokens:
             return []
-        if self._is_deep or self._planned or self._under_way:
+        if self._planned or self._under_way or scheduler.num_waiting:
             return []
         num_late = int(self._message_s > 0.0 and self._ended_s == self._clock.now_s)
         lanes: list[Lane] = []
@@ -332,6 +359,22 @@ class Instance:
             num_left = min(sequence.sampling_params.max_tokens, room) - num_output
             lanes.append(Lane(sequence, client, num_left, self.spec.block_size))
         return lanes
+
+    def _follow(self, lanes: List[Lane], now_s: float) -> None:
+        """What clients have is known from here on before the ledger is told of it."""
+        num_late = 0
+        for lane in lanes:
+            lane.client.counted = self
+            num_output = len(lane.sequence.output_token_ids)
+            if lane.client.num_tokens < num_output:  # the word of it is on its way
+                lane.client.hear(num_output, now_s + self._message_s, self._recorder)
+                num_late += 1
+        self.num_untold += num_late
+        self._hear_late(num_late, now_s)
+
+    def _hear_late(self, count: int, now_s: float) -> None:
+        if count and self._message_s:
+            self._late.append((now_s + self._message_s, count))
 
     def _expect_end(self, stretch: Stretch) -> None:
         self._clock.at(stretch.ends_s[-1], partial(self._end_stretch, stretch, stretch.version), self._rank)
@@ -407,7 +450,7 @@ class Instance:
         """`last`: who makes the last step by itself. `num_late`: of how many others clients hear only in a moment."""
         self._stretch = None
         self._ended_s = now_s
-        self._late_until_s, self._num_late = now_s + self._message_s, num_late
+        self._hear_late(num_late, now_s)
         if self.spec.max_context_tokens is not None:
             self._came_out = order
         self.core.step_times.begin(now_s)  # the step is counted already
@@ -433,6 +476,98 @@ class Instance:
             self._deliver(self, told)
         self._flush()
 
+    # A machine that takes turns
+
+    def _load_carousel(self, lanes: list[Lane], now_s: float) -> bool:
+        if not self._is_decoder:
+            return False
+        for lane in lanes:
+            self.scheduler.freeze(lane.sequence.request_id)
+        self._follow(lanes, now_s)
+        self._is_deep, self._came_out = True, []
+        self._carousel = Carousel(
+            blocks=self.scheduler.block_manager,
+            message_s=self._message_s,
+            times=self.core.step_times,
+            use=self.use,
+            recorder=self._recorder,
+            counted=self,
+        )
+        self._carousel.enter(lanes)
+        return True
+
+    def _can_go_round(self, carousel: Carousel) -> bool:
+        if not carousel.has_room:
+            carousel.catch_up()
+        return carousel.has_room and self.core.is_settled and not self.scheduler.num_waiting
+
+    def _goes_round(self, carousel: Carousel, output: SchedulerOutput, now_s: float) -> bool:
+        """Takes in who is new, and who has come out."""
+        if not carousel.has_room:
+            carousel.catch_up()
+        lanes = self._lanes(output) if output is not None and output.scheduled else []
+        if (
+            not carousel.has_room
+            or not self.core.is_settled
+            or (output is not None and len(output.scheduled) != len(lanes))
+        ):
+            return False
+        for lane in lanes:
+            self.scheduler.freeze(lane.sequence.request_id)
+        self._follow(lanes, now_s)
+        carousel.enter(lanes)
+        return True
+
+    def _is_let_in(self, carousel: Carousel, event: Event, request_id: str, is_about_blocks: bool) -> bool:
+        """To one that goes round, nothing but acknowledgements is said without it being stopped."""
+        if request_id not in carousel.lanes:
+            self._must_catch_up |= is_about_blocks
+            return True
+        if is_about_blocks:
+            self._unload()
+            return True
+        event()
+        return False
+
+    def _feed_from(self, carousel: Carousel, now_s: float) -> None:
+        if not carousel.waiting or (carousel.under_way and self._free_s[0] > now_s):
+            return
+        if (shape := carousel.take(self.spec.max_context_tokens)) is not None:
+            carousel.takes(self._run(shape, now_s))
+
+    def _end_round(self, carousel: Carousel, now_s: float) -> None:
+        self._ended_s = now_s
+        ending = carousel.come_out(now_s)
+        self._hear_late(len(carousel.out), now_s)
+        if ending:
+            carousel.catch_up(ending)
+            carousel.forget(ending)
+            for lane in ending:
+                self.scheduler.thaw(lane.sequence.request_id)
+            last = step_of(ending)
+            self.core.step_times.begin(now_s)  # the step is counted already
+            self.core.finish(last, self.core.run(last), now_s)
+            self._flush()
+        if len(self._free_s) == 1 and not carousel.waiting:
+            self._unload()
+        self._turn_soon()
+
+    def _unload(self) -> None:
+        """Back to steps that are made by themselves, wherever everybody is."""
+        carousel, self._carousel = self._carousel, None
+        assert carousel is not None
+        carousel.catch_up()
+        self._planned += map(entry_of, carousel.waiting)
+        self._under_way += ((step_of(batch), busy_s) for batch, busy_s in carousel.under_way)
+        for request_id in carousel.lanes:
+            self._held_up[request_id] = []
+        for lane in carousel.out:
+            del self._held_up[lane.sequence.request_id]
+            self.scheduler.thaw(lane.sequence.request_id)
+            if self.spec.max_context_tokens is not None:
+                self._came_out.append(lane.sequence.request_id)
+        self._is_deep = len(self._free_s) > 1 or bool(self._planned or self._under_way)
+
     def catch_up(self) -> None:
         """As if every step had been made by itself."""
         if (stretch := self._stretch) is not None and not stretch.is_at_end:
@@ -440,6 +575,8 @@ class Instance:
             num_ended = stretch.num_ended(now_s, has_ended_now=self._has_turned())
             is_between = num_ended > 0 and stretch.ends_s[num_ended - 1] == now_s
             stretch.pass_to(num_ended, is_in_step=not is_between)
+        if self._carousel is not None:
+            self._carousel.catch_up()
 
     def tell_all(self) -> None:
         self.catch_up()
@@ -452,8 +589,9 @@ class Instance:
         stretch, count, now_s = self._stretch, self.num_untold, self._clock.now_s
         if stretch is None and not count:
             return None
-        if now_s < self._late_until_s:
-            count -= self._num_late
+        while self._late and self._late[0][0] <= now_s:
+            self._late.popleft()
+        count -= sum(num_late for _, num_late in self._late)
         if stretch is not None:
             count += stretch.num_untold(now_s, has_ended_now=self._has_turned())
         return self.holder, count, None if self._is_decoder else self._load_now()

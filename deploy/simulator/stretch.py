@@ -10,28 +10,17 @@ from collections.abc import Sequence as List
 import numpy as np
 
 from cluster.engine.block_manager import BlockManager
-from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
-from cluster.engine.sequence import Sequence
+from cluster.engine.scheduler_output import SchedulerOutput
 from cluster.instance.step_times import StepTimes
-from deploy.simulator.client import Client, Counted
+from deploy.simulator.carousel import step_of
+from deploy.simulator.client import Counted
 from deploy.simulator.cluster import SimInstance
+from deploy.simulator.lane import Lane
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.report import InstanceUse
 
 # Worked out at once: more are often cut short by what comes.
 _MAX_STEPS = 64
-
-
-class Lane:
-    """A sequence of the stretch. `num_left`: steps until it ends; `room`, `seal_at`: until then it needs no blocks."""
-
-    __slots__ = ("client", "num_left", "own_tokens", "room", "seal_at", "sequence")
-
-    def __init__(self, sequence: Sequence, client: Client, num_left: int, block_size: int) -> None:
-        self.sequence, self.client, self.num_left = sequence, client, num_left
-        self.own_tokens = [sequence.sampling_params.seed]
-        self.room = len(sequence.block_table) * block_size
-        self.seal_at = (len(sequence.block_hashes) + 1) * block_size
 
 
 class Stretch:
@@ -123,34 +112,20 @@ class Stretch:
             self._use.num_decode_tokens += len(lanes)
         self._tell(num_steps)
         self._advance(self.lanes, count, num_steps, is_in_step=False)
-        entries = [
-            ScheduledSequence(
-                sequence=lane.sequence, start=lane.sequence.num_computed_tokens, num_tokens=1, samples=True
-            )
-            for lane in lanes
-        ]
-        return SchedulerOutput(scheduled=tuple(entries))
+        return step_of(lanes)
 
     def _advance(self, lanes: List[Lane], count: int, num_steps: int, *, is_in_step: bool) -> None:
         """By `count` steps, with which they have made `num_steps`."""
-        blocks, block_size = self._blocks, self._block_size
+        blocks = self._blocks
         last_s = (self.ends_s[num_steps - 1] if num_steps else self.start_s) + self._message_s
         for lane in lanes:
-            sequence = lane.sequence
-            num_computed = sequence.num_computed_tokens + count
             if count:
-                sequence.output_token_ids += lane.own_tokens * count
-                sequence.num_computed_tokens = num_computed
-                lane.num_left -= count
                 client = lane.client
                 client.num_tokens += count
                 client.last_s = last_s
-            if num_computed + is_in_step > lane.room:
-                assert blocks.allocate(sequence, num_computed + is_in_step), "there was room for all steps"
-                lane.room = len(sequence.block_table) * block_size
-            if num_computed >= lane.seal_at:
-                blocks.seal(sequence)
-                lane.seal_at = (len(sequence.block_hashes) + 1) * block_size
+                lane.num_left -= count
+                lane.num_ahead = count
+            lane.catch_up(blocks, is_in_step=is_in_step)
         self._counted.num_untold += count * len(lanes)
         self._use.peak_kv_use = max(self._use.peak_kv_use, 1.0 - blocks.num_free_blocks / blocks.num_blocks)
 

@@ -1,7 +1,7 @@
 """Made-up clusters and workloads for the simulator, small enough to be short of everything."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,6 +94,8 @@ def any_cluster(seed: int) -> tuple[SimCluster, list[WorkloadRequest]]:
             "block_size": draw.choice((1, 16)) if draw.random() < 0.3 else 16,
             "enable_prefix_caching": draw.random() < 0.7,
             "max_num_seqs": draw.choice((4, 32, 256)),
+            "latency": replace(LATENCY, num_stages=draw.choice((1, 1, 1, 2, 3))),
+            "max_context_tokens": draw.choice((None, None, 1000, 4000)),
         },
         topology=network(len(roles), beta=draw.choice((2e8, 2e9, 1e11)), cable=draw.choice((None, 5e8))),
         policy=draw.choice(("least_time", "least_loaded")),
