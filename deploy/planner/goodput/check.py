@@ -6,6 +6,7 @@ from math import ceil
 from deploy.planner.goodput.best_first import Tried
 from deploy.planner.goodput.bound import layout_bound
 from deploy.planner.goodput.candidates import Catalogue
+from deploy.planner.goodput.estimate import NOTHING
 from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
 from deploy.planner.goodput.layout import Ground, Layout
 from deploy.planner.goodput.plans import Plan
@@ -30,8 +31,8 @@ class Check:
         whole = fill(parts, self._ground, self._question.total_gpus)
         if whole is None:
             return None
-        part, copies = self._part_of(whole)
-        answer = self._goodput(part, whole.expected / copies)
+        layouts, copies = self._checked(whole)
+        part, answer = self._best(layouts, whole.per_gpu, None)
         if copies == 1.0 and answer.rate is not None and not self._question.pairs_only:
             part, answer = self._refine.most_per_gpu(part, answer, self._question.total_gpus)
         return self._plan(whole, part, copies, answer)
@@ -44,9 +45,8 @@ class Check:
             whole = fill(parts, self._ground, num_gpus)
             if whole is None:
                 return None
-            part, copies = self._part_of(whole)
-            wanted = rate / copies
-            answer = self._evaluate([Ask(layout=part, above=wanted, at_most=wanted)])[0]
+            layouts, copies = self._checked(whole)
+            part, answer = self._best(layouts, whole.per_gpu, rate / copies)
             if answer.rate is not None:
                 if copies == 1.0:
                     part, answer = self._refine.fewest(part, answer, rate)
@@ -66,25 +66,37 @@ class Check:
             num_checked_gpus=unit.num_gpus,
         )
 
-    def _part_of(self, whole: Whole) -> tuple[Layout, float]:
-        """What is simulated for all of it, and how many of that it is."""
-        if whole.layout.unit.num_gpus <= CHECKED_GPUS:
-            return whole.layout, 1.0
-        unit = whole.unit.times(max(1, CHECKED_GPUS // whole.unit.num_gpus))
-        layout = self._ground.lay_out(unit)
+    def _checked(self, whole: Whole) -> tuple[tuple[Layout, ...], float]:
+        """What is simulated for all of it, laid out in one way or two, and how many of that it is."""
+        num_gpus = whole.layouts[0].unit.num_gpus
+        if num_gpus <= CHECKED_GPUS:
+            return whole.layouts, 1.0
+        copies = max(1, CHECKED_GPUS // whole.unit.num_gpus)
+        layout = self._ground.pack([(whole.unit, copies, whole.nodes)]) or self._ground.lay_out(whole.unit)
         assert layout is not None, "a part of what has room has room"
-        return layout, whole.layout.unit.num_gpus / unit.num_gpus
+        return (layout,), num_gpus / layout.unit.num_gpus
 
-    def _goodput(self, layout: Layout, expected: float) -> Answer:
-        self._say(f"{layout.unit} on {layout.num_nodes} nodes, together")
-        bound = layout_bound(layout, self._catalogue.rates_of, self._question.request_bytes)
-        return self._evaluate([Ask(layout=layout, at_most=bound, expected=expected)])[0]
+    def _best(self, layouts: Sequence[Layout], per_gpu: float, rate: float | None) -> tuple[Layout, Answer]:
+        """Of the layouts: with the most goodput per GPU, or serving the rate if any does."""
+        asks = []
+        for layout in layouts:
+            self._say(f"{layout.unit} on {layout.num_nodes} nodes, together")
+            bound = layout_bound(layout, self._catalogue.rates_of, self._question.request_bytes)
+            if rate is not None:
+                asks.append(Ask(layout=layout, above=rate, at_most=rate))
+            elif bound > 0.0:
+                asks.append(Ask(layout=layout, at_most=bound, expected=per_gpu * layout.unit.num_gpus))
+        answers = self._evaluate(asks)
+        found = [(ask.layout, answer) for ask, answer in zip(asks, answers, strict=True)]
+        if not found:
+            return layouts[0], Answer(rate=None, attainment=NOTHING)
+        return max(found, key=lambda each: (each[1].rate or 0.0) / each[0].unit.num_gpus)
 
     def _plan(self, whole: Whole, part: Layout, copies: float, answer: Answer) -> Plan | None:
         if answer.rate is None:
             return None
         return Plan(
-            layout=part if copies == 1.0 else whole.layout,
+            layout=part if copies == 1.0 else whole.layouts[0],
             unit=whole.unit,
             copies=whole.copies,
             goodput=answer.rate * copies,

@@ -1,6 +1,7 @@
 """DistServe's two placements of a question, with our evaluator in the place of its simulator."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from cluster.latency.hardware import Parallelism
 from deploy.planner.goodput.bound import compute_bound, layout_bound
@@ -60,27 +61,31 @@ class DistServe:
         )
 
     def layout(self, plan: DistServePlan, *, pairs: bool) -> Layout | None:
-        """`pairs`: each pair on one node, as Algorithm 2 wants it; else spread evenly by who knows nothing of links."""
-        unit = self.unit(plan)
-        return self._in_pairs(plan, unit) if pairs else self._ground.lay_out(unit, label_free=True)
+        """`pairs`: each pair on one node, as Algorithm 2 wants it; else as who knows nothing of links places it.
 
-    def _in_pairs(self, plan: DistServePlan, unit: Unit) -> Layout | None:
+        That is evenly or, where instances are too large for it, packed.
+        """
+        unit = self.unit(plan)
+        if pairs:
+            return self._packed(unit, [[pool.one for pool in unit.pools]] * plan.num_prefill)
+        largest_first = sorted(unit.pools, key=lambda pool: -pool.parallelism.num_gpus)
+        singles = [[pool.one] for pool in largest_first for _ in range(pool.num_instances)]
+        return self._ground.lay_out(unit, label_free=True) or self._packed(unit, singles)
+
+    def _packed(self, unit: Unit, groups: Sequence[Sequence[PoolPlan]]) -> Layout | None:
+        """Each group on one node, the first that has room for it. None: there is none."""
         free = {node.name: node.num_gpus for node in self._nodes}
         seats: list[Seated] = []
         numbers: Counter[str] = Counter()
 
-        def seat(pool: PoolPlan, node: str) -> None:
-            seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool.one, node=node))
-            numbers[pool.role] += 1
-            free[node] -= pool.parallelism.num_gpus
-
-        together = plan.prefill.num_gpus + plan.decode.num_gpus
-        for _ in range(plan.num_prefill):
-            node = next((name for name in free if free[name] >= together), None)
+        for group in groups:
+            node = next((name for name in free if free[name] >= sum(pool.num_gpus for pool in group)), None)
             if node is None:
                 return None
-            for pool in unit.pools:
-                seat(pool, node)
+            for pool in group:
+                seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool, node=node))
+                numbers[pool.role] += 1
+                free[node] -= pool.num_gpus
         used = [name for name in free if any(seat.node == name for seat in seats)]
         return Layout(unit=unit, seats=tuple(seats), topology=self._ground.among(used).topology)
 

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cluster.topology.topology import Topology
-from deploy.planner.goodput.unit import PoolPlan, Unit
+from deploy.planner.goodput.unit import PoolPlan, Unit, join
 from deploy.planner.placement import NoRoom, Placed, PoolNeeds, Traffic
 from deploy.planner.planner import Planner
 
@@ -59,14 +59,42 @@ class Ground:
             if found is None:
                 return None
             placed += found
+        return self._layout(unit, [Seated(name="", pool=pool.one, node=at.node, gpus=at.gpus) for pool, at in placed])
+
+    def pack(self, parts: Sequence[tuple[Unit, int, Sequence[str]]]) -> Layout | None:
+        """Copies of units side by side, each on as few of its nodes as hold it; so many as there is room for.
+
+        None: there is room for none, or a unit wants several kinds of nodes.
+        """
+        seats: list[Seated] = []
+        units: list[Unit] = []
+        for unit, copies, nodes in parts:
+            if len(unit.kinds) > 1:
+                return None
+            size = min(self.topology.node(name).num_gpus for name in nodes)
+            width, together = -(-unit.num_gpus // size), max(1, size // unit.num_gpus)
+            for start in range(0, len(nodes) - width + 1, width):
+                number = min(together, copies)
+                if not number:
+                    break
+                block = self.among(nodes[start : start + width]).lay_out(unit.times(number))
+                if block is None:
+                    return None
+                seats += block.seats
+                units.append(block.unit)
+                copies -= number
+        return self._layout(join(units), seats) if seats else None
+
+    def _layout(self, unit: Unit, seats: Sequence[Seated]) -> Layout:
+        """Named anew, those of each role in the order given."""
         numbers: Counter[str] = Counter()
-        seats = []
-        for pool, at in placed:
-            seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool.one, node=at.node, gpus=at.gpus))
-            numbers[pool.role] += 1
+        named = []
+        for seat in seats:
+            named.append(replace(seat, name=f"{seat.pool.role}-{numbers[seat.pool.role]}"))
+            numbers[seat.pool.role] += 1
         used = {seat.node for seat in seats}
         names = [node.name for node in self.topology.nodes if node.name in used]
-        return Layout(unit=unit, seats=tuple(seats), topology=sub_topology(self.topology, names))
+        return Layout(unit=unit, seats=tuple(named), topology=sub_topology(self.topology, names))
 
     def _place(
         self, pools: Sequence[PoolPlan], nodes: Sequence[str], *, label_free: bool

@@ -9,6 +9,9 @@ from deploy.planner.goodput.unit import Unit, join
 WORTH_IT = 0.5
 """Nodes on which a GPU serves less than half of what one serves elsewhere are left out: they hurt."""
 
+PLACED_GPUS = 64
+"""Instances on more GPUs are not placed all at once: copies side by side are as good, and known to be."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -26,12 +29,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Whole:
-    """`expected`: requests a second, if copies serve as much together as apart."""
+    """`layouts`: two, where they differ: all instances placed together, and copies side by side, each for itself.
 
-    layout: Layout
+    `unit` is the best part's, so often; `per_gpu`: what is expected, if copies serve as much together as apart.
+    """
+
+    layouts: tuple[Layout, ...]
     unit: Unit
+    nodes: tuple[str, ...]
     copies: int
-    expected: float
+    per_gpu: float
 
 
 def fill(parts: Sequence[Part], ground: Ground, num_gpus: int) -> Whole | None:
@@ -47,13 +54,25 @@ def fill(parts: Sequence[Part], ground: Ground, num_gpus: int) -> Whole | None:
             units.append((part, copies))
             taken |= set(part.nodes)
             left -= copies * part.unit.num_gpus
+    packed = ground.pack([(part.unit, copies, part.nodes) for part, copies in units])
     while units:
+        part, copies = units[0]
+        per_gpu = sum(part.goodput * copies for part, copies in units) / sum(
+            part.unit.num_gpus * copies for part, copies in units
+        )
+        if packed is not None and packed.unit.num_gpus > PLACED_GPUS:
+            return Whole(layouts=(packed,), unit=part.unit, nodes=part.nodes, copies=copies, per_gpu=per_gpu)
         unit = join([part.unit.times(copies) for part, copies in units])
         nodes = [node.name for node in ground.topology.nodes if node.name in taken]
         layout = ground.among(nodes).lay_out(unit)
         if layout is not None:
-            expected = sum(part.goodput * copies for part, copies in units)
-            return Whole(layout=layout, unit=units[0][0].unit, copies=units[0][1], expected=expected)
+            return Whole(
+                layouts=(packed, layout) if packed is not None else (layout,),
+                unit=part.unit,
+                nodes=part.nodes,
+                copies=copies,
+                per_gpu=per_gpu,
+            )
         units = _one_less(units)
     return None
 
