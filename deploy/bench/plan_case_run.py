@@ -24,17 +24,19 @@ from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
 _MAX_LENGTHS = 4000
-_TTFTS = 5  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
+_TTFTS = 10  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
 
 Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """`interval_s`: requests arrive for so long where a plan is measured, or longer where the limit of TTFT is long."""
+    """Requests arrive for `interval_s` where a plan is measured, or longer where the limit of TTFT is long; for
+    `search_interval_s` where it is found (None: as `baton plan` does)."""
 
     num_seeds: int = 3
     interval_s: float = 30.0
+    search_interval_s: float | None = None
     allow_pp: bool = True
 
 
@@ -51,9 +53,13 @@ class CaseRun:
 
     def rows(self, networks: Sequence[Network], say: Say) -> Iterator[Row]:
         """`say(network, text)` is told how far it is."""
-        setting = setting_of(self._question(networks[0]))  # one for all: what is remembered was found with it
+        setting = self._setting(self._question(networks[0]))  # one for all: what is remembered was found with it
         for network in networks:
             yield self._row(network, setting, partial(say, network.name))
+
+    def _setting(self, question: Question) -> Setting:
+        setting, interval_s = setting_of(question), self._effort.search_interval_s
+        return setting if interval_s is None else replace(setting, interval_s=interval_s)
 
     def _row(self, network: Network, setting: Setting, say: Callable[[str], None]) -> Row:
         start_s = monotonic()
