@@ -9,9 +9,10 @@ import pytest
 
 from cluster.latency.distserve import DistServeHardware
 from cluster.latency.hardware import Parallelism
-from deploy.bench.plan_case_run import high_layout, low_layout
-from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, lengths_of, topology_of
+from deploy.bench.plan_case_run import CaseRun, Effort, high_layout, low_layout
+from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, lengths_of, topology_of
 from deploy.bench.plan_memory import Memory
+from deploy.bench.plan_plot import write_bars
 from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row, read_rows, verdict, write_rows
 from deploy.planner.goodput.estimate import NOTHING
 from deploy.planner.goodput.estimator import Estimator
@@ -170,3 +171,23 @@ def test_that_it_did_not_reach_a_rate_says_nothing_of_lower_ones(pairs):
 def test_the_quick_case_is_small():
     assert topology_of(QUICK_CASE, NETWORKS[0]).nodes[0].num_gpus == 2
     assert Parallelism(2) in DistServeHardware(QUICK_CASE.shape).parallelisms()
+
+
+def test_a_row_has_all_four_plans_measured_with_the_same_seeds(tmp_path):
+    with gzip.open(tmp_path / "distserve_sharegpt_opt13b_rate16.csv.gz", "wt") as file:
+        file.write("prompt_len,output_len\n" + "".join(f"{300 + 40 * at},{60 + 10 * at}\n" for at in range(12)))
+    effort = Effort(num_seeds=2, interval_s=0.5, search_interval_s=0.5, allow_pp=False)
+    told = []
+    [row] = CaseRun(QUICK_CASE, tmp_path, effort).rows([QUICK_NETWORK], lambda *text: told.append(text))
+    assert list(row.reached) == [OURS, HIGH, LOW, COLOCATED]
+    for reached in row.reached.values():
+        assert len(reached.goodputs) == 2
+        assert min(reached.goodputs) > 0.0
+        assert reached.num_gpus <= 4
+    assert {network for network, _ in told} == {"25 Gbit/s"}
+
+
+def test_bars_are_drawn_for_every_case(tmp_path):
+    pytest.importorskip("matplotlib")
+    write_bars(tmp_path / "bars.png", [GOOD, LOST, replace(GOOD, case="code")])
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
