@@ -84,8 +84,8 @@ class _Tally:
 
     def ended(self, record: RequestRecord) -> None:
         self._num_ended += 1
-        is_late = is_slow = bool(record.error)
-        if not record.error:
+        is_late = is_slow = bool(record.error) or record.is_cut_short
+        if not is_late:
             steps = record.num_output_tokens - 1
             taken_s = record.last_token_s - record.first_token_s
             is_late = self._ttft_s is not None and record.first_token_s - record.arrival_s > self._ttft_s

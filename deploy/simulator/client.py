@@ -66,6 +66,7 @@ class Client:
             last_token_s=self.last_s,
             num_prompt_tokens=self.request.num_prompt_tokens,
             num_output_tokens=self.num_tokens,
+            num_asked_tokens=self.request.num_output_tokens,
             num_cached_tokens=self.num_cached_tokens,
             num_handovers=self.num_handovers,
             num_recoveries=self.num_recoveries,

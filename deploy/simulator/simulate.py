@@ -16,7 +16,6 @@ from cluster.messages import (
     Reserve,
     SourceMessage,
 )
-from cluster.role import InstanceRole
 from cluster.snapshot import InstanceSnapshot
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import Death, SimCluster, SimInstance
@@ -25,6 +24,7 @@ from deploy.simulator.handovers import Handovers
 from deploy.simulator.instance import FRONT, Instance, Untold
 from deploy.simulator.links import SimulatedLinks
 from deploy.simulator.recorder import Recorder
+from deploy.simulator.refusals import Refusals
 from deploy.simulator.report import InstanceSample, InstanceUse, Report, TimelineSample
 from deploy.workload.request import WorkloadError, WorkloadRequest
 from router.ledger import Place
@@ -89,7 +89,7 @@ class _World:
         self._last_arrival_s = 0.0
         self._has_more = True
         self._timeline: list[TimelineSample] = []
-        self._max_prompt_tokens = max(map(_max_prompt_tokens, cluster.instances))
+        self._refusals = Refusals(cluster.instances)
 
     def run(self, requests: Iterator[WorkloadRequest]) -> Report:
         self._start_up()
@@ -147,11 +147,10 @@ class _World:
         self._clock.at(request.arrival_s, partial(self._arrive, number, request, requests))
 
     def _arrive(self, number: int, request: WorkloadRequest, requests: Iterator[WorkloadRequest]) -> None:
-        if request.num_prompt_tokens <= self._max_prompt_tokens:
-            self._front.arrive(number, request)
+        if reason := self._refusals.reason(request):
+            self._front.refuse(number, request, reason)
         else:
-            found, limit = request.num_prompt_tokens, self._max_prompt_tokens
-            self._front.refuse(number, request, f"a prompt of {found} tokens: no instance holds more than {limit}")
+            self._front.arrive(number, request)
         if self._on_progress is not None and number % _PROGRESS_EVERY == 0:
             self._on_progress(self._front.num_over, self._clock.now_s)
         self._take_next(requests)
@@ -351,13 +350,6 @@ class _World:
                 link_rates=self._links.rates(),
             )
         )
-
-
-def _max_prompt_tokens(spec: SimInstance) -> int:
-    """That it can compute, and yield a token from."""
-    if spec.role is InstanceRole.DECODE:
-        return 0
-    return min(spec.max_model_len - 1, spec.num_blocks * spec.block_size)
 
 
 def _member(holder: Holder, spec: SimInstance) -> Member:

@@ -66,6 +66,20 @@ def test_a_prompt_that_nobody_can_hold_is_told_of():
     assert not records[1].error
 
 
+def test_more_output_than_the_context_takes_is_refused_as_the_router_does():
+    records = records_of(cluster("pd"), [request(0.0, 4000, 97), request(0.0, 4000, 96)])
+    assert records[0].error.startswith("max_tokens: is 97, but after the prompt's 4000 tokens the model's context")
+    assert (records[1].error, records[1].num_output_tokens, records[1].is_cut_short) == ("", 96, False)
+
+
+def test_output_that_nobody_had_room_for_meets_no_slo():
+    columns = Columns()
+    asked = [request(0.0, 100, 500), request(0.0, 100, 20)]
+    simulate(cluster("pd", shape={"num_blocks": 20}), asked, recorder=columns)
+    figures = columns.figures(1.0, {"tpot": 1e6})
+    assert (columns.num_cut_short, figures["completed"], figures["slo_attainment"]) == (1, 2, 0.5)
+
+
 def test_a_prompt_that_fits_only_where_it_is_prefilled_stays_there():
     prefill, decode = cluster("pd").instances
     made = replace(cluster("pd"), instances=(prefill, replace(decode, num_blocks=5)))

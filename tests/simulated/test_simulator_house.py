@@ -53,9 +53,9 @@ NUMBERS = {
     ("links.py", "_share"),
     ("links.py", "_change"),
     ("prompts.py", "__getitem__"),
-    ("simulate.py", "__init__"),
+    ("refusals.py", "__init__"),
+    ("refusals.py", "_max_prompt_tokens"),
     ("simulate.py", "_die"),
-    ("simulate.py", "_max_prompt_tokens"),
     ("stretch.py", "go_on"),
     ("stretch.py", "_advance"),
 }

@@ -89,6 +89,24 @@ def test_figures_uses_and_pictures_come_of_a_simulation(run, deployment, trace, 
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_all_may_be_refused_as_they_come(run, deployment, trace, tmp_path):
+    options = "--goodput", "ttft:1000", "--json", tmp_path / "found.json"
+    code, out, err = run(deployment(), "--trace", trace("0,5000000,5"), *H100, *options)
+    assert (code, err) == (0, "")
+    assert "1 × a prompt of 5000000 tokens: no instance holds more" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["duration"], found["failed"], found["request_throughput"], found["slo_attainment"]) == (0, 1, 0, 0)
+
+
+def test_requests_that_are_cut_short_are_counted(run, deployment, trace, tmp_path):
+    file = deployment({"kv_cache_memory_bytes": "128MiB"})  # 1,024 tokens
+    code, out, _ = run(file, "--trace", trace("0,100,5000"), *H100, "--json", tmp_path / "found.json")
+    assert code == 0
+    assert "1 cut short: no room for all the output asked for" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["completed"], found["cut_short"], found["slo_attainment"]) == (1, 1, 0)
+
+
 def test_the_same_seed_gives_the_same_figures(run, deployment, trace, tmp_path):
     lengths = trace(*["100,5"] * 20, header="prompt_len,output_len")
     for name in ("a", "b"):
