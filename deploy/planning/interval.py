@@ -3,7 +3,7 @@
 from deploy.planner.goodput.question import Question
 
 _LEAST_S, _MOST_S = 15.0, 600.0
-_TURNS = 1.0  # a request may take so long at most within its SLOs; so often that
+_TURNS = 2.0  # a request may take so long at most within its SLOs; so often that
 _LEAST_REQUESTS = 150
 
 
