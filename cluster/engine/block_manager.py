@@ -75,6 +75,8 @@ class BlockManager:
     def allocate(self, sequence: Sequence, num_tokens: int) -> bool:
         """Grows the block table to hold `num_tokens`. False, and nothing changed: not enough blocks now."""
         num_new = self.num_blocks_for(num_tokens) - len(sequence.block_table)
+        if num_new <= 0:
+            return True
         if num_new > self.num_free_blocks:
             return False
         for _ in range(num_new):

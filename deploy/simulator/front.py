@@ -32,8 +32,6 @@ from router.policies import DISPATCH_POLICIES, RequestView
 from router.rescheduler import Rescheduler
 from router.scheduler import Assignment, Member, Scheduler
 
-_UNBOUNDED = 1 << 60
-
 
 class Front:
     """`tell` sends to an instance. `untold`: of which instances the picture is behind.
@@ -61,7 +59,7 @@ class Front:
         self.num_over = 0
         self.moved_s = 0.0  # when something happened to a request last
         self._ledger = Ledger(term=1)
-        self.scheduler = Scheduler(DISPATCH_POLICIES[cluster.policy](), _UNBOUNDED)
+        self.scheduler = Scheduler(DISPATCH_POLICIES[cluster.policy](), cluster.max_queued_requests)
         self._forecast = LiveForecast()
         self.scheduler.forecast = self._forecast
         self._rescheduler = Rescheduler(cluster.rescheduling, self._ledger, self.scheduler, self._hand_over)
@@ -71,6 +69,9 @@ class Front:
     # Clients
 
     def arrive(self, number: int, request: WorkloadRequest) -> None:
+        if self.scheduler.is_full:
+            self.refuse(number, request, "the queue is full")
+            return
         request_id = str(number)
         params = SamplingParams(temperature=0.0, max_tokens=request.num_output_tokens, seed=own_token(number))
         state = SequenceState(

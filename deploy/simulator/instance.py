@@ -24,7 +24,7 @@ from cluster.instance.core import HEARD_MID_STEP, InstanceCore
 from cluster.instance.effects import Effect, ToFront
 from cluster.latency.step_shape import StepShape
 from cluster.links.slot_table import SlotTable
-from cluster.messages import AckActivated, AckFinished, FrontMessage, Holder, StepUpdate
+from cluster.messages import AckActivated, AckFinished, Activated, FrontMessage, HandOver, Holder, StepUpdate
 from cluster.role import InstanceRole, InstanceStatus, RolePolicy
 from cluster.snapshot import InstanceSnapshot
 from deploy.roles import ROLE_POLICIES
@@ -100,6 +100,8 @@ class Instance:
         self._must_catch_up = False
         self._held_up: dict[str, list[tuple[Event, bool]]] = {}
         self._stretch: Stretch | None = None
+        self._staying: list[Lane] = []  # of the stretch that has just ended
+        self._activated: list[str] = []  # since it began
         self._ended_s = -inf  # the last step
         self.num_untold = 0
         self._late: deque[tuple[float, int]] = deque()  # of how many tokens clients hear only then
@@ -112,6 +114,8 @@ class Instance:
 
     def hear(self, front: str, message: FrontMessage) -> None:
         event = partial(self.core.on_front_message, front, message, self._clock.now_s)
+        if isinstance(message, HandOver) and self._stretch is not None:  # the step under way may not have been planned
+            self.scheduler._in_flight = step_of(self._stretch.lanes).scheduled
         self.post(
             event,
             mid_step=isinstance(message, HEARD_MID_STEP),
@@ -163,6 +167,9 @@ class Instance:
         if self.core.effects:
             effects = list(self.core.effects)
             self.core.effects.clear()
+            if self._stretch is not None:
+                said = [effect.message for effect in effects if isinstance(effect, ToFront)]
+                self._activated += [message.request_id for message in said if isinstance(message, Activated)]
             self._deliver(self, effects)
 
     # Steps
@@ -178,6 +185,8 @@ class Instance:
             return
         now_s = self._clock.now_s
         if self._stretch is not None and self._goes_on(self._stretch, now_s):
+            return
+        if self._staying and self._stay_together(now_s):
             return
         if self._carousel is not None and self._carousel.out and self.core.is_asked_for_room:
             self._unload()  # who has come out counts when room is given out
@@ -333,7 +342,7 @@ class Instance:
         if not stretch.go_on(self._next_tick_s):
             return False
         self._follow(lanes, now_s)
-        self._came_out = []
+        self._came_out, self._activated = [], []
         self._stretch = stretch
         self._expect_end(stretch)
         return True
@@ -341,7 +350,7 @@ class Instance:
     def _lanes(self, output: SchedulerOutput) -> list[Lane]:
         """Of a step in which everybody decodes, and which others like it can follow."""
         scheduler, count = self.scheduler, len(output.scheduled)
-        if output.preempted or not self.core.is_settled or count >= scheduler.config.max_num_batched_tokens:
+        if output.preempted or not self.core.is_settled or count >= self._budget:
             return []
         if self._planned or self._under_way or scheduler.num_waiting:
             return []
@@ -431,6 +440,38 @@ class Instance:
         order = [lane.sequence.request_id for lane in stretch.lanes]
         batch = stretch.leave(ending)
         self._land(batch, now_s, order, num_late=len(stretch.lanes))
+        self._staying = stretch.lanes
+
+    def _stay_together(self, now_s: float) -> bool:
+        """Those who stay, and who has come, are all that runs, and nobody waits: the next step need not be planned."""
+        lanes, self._staying = self._staying, []
+        core, scheduler = self.core, self.scheduler
+        if self._inbox or now_s >= self._next_tick_s or not core.is_settled or core.is_asked_for_room:
+            return False
+        lanes = [*self._lanes(self._come), *lanes]
+        if scheduler.num_running != len(lanes) or scheduler.num_waiting or len(lanes) >= self._budget:
+            return False
+        for lane in lanes:
+            lane.context = lane.sequence.num_computed_tokens + 1
+        most = self.spec.max_context_tokens
+        if most is not None and (len(self._activated) > 1 or sum(lane.context for lane in lanes) > most):
+            return False  # it is planned who goes first
+        return self._begin_stretch(lanes, now_s)
+
+    @property
+    def _budget(self) -> int:
+        return self.scheduler.config.max_num_batched_tokens
+
+    @property
+    def _come(self) -> SchedulerOutput:
+        """The next step of those that were activated in the stretch that has just ended."""
+        found = (self.scheduler.sequences.get(request_id) for request_id in self._activated)
+        steps = (
+            ScheduledSequence(sequence=it, start=it.num_computed_tokens, num_tokens=1, samples=True)
+            for it in found
+            if it is not None and it.num_computed_tokens == it.num_tokens - 1
+        )
+        return SchedulerOutput(scheduled=tuple(steps))
 
     def _goes_on(self, stretch: Stretch, now_s: float) -> bool:
         """Between two steps, of which the second is like the first. If not, the next is planned as any other."""
