@@ -72,6 +72,12 @@ def test_more_output_than_the_context_takes_is_refused_as_the_router_does():
     assert (records[1].error, records[1].num_output_tokens, records[1].is_cut_short) == ("", 96, False)
 
 
+def test_a_full_queue_takes_nobody_as_at_the_router():
+    records = records_of(cluster("pd", max_queued_requests=2, shape={"max_num_seqs": 1}), [request()] * 6)
+    assert {record.error for record in records.values()} == {"", "the queue is full"}
+    assert not records[0].error
+
+
 def test_output_that_nobody_had_room_for_meets_no_slo():
     columns = Columns()
     asked = [request(0.0, 100, 500), request(0.0, 100, 20)]

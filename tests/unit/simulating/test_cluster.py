@@ -90,6 +90,7 @@ def test_engine_and_model_options_are_the_deployments():
     assert [instance.token_budget for instance in cluster.instances] == [None, 300, 300]
     assert {instance.max_model_len for instance in cluster.instances} == {512}
     assert cluster.policy == "least_loaded"
+    assert cluster.max_queued_requests == 1024
 
 
 @pytest.mark.parametrize(("fixed_s", "expected"), [(0.0, 16), (0.01, 128), (1.0, 512)])
