@@ -169,7 +169,7 @@ def test_a_file_of_lengths_needs_a_rate(run, deployment, trace):
 
 def test_a_wrong_trace_is_named_with_its_line(run, deployment, trace):
     code, _, err = run(deployment(), "--trace", trace("0,10,2", "1,10,0"), *H100)
-    assert (code, err) == (2, f"baton: {trace('0,10,2', '1,10,0')}, line 3: an output of 0 tokens\n")
+    assert (code, err) == (2, f"baton: {trace('0,10,2', '1,10,0')}, line 3: output_len: an output of 0 tokens\n")
 
 
 @pytest.mark.parametrize(
