@@ -53,7 +53,7 @@ class Reference:
     def slos_ms(self) -> dict[str, float]:
         return SLOS_MS[self.model]
 
-    def cluster(self, block_size: int = 64) -> SimCluster:
+    def cluster(self, block_size: int = 512) -> SimCluster:
         """Blocks bound nothing, so that any size will do."""
         hardware = DistServeHardware(self.model, with_call_overhead=True)
 
