@@ -24,18 +24,19 @@ from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
 _MAX_LENGTHS = 4000
-_TTFTS = 10  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
 
 Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """Requests arrive for `interval_s` where a plan is measured, or longer where the limit of TTFT is long; for
-    `search_interval_s` where it is found (None: as `baton plan` does)."""
+    """Where a plan is measured, requests arrive for `interval_s`, and at least for `num_ttfts` times the limit of TTFT:
+    a queue that grows is to be seen. Where it is found, for `search_interval_s` (None: as `baton plan` does).
+    """
 
     num_seeds: int = 3
     interval_s: float = 30.0
+    num_ttfts: float = 10.0
     search_interval_s: float | None = None
     allow_pp: bool = True
 
@@ -49,6 +50,7 @@ class CaseRun:
         lengths = np.random.default_rng(0).permutation(lengths_of(case, folder))[:_MAX_LENGTHS]
         self._lengths = Lengths(prompts=lengths[:, 0], outputs=lengths[:, 1])
         self._slos = Slos(ttft_s=case.limits_ms[0] / 1e3, tpot_s=case.limits_ms[1] / 1e3)
+        self._interval_s = max(effort.interval_s, effort.num_ttfts * case.limits_ms[0] / 1e3)
         self._memory = Memory()
 
     def rows(self, networks: Sequence[Network], say: Say) -> Iterator[Row]:
@@ -68,7 +70,7 @@ class CaseRun:
             evaluate = self._memory.beside(workers.evaluate)
             search = Search(question, evaluate, say)
             layouts = _layouts(question, search, evaluate, say)
-        measured = replace(setting, interval_s=max(self._effort.interval_s, _TTFTS * (self._slos.ttft_s or 0.0)))
+        measured = replace(setting, interval_s=self._interval_s)
         measure = Measure(measured, search.catalogue, question.request_bytes, self._effort.num_seeds)
         reached = {}
         for plan, layout in layouts.items():

@@ -16,7 +16,7 @@ from deploy.bench.plan_rows import Row, print_rows, read_rows, write_rows
 from deploy.errors import InputError
 from deploy.heat_map import require_matplotlib
 
-_QUICK = Effort(num_seeds=2, interval_s=2.0, search_interval_s=2.0, allow_pp=False)
+_QUICK = Effort(num_seeds=2, interval_s=1.0, num_ttfts=1.0, search_interval_s=1.0, allow_pp=False)
 
 Named = TypeVar("Named", Case, Network)
 
