@@ -62,6 +62,7 @@ def plan(
     from deploy.cli.planned import as_json, show, show_crossovers
     from deploy.errors import InputError
     from deploy.heat_map import require_matplotlib
+    from deploy.output_files import check_output
     from deploy.planner.goodput.question import Infeasible
     from deploy.planning.asked import Asked, burstiness_of, question_of
     from deploy.planning.bandwidths import sweep_bandwidths
@@ -75,6 +76,9 @@ def plan(
     file, slos_ms = split_words([*words, *(goodput or ())])
     if file is None:
         raise InputError("FILE is missing: the deployment that is planned")
+    check_output("--json", json_file)
+    check_output("--output", output)
+    check_output("--plot", plot, ".png")
     if plot is not None:
         require_matplotlib()  # before anything is simulated
     deployment = read_deployment(file)

@@ -103,6 +103,9 @@ def test_plans_that_up_cannot_run_are_marked(run_alone, files):
     [
         ((), "nothing says how fast"),
         (("--goodput", "e2el:100"), "e2el"),
+        (("--json", "/"), "--json / is a directory; a file is to be written"),
+        (("-o", "/"), "--output / is a directory"),
+        (("--plot", "found.svg"), "--plot found.svg should end in .png"),
         (("--goodput", "ttft:1"), "TTFT: of 1 ms"),
         (("--goodput", "tpot:1"), "ms too long"),
         ((*LIMITS, "--rate", "100000"), "are too many"),
