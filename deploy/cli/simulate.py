@@ -51,6 +51,16 @@ def simulate(
     death: Annotated[
         list[str] | None, typer.Option(metavar="NAME:AT[:BACK]", help="An instance dies; may be repeated.")
     ] = None,
+    start_up: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:S", help="An instance joins so late; may be repeated.")
+    ] = None,
+    message: Annotated[float, typer.Option(min=0.0, metavar="MS", help="That a control message takes.")] = 0.0,
+    host_step: Annotated[
+        float, typer.Option(min=0.0, metavar="MS", help="That an instance takes between two steps.")
+    ] = 0.0,
+    believed: Annotated[
+        Path | None, typer.Option(help="What the router takes --topology for; default: knows it as it is.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write JSON there, with vllm bench serve's names.")
     ] = None,
@@ -69,18 +79,24 @@ def simulate(
     from deploy.cli.simulated import show
     from deploy.errors import InputError
     from deploy.heat_map import require_matplotlib
+    from deploy.output_files import check_output
     from deploy.simulating.cluster import make_cluster
     from deploy.simulating.deaths import parse_death
     from deploy.simulating.deployment import read_deployment
     from deploy.simulating.machines import machines_of
     from deploy.simulating.rates import at_rate, parse_rates
     from deploy.simulating.simulated import run
+    from deploy.simulating.start_ups import parse_start_ups
 
     file, slos_ms = split_words([*words, *(goodput or ())])
     if file is None:
         raise InputError("FILE is missing: the deployment that is simulated")
+    check_output("--json", json_file)
+    check_output("--plot", plot, ".png")
     if plot is not None:
         require_matplotlib()  # before anything is simulated
+    if believed and not topology:
+        raise InputError("--believed says what the router takes the network for: give --topology, how it is")
     deployment = read_deployment(file)
     slos_ms = slos_ms or limits_of(deployment.spec.slos)
     wanted = parse_rates(rates) if rates is not None else []
@@ -105,6 +121,13 @@ def simulate(
         deaths=tuple(parse_death(text) for text in death or ()),
         seed=seed,
     )
+    cluster = replace(
+        cluster,
+        start_up_s=parse_start_ups(start_up or ()),
+        message_s=message / 1e3,
+        host_step_s=host_step / 1e3,
+        believed=read_topology_file(believed) if believed else None,
+    )
     console = Console(width=None if sys.stdout.isatty() else 120)
     _introduce(cluster, workload, trace, topology, console)
     with _progress(len(workload) * (1 + len(wanted))) as begin:
@@ -123,6 +146,7 @@ def _read(options: "TrafficOptions", rates: list[float]) -> "list[WorkloadReques
     """Where nothing says when requests come, at the first of the rates."""
     from deploy.bench.traffic import pace
     from deploy.errors import InputError
+    from deploy.simulating.span import check_span
     from deploy.workload.read import read_workload
     from deploy.workload.scaling import fit_to_context
 
@@ -133,7 +157,11 @@ def _read(options: "TrafficOptions", rates: list[float]) -> "list[WorkloadReques
         if not rates:
             raise InputError(f"{options.trace} holds no arrival times; give --rate")
         options = replace(options, rate=rates[0])
-    return pace(requests, options, is_closed_loop=False)
+    for rate in rates:
+        check_span(pace(requests, replace(options, rate=rate), is_closed_loop=False))
+    paced = pace(requests, options, is_closed_loop=False)
+    check_span(paced)
+    return paced
 
 
 def _sample_s(requests: "list[WorkloadRequest]") -> float:
@@ -180,7 +208,6 @@ def _progress(num_requests: int) -> "Iterator[Callable[[], Callable[[int, float]
 
 def _write_json(file: Path, found: "Simulated", at_rates: "Sequence[AtRate]", **context: Any) -> None:
     rates = [asdict(each) for each in at_rates]
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({**context, **found.as_json(), "rates": rates}, indent=2) + "\n")
 
 

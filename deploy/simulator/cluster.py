@@ -79,9 +79,12 @@ class SimCluster:
         if doubled := {name for name in names if names.count(name) > 1}:
             raise InputError(f"two instances are called {min(doubled)}")
         nodes = {node.name for node in self.topology.nodes}
+        believed = {node.name for node in self.believed.nodes} if self.believed is not None else None
         for instance in self.instances:
             if instance.node not in nodes:
                 raise InputError(f"{instance.name} is on node {instance.node}, which the topology does not have")
+            if believed is not None and instance.node not in believed:
+                raise InputError(f"{instance.name} is on node {instance.node}, of which the router believes nothing")
         for name in [*self.start_up_s, *(death.instance for death in self.deaths)]:
             if name not in names:
                 raise InputError(f"there is no instance {name} to start or to die")
