@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from deploy.errors import InputError
 from deploy.workload.request import WorkloadRequest
 
-MAX_DAYS = 31
+MAX_DAYS = 8  # a trace of a week; a day without a request takes a minute
 _DAY_S = 86400.0
 
 

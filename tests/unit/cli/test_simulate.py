@@ -169,7 +169,7 @@ def test_too_long_a_span_is_said_before_anything_runs(run, deployment, trace):
     options = "--goodput", "ttft:1", "--rates", "1e-9"
     code, _, err = run(deployment(), "--trace", trace("0,10,2", "1,10,2"), *H100, *options)
     assert (code, err.count("\n")) == (2, 1)
-    assert "at this rate the 2 requests come within 11,574 days; simulated are 31 at most" in err
+    assert "at this rate the 2 requests come within 11,574 days; simulated are 8 at most" in err
 
 
 def test_what_lies_beside_the_steps_can_be_given(run, deployment, trace, tmp_path):
