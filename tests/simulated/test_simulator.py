@@ -10,6 +10,7 @@ import pytest
 
 from cluster.instance.fences import Fences
 from cluster.role import InstanceRole
+from cluster.topology.topology import Topology
 from deploy.bench.metrics import summarize
 from deploy.bench.outcome import Outcome
 from deploy.errors import InputError
@@ -70,6 +71,21 @@ def test_more_output_than_the_context_takes_is_refused_as_the_router_does():
     records = records_of(cluster("pd"), [request(0.0, 4000, 97), request(0.0, 4000, 96)])
     assert records[0].error.startswith("max_tokens: is 97, but after the prompt's 4000 tokens the model's context")
     assert (records[1].error, records[1].num_output_tokens, records[1].is_cut_short) == ("", 96, False)
+
+
+def test_the_router_chooses_by_the_links_that_it_believes_in():
+    def with_slow(target: int) -> Topology:
+        fast = network(3)
+        beta = fast.beta_bytes_per_s.copy()
+        beta[0, target] = 1e7
+        return Topology(fast.nodes, fast.alpha_s, beta)
+
+    def decoded_on(**options: object) -> str:
+        (record,) = records_of(cluster("pdd", topology=with_slow(1), **options), [request()]).values()
+        return record.decoded_on
+
+    assert decoded_on() == "d2"
+    assert decoded_on(believed=with_slow(2)) == "d1"
 
 
 def test_a_full_queue_takes_nobody_as_at_the_router():
