@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict
+from math import ceil
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ _SHOWN_NODES = 16
 
 
 def show(plans: Plans, question: Question, console: Console) -> None:
-    lines = [*summary(plans.best, question), *_against(plans), *_effort(plans)]
+    lines = [*summary(plans.best, question), *_against(plans), *_effort(plans, question)]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_places(plans.best))
@@ -50,6 +51,8 @@ def as_json(plans: Plans, question: Question) -> dict[str, Any]:
         "best": _plan(plans.best),
         "mixed": plans.mixed and _plan(plans.mixed),
         "disaggregated": plans.disaggregated and _plan(plans.disaggregated),
+        "why_not_mixed": plans.why_not_mixed or None,
+        "why_not_disaggregated": plans.why_not_disaggregated or None,
         "lost": [{"unit": str(each.unit), "per_gpu": each.per_gpu or None, "why": each.why} for each in plans.lost],
         "search": asdict(plans.effort),
         "slos": asdict(question.slos),
@@ -60,7 +63,7 @@ def as_json(plans: Plans, question: Question) -> dict[str, Any]:
 def _plan(plan: Plan) -> dict[str, Any]:
     return {
         "pools": _pools(plan.whole),
-        "unit": {"pools": _pools(plan.unit), "copies": plan.copies},
+        "parts": [{"pools": _pools(part.unit), "copies": part.number} for part in plan.parts],
         "num_gpus": plan.num_gpus,
         "goodput": plan.goodput,
         "goodput_per_gpu": plan.per_gpu,
@@ -92,9 +95,9 @@ def _against(plans: Plans) -> list[str]:
     """Whether prefill and decode should be apart, and what that is worth."""
     mixed, apart = plans.mixed, plans.disaggregated
     if mixed is None:
-        return ["colocated instances cannot meet the SLOs at all"]
+        return [f"no plan of colocated instances: {plans.why_not_mixed}"]
     if apart is None:
-        return ["prefill and decode apart cannot meet the SLOs at all"]
+        return [f"no plan of prefill and decode apart: {plans.why_not_disaggregated}"]
     winner, loser = (mixed, apart) if plans.best is mixed else (apart, mixed)
     what = "colocated (chunked prefill)" if plans.best is mixed else "prefill and decode apart"
     other = "apart" if plans.best is mixed else "colocated"
@@ -102,14 +105,23 @@ def _against(plans: Plans) -> list[str]:
     return [f"{what} serves {more:.0%} more per GPU than {other}: {loser.whole} gets {loser.per_gpu:.3g} per GPU"]
 
 
-def _effort(plans: Plans) -> list[str]:
-    effort = plans.effort
+def _effort(plans: Plans, question: Question) -> list[str]:
+    effort, best = plans.effort, plans.best
     line = f"{effort.num_candidates} units compared, {effort.num_tried} simulated"
     if effort.num_pruned:
         line += f"; {effort.num_pruned} could not win, none exceeds {effort.pruned_bound:.3g} per GPU"
+    if effort.num_too_small:
+        line += f"; {effort.num_too_small} are too small for this rate by their bounds"
     if effort.num_left:
         line += f"; {effort.num_left} were left out for want of time, none exceeds {effort.left_bound:.3g} per GPU"
-    return [line]
+    bound = effort.plan_bound
+    if question.rate is None:
+        return [
+            line,
+            f"no plan at all exceeds {bound:.3g} per GPU: this one is {max(0.0, 1 - best.per_gpu / bound):.0%} below",
+        ]
+    least = ceil(question.rate / bound)
+    return [line, f"no plan at all serves this rate with fewer than {least} GPUs: this one has {best.num_gpus}"]
 
 
 def _places(plan: Plan) -> Table:

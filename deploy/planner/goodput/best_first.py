@@ -43,13 +43,15 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
     """`tried`: the best first. `num_pruned` could not be better than `pruned_bound`; `num_left` were not looked at for
-    want of time, and cannot be better than `left_bound`. Both per GPU."""
+    want of time, and cannot be better than `left_bound`. Both per GPU. `num_too_small`: their bound is
+    below the rate that is asked for."""
 
     tried: tuple[Tried, ...]
     num_pruned: int
     pruned_bound: float
     num_left: int
     left_bound: float
+    num_too_small: int = 0
 
     @property
     def best(self) -> Tried | None:

@@ -1,6 +1,7 @@
 """The whole search: the best unit for each class of nodes, then the cluster full of copies, then a check of that."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from deploy.planner.goodput.best_first import Outcome, Tried, find_best
 from deploy.planner.goodput.candidates import Candidate, Catalogue, disaggregated_units, mixed_units
@@ -9,11 +10,13 @@ from deploy.planner.goodput.evaluation import Evaluate
 from deploy.planner.goodput.fewest import find_fewest
 from deploy.planner.goodput.layout import Ground, Layout
 from deploy.planner.goodput.node_classes import NodeClass, node_classes
-from deploy.planner.goodput.plans import Effort, Plan, Plans, Scored
+from deploy.planner.goodput.part_choice import PartChoice
+from deploy.planner.goodput.plan_bound import plan_bound
+from deploy.planner.goodput.plans import Effort, Lost, Plan, Plans, Scored
 from deploy.planner.goodput.question import Infeasible, Question
-from deploy.planner.goodput.unit import Unit
-from deploy.planner.goodput.whole import Part
-from deploy.planner.goodput.why import describe, why_lost
+from deploy.planner.goodput.runnable import obstacles
+from deploy.planner.goodput.unit import Role, Unit
+from deploy.planner.goodput.why import describe, why_lost, why_more_gpus
 
 UNIT_GPUS = 8
 """Units of up to so many GPUs are searched; larger clusters are filled with copies of the best."""
@@ -28,7 +31,16 @@ def find_plans(question: Question, evaluate: Evaluate, say: Say = lambda _: None
     """Infeasible, where nothing meets the SLOs, or the rate."""
     search = Search(question, evaluate, say)
     disaggregated, mixed = (search.best_plan(is_mixed=is_mixed) for is_mixed in (False, True))
-    return search.plans(disaggregated, mixed)
+    found = search.plans(disaggregated, mixed)
+    if not obstacles(found.best.whole):
+        return replace(found, runnable=found.best)
+    say("what baton up can run")
+    try:
+        runnable = Search(replace(question, runnable_only=True, allow_pp=False), evaluate, say)
+        plans = [plan for is_mixed in (False, True) if (plan := runnable.best_plan(is_mixed=is_mixed)) is not None]
+        return replace(found, runnable=runnable.best_of(plans))
+    except Infeasible as error:
+        return replace(found, why_not_runnable=str(error))
 
 
 class Search:
@@ -38,10 +50,13 @@ class Search:
         self.catalogue = Catalogue(question)
         self.ground = Ground(question.topology, kinds, question.request_bytes)
         self.classes = node_classes(question.topology, kinds)
-        self.catalogue.check({each.kind: each.num_gpus for each in self.classes})
+        largest_last = sorted(self.classes, key=lambda each: each.num_gpus)
+        self._sizes = {each.kind: each.num_gpus for each in largest_last}
+        self.catalogue.check(self._sizes)
         self._check = Check(question, self.ground, self.catalogue, evaluate, say)
         self._num_candidates = 0
         self._outcomes: list[Outcome] = []
+        self._too_little: list[Plan] = []  # with all GPUs they serve less than the rate
 
     def estimate_on_a_node(self) -> float:
         """Requests a second that one node of the most usual class serves, about: in closed form."""
@@ -57,35 +72,63 @@ class Search:
         rate = self._question.rate
         if rate is not None and (few := self._fewest(rate, is_mixed=is_mixed)) is not None:
             return self._check.as_plan(few)
-        parts = [part for each in self.classes if (part := self._best_part(each, is_mixed=is_mixed)) is not None]
-        if not is_mixed:
-            parts += self._parts_across()
-        if not parts:
-            return None
-        return self._check.most(parts) if rate is None else self._check.for_rate(parts, rate)
+        choices = [self._choice(each, is_mixed=is_mixed) for each in self.classes]
+        if not is_mixed and not self._question.runnable_only:
+            choices += self._choices_across()
+        if not self._question.runnable_only:
+            return self._whole(choices)
+        kinds = dict.fromkeys(each.kind for each in self.classes)  # no file says which kind a pool is for
+        plans = [self._whole([each for each in choices if each.kinds == (kind,)]) for kind in kinds]
+        there = [plan for plan in plans if plan is not None]
+        return self.best_of(there) if there else None
+
+    def best_of(self, plans: Sequence[Plan]) -> Plan:
+        """Infeasible, when there is none."""
+        if not plans:
+            raise Infeasible(self._why_none())
+        if self._question.rate is None:
+            return max(plans, key=lambda plan: plan.per_gpu)
+        return min(plans, key=lambda plan: (plan.num_gpus, -plan.goodput))
 
     def plans(self, disaggregated: Plan | None, mixed: Plan | None) -> Plans:
         """Infeasible, when there is neither."""
-        there = [plan for plan in (disaggregated, mixed) if plan is not None]
-        if not there:
-            raise Infeasible(self._why_none())
-        if self._question.rate is None:
-            best = max(there, key=lambda plan: plan.per_gpu)
-        else:
-            best = min(there, key=lambda plan: (plan.num_gpus, -plan.goodput))
-        top = max(tried.per_gpu for tried in self._tried)
+        best = self.best_of([plan for plan in (disaggregated, mixed) if plan is not None])
         losers = sorted(self._nearest_of_each_split(best), key=lambda tried: tried.rank, reverse=True)
         return Plans(
             best=best,
             mixed=mixed,
             disaggregated=disaggregated,
-            lost=tuple(why_lost(tried, top, self._question.slos) for tried in losers[:_NUM_LOST]),
+            lost=tuple(self._lost(tried, best) for tried in losers[:_NUM_LOST]),
             scored=tuple(
                 Scored(unit=each.candidate.unit, per_gpu=each.per_gpu, bound_per_gpu=each.bound_per_gpu)
                 for each in self._tried
             ),
             effort=self._effort(),
+            why_not_mixed="" if mixed else self._why_not(is_mixed=True),
+            why_not_disaggregated="" if disaggregated else self._why_not(is_mixed=False),
         )
+
+    def _whole(self, choices: Sequence[PartChoice]) -> Plan | None:
+        """None: together they do not meet the SLOs, or serve the rate."""
+        parts = [part for each in choices if (part := each.best) is not None]
+        rate = self._question.rate
+        if not parts or rate is None:
+            return self._check.most(parts) if parts else None
+        found = self._check.for_rate(parts, rate)
+        if found is None or found.goodput < rate:  # of what serves less per GPU, more may have room
+            fullest = [part for each in choices if (part := each.fullest) is not None]
+            others = [] if fullest == parts else [self._check.most(fullest, worth=0.0)]
+            there = [plan for plan in (found, *others) if plan is not None]
+            found = max(there, key=lambda plan: plan.goodput, default=None)
+        if found is not None and found.goodput < rate:
+            self._too_little.append(found)
+            return None
+        return found
+
+    def _lost(self, tried: Tried, best: Plan) -> Lost:
+        if tried.above == self._question.rate:
+            return why_more_gpus(tried, best.num_gpus, self._question.slos)
+        return why_lost(tried, max(self._tried, key=lambda each: each.per_gpu), self._question.slos)
 
     @property
     def _tried(self) -> list[Tried]:
@@ -99,39 +142,70 @@ class Search:
             pruned_bound=max(outcome.pruned_bound for outcome in self._outcomes),
             num_left=sum(outcome.num_left for outcome in self._outcomes),
             left_bound=max(outcome.left_bound for outcome in self._outcomes),
+            num_too_small=sum(outcome.num_too_small for outcome in self._outcomes),
+            plan_bound=plan_bound(self.catalogue, self.classes),
         )
 
     def _nearest_of_each_split(self, best: Plan) -> list[Tried]:
         """Of each choice of roles and parallelisms but the best one's, the unit that got furthest."""
         found: dict[object, Tried] = {}
+        own = {part.unit.split for part in best.parts} | {best.whole.split}
         for tried in self._tried:
             split = tried.candidate.unit.split
-            if split != best.unit.split and (split not in found or tried.rank > found[split].rank):
+            if split not in own and (split not in found or tried.rank > found[split].rank):
                 found[split] = tried
         return list(found.values())
 
     def _why_none(self) -> str:
-        """Of what came nearest, which limit was missed."""
-        question = self._question
-        able = [each for each in self._tried if each.answer.rate]
-        if able and question.rate is not None:
-            most = max(each.per_gpu for each in able) * question.total_gpus
+        """Of what came nearest."""
+        rate, total = self._question.rate, self._question.total_gpus
+        if rate is not None and self._too_little:
+            most = max(self._too_little, key=lambda plan: plan.goodput)
             return (
-                f"{question.rate:g} requests a second are too many: {question.total_gpus} GPUs serve about {most:.3g}"
+                f"{rate:g} requests a second are too many: the most that was found, "
+                f"with {most.num_gpus} of {total} GPUs, serves {most.goodput:.3g} ({most.whole})"
             )
-        if not self._tried:
-            return "no unit has room on these nodes"
-        nearest = max(self._tried, key=lambda each: each.rank)
-        missed = describe(nearest.answer.attainment, question.slos)
+        return self._nearest(self._tried) or "no unit has room on these nodes"
+
+    def _why_not(self, *, is_mixed: bool) -> str:
+        """Why there is no plan of this sort."""
+        roles: tuple[Role, ...] = ("mixed",) if is_mixed else ("prefill", "decode")
+        if why := self.catalogue.why_not(roles, self._sizes):
+            return why
+        too_little = [plan.goodput for plan in self._too_little if plan.whole.is_mixed == is_mixed]
+        if too_little:
+            return f"all GPUs serve {max(too_little):.3g} requests/s"
+        tried = [each for each in self._tried if each.candidate.unit.is_mixed == is_mixed]
+        return self._nearest(tried) or self._no_room(roles)
+
+    def _nearest(self, tried: Sequence[Tried]) -> str:
+        """Which limit was missed by the one that came nearest; "": none was tried."""
+        if not tried:
+            return ""
+        slos, nearest = self._question.slos, max(tried, key=lambda each: each.rank)
+        if nearest.answer.rate:
+            return f"{nearest.candidate.unit} does by itself, but all of it together does not meet the SLOs"
+        few = "however few come" if not nearest.above else f"at {nearest.above:.3g} requests a second"
         return (
-            f"no deployment meets the SLOs for {question.slos.attainment:.0%} of the requests, however few come: "
-            f"with {nearest.candidate.unit}, {missed}"
+            f"no deployment meets the SLOs for {slos.attainment:.0%} of the requests, {few}: "
+            f"with {nearest.candidate.unit}, {describe(nearest.answer.attainment, slos)}"
         )
 
-    def _best_part(self, nodes: NodeClass, *, is_mixed: bool) -> Part | None:
-        """The best unit on a few of its nodes; where links are slow, on one."""
-        best = self._find_best(*self._units(nodes, is_mixed=is_mixed))
-        return None if best is None else _part(best, nodes.nodes, nodes.total_gpus)
+    def _no_room(self, roles: Sequence[Role]) -> str:
+        least = []
+        for role in roles:
+            pools = [pool for each in self.classes for pool in self.catalogue.pools(role, each.kind, each.num_gpus)]
+            least.append(min(pools, key=lambda pool: pool.num_gpus))
+        number = sum(pool.num_gpus for pool in least)
+        names = " and ".join(f"a {pool.role} instance {pool.parallelism}" for pool in least)
+        if number > self._question.total_gpus:
+            return f"no room: {names} need {number} GPUs, and there are {self._question.total_gpus}"
+        return f"no room: {names} do not fit on these nodes together with links between them"
+
+    def _choice(self, nodes: NodeClass, *, is_mixed: bool) -> PartChoice:
+        """Units on a few of its nodes; where links are slow, on one."""
+        found = self._find_best(*self._units(nodes, is_mixed=is_mixed))
+        return PartChoice(kinds=(nodes.kind,), nodes=nodes.nodes, num_gpus=nodes.total_gpus, tried=found.tried)
 
     def _fewest(self, rate: float, *, is_mixed: bool) -> Tried | None:
         """A unit that serves the rate by itself; None: it takes several, or too many GPUs."""
@@ -173,9 +247,9 @@ class Search:
             units = [unit for unit in units if all(pool.num_instances == 1 for pool in unit.pools)]
         return units, ground
 
-    def _parts_across(self) -> list[Part]:
+    def _choices_across(self) -> list[PartChoice]:
         """Prompts on one kind of hardware, decoding on another: units on one node of each."""
-        parts = []
+        choices = []
         fast = [each for each in self.classes if not each.is_slow]
         for first, second in ((one, other) for one in fast for other in fast if one.kind != other.kind):
             prefills = self.catalogue.pools("prefill", first.kind, first.num_gpus)
@@ -185,16 +259,18 @@ class Search:
                 for unit in disaggregated_units(prefills, decodes, first.num_gpus + second.num_gpus)
                 if unit.pools[0].num_gpus <= first.num_gpus and unit.pools[1].num_gpus <= second.num_gpus
             ]
-            best = self._find_best(units, self.ground.among((first.nodes[0], second.nodes[0])))
+            best = self._find_best(units, self.ground.among((first.nodes[0], second.nodes[0]))).best
             if best is not None:
                 of_first, of_second = (pool.num_gpus for pool in best.candidate.unit.pools)
                 pairs = min(len(first.nodes), len(second.nodes))
                 copies = min(first.num_gpus // of_first, second.num_gpus // of_second) * pairs
                 nodes = (*first.nodes[:pairs], *second.nodes[:pairs])
-                parts.append(_part(best, nodes, copies * best.candidate.unit.num_gpus))
-        return parts
+                num_gpus = copies * best.candidate.unit.num_gpus
+                kinds = (first.kind, second.kind)
+                choices.append(PartChoice(kinds=kinds, nodes=nodes, num_gpus=num_gpus, tried=(best,)))
+        return choices
 
-    def _find_best(self, units: Sequence[Unit], ground: Ground) -> Tried | None:
+    def _find_best(self, units: Sequence[Unit], ground: Ground) -> Outcome:
         candidates = [self.catalogue.candidate(unit) for unit in units]
         self._num_candidates += len(candidates)
         outcome = find_best(
@@ -206,11 +282,7 @@ class Search:
             max_asks=_MAX_ASKS,
         )
         self._outcomes.append(outcome)
-        return outcome.best
-
-
-def _part(best: Tried, nodes: tuple[str, ...], num_gpus: int) -> Part:
-    return Part(unit=best.candidate.unit, goodput=best.answer.rate or 0.0, nodes=nodes, num_gpus=num_gpus)
+        return outcome
 
 
 def _once(lay_out: Callable[[Unit], Layout | None]) -> Callable[[Candidate], Layout | None]:

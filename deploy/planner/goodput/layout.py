@@ -61,29 +61,31 @@ class Ground:
             placed += found
         return self._layout(unit, [Seated(name="", pool=pool.one, node=at.node, gpus=at.gpus) for pool, at in placed])
 
-    def pack(self, parts: Sequence[tuple[Unit, int, Sequence[str]]]) -> Layout | None:
-        """Copies of units side by side, each on as few of its nodes as hold it; so many as there is room for.
+    def pack(self, unit: Unit, copies: int) -> Layout | None:
+        """Copies side by side, each on as few nodes as hold it; so many as there is room for. None: for none.
 
-        None: there is room for none, or a unit wants several kinds of nodes.
+        Of units that want several kinds of nodes, each kind is placed by itself.
         """
-        seats: list[Seated] = []
-        units: list[Unit] = []
-        for unit, copies, nodes in parts:
-            if len(unit.kinds) > 1:
-                return None
-            size = min(self.topology.node(name).num_gpus for name in nodes)
-            width, together = -(-unit.num_gpus // size), max(1, size // unit.num_gpus)
-            for start in range(0, len(nodes) - width + 1, width):
-                number = min(together, copies)
-                if not number:
-                    break
-                block = self.among(nodes[start : start + width]).lay_out(unit.times(number))
-                if block is None:
-                    return None
-                seats += block.seats
-                units.append(block.unit)
-                copies -= number
-        return self._layout(join(units), seats) if seats else None
+        if len(unit.kinds) > 1:
+            found = (self.lay_out(unit.times(number)) for number in range(copies, 0, -1))
+            return next((layout for layout in found if layout is not None), None)
+        nodes = [node.name for node in self.topology.nodes]
+        size = min(node.num_gpus for node in self.topology.nodes)
+        width, together = -(-unit.num_gpus // size), max(1, size // unit.num_gpus)
+        blocks: list[Layout] = []
+        for start in range(0, len(nodes) - width + 1, width):
+            if not copies:
+                break
+            block = self.among(nodes[start : start + width]).lay_out(unit.times(min(together, copies)))
+            if block is None:
+                break
+            blocks.append(block)
+            copies -= min(together, copies)
+        return self.side_by_side(blocks) if blocks else None
+
+    def side_by_side(self, layouts: Sequence[Layout]) -> Layout:
+        """All of them as one, on these nodes."""
+        return self._layout(join([layout.unit for layout in layouts]), [it for each in layouts for it in each.seats])
 
     def _layout(self, unit: Unit, seats: Sequence[Seated]) -> Layout:
         """Named anew, those of each role in the order given."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.planner.goodput.layout import Ground, Layout
-from deploy.planner.goodput.unit import Unit, join
+from deploy.planner.goodput.unit import Copies, Unit, join
 
 WORTH_IT = 0.5
 """Nodes on which a GPU serves less than half of what one serves elsewhere are left out: they hurt."""
@@ -28,56 +28,79 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Share:
+    """Copies of one part, side by side on its own nodes."""
+
+    part: Part
+    layout: Layout
+
+    @property
+    def copies(self) -> int:
+        return self.layout.unit.num_gpus // self.part.unit.num_gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Whole:
-    """`layouts`: two, where they differ: all instances placed together, and copies side by side, each for itself.
+    """`layouts`: two, where they differ: copies side by side, each for itself, and all instances placed together."""
 
-    `unit` is the best part's, so often; `per_gpu`: what is expected, if copies serve as much together as apart.
-    """
-
+    shares: tuple[Share, ...]
     layouts: tuple[Layout, ...]
-    unit: Unit
-    nodes: tuple[str, ...]
-    copies: int
-    per_gpu: float
+
+    @property
+    def copies(self) -> tuple[Copies, ...]:
+        return tuple(Copies(unit=share.part.unit, number=share.copies) for share in self.shares)
+
+    @property
+    def per_gpu(self) -> float:
+        """What is expected, if copies serve as much together as apart."""
+        goodput = sum(share.part.goodput * share.copies for share in self.shares)
+        return goodput / sum(share.layout.unit.num_gpus for share in self.shares)
 
 
-def fill(parts: Sequence[Part], ground: Ground, num_gpus: int) -> Whole | None:
-    """The best part first, as often as its nodes have GPUs for it; None: there is room for none."""
+def fill(parts: Sequence[Part], ground: Ground, num_gpus: int, *, worth: float = WORTH_IT) -> Whole | None:
+    """The best part first, as often as its nodes have GPUs for it; None: there is room for none.
+
+    `worth`: parts that serve less per GPU than this share of the best are left out.
+    """
     ordered = sorted(parts, key=lambda part: -part.per_gpu)
     taken: set[str] = set()
-    units: list[tuple[Part, int]] = []
+    shares: list[Share] = []
     left = num_gpus
     for part in ordered:
-        is_worth_it = part.per_gpu >= WORTH_IT * ordered[0].per_gpu
         copies = min(part.num_gpus, left) // part.unit.num_gpus
-        if is_worth_it and copies and not taken & set(part.nodes):
-            units.append((part, copies))
-            taken |= set(part.nodes)
-            left -= copies * part.unit.num_gpus
-    packed = ground.pack([(part.unit, copies, part.nodes) for part, copies in units])
-    while units:
-        part, copies = units[0]
-        per_gpu = sum(part.goodput * copies for part, copies in units) / sum(
-            part.unit.num_gpus * copies for part, copies in units
-        )
-        if packed is not None and packed.unit.num_gpus > PLACED_GPUS:
-            return Whole(layouts=(packed,), unit=part.unit, nodes=part.nodes, copies=copies, per_gpu=per_gpu)
-        unit = join([part.unit.times(copies) for part, copies in units])
-        nodes = [node.name for node in ground.topology.nodes if node.name in taken]
-        layout = ground.among(nodes).lay_out(unit)
+        if part.per_gpu < worth * ordered[0].per_gpu or not copies or taken & set(part.nodes):
+            continue
+        layout = ground.among(part.nodes).pack(part.unit, copies)
         if layout is not None:
-            return Whole(
-                layouts=(packed, layout) if packed is not None else (layout,),
-                unit=part.unit,
-                nodes=part.nodes,
-                copies=copies,
-                per_gpu=per_gpu,
-            )
+            shares.append(Share(part=part, layout=layout))
+            taken |= set(part.nodes)
+            left -= layout.unit.num_gpus
+    if not shares:
+        return None
+    layouts = [ground.side_by_side([share.layout for share in shares])]
+    if layouts[0].unit.num_gpus <= PLACED_GPUS:
+        layouts += _at_once(shares, ground, num_gpus, taken)
+    return Whole(shares=tuple(shares), layouts=tuple(layouts))
+
+
+def _at_once(shares: Sequence[Share], ground: Ground, num_gpus: int, nodes: set[str]) -> list[Layout]:
+    """All instances of as many copies as there are GPUs for, placed together; cut into nodes, GPUs may be too few."""
+    units: list[tuple[Part, int]] = []
+    left = num_gpus
+    for share in shares:
+        copies = min(share.part.num_gpus, left) // share.part.unit.num_gpus
+        units.append((share.part, copies))
+        left -= copies * share.part.unit.num_gpus
+    where = ground.among([node.name for node in ground.topology.nodes if node.name in nodes])
+    while units:
+        layout = where.lay_out(join([part.unit.times(copies) for part, copies in units if copies]))
+        if layout is not None:
+            return [layout]
         units = _one_less(units)
-    return None
+    return []
 
 
 def _one_less(units: list[tuple[Part, int]]) -> list[tuple[Part, int]]:
-    """Without a copy of what serves least per GPU: cut into nodes, GPUs may be too few."""
+    """Without a copy of what serves least per GPU."""
     part, copies = units[-1]
     return [*units[:-1], (part, copies - 1)] if copies > 1 else units[:-1]

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.latency.distserve import DistServeHardware
 from cluster.topology.topology import Topology
 from deploy.planner.goodput.bound import layout_bound
 from deploy.planner.goodput.candidates import Catalogue, disaggregated_units
@@ -21,9 +20,12 @@ from tests.unit.planner.goodput.factories import (
     estimated,
     make_question,
     make_topology,
+    slower,
 )
 
 pytestmark = pytest.mark.unit
+
+EASY = Slos(ttft_s=1.0, tpot_s=0.1)
 
 
 def plans_of(question):
@@ -99,14 +101,14 @@ def test_a_rate_is_met_with_the_fewest_gpus():
 
 
 def test_a_rate_that_is_too_high_says_what_there_is():
-    with pytest.raises(Infeasible, match=r"1000 requests a second are too many: 4 GPUs serve about"):
+    with pytest.raises(Infeasible, match=r"1000 requests a second are too many: the most .* of 4 GPUs, serves"):
         plans_of(make_question(topology=make_topology(1, 4), rate=1000.0))
 
 
 def test_a_large_cluster_is_filled_with_copies():
     plans = plans_of(make_question(topology=make_topology(10, 8)))
     assert plans.best.num_gpus > 70
-    assert plans.best.copies > 5
+    assert plans.best.parts[0].number > 5
     assert plans.best.num_checked_gpus <= 64
     assert len(plans.best.layout.seats) == sum(pool.num_instances for pool in plans.best.whole.pools)
 
@@ -126,38 +128,6 @@ def test_a_node_with_slow_links_keeps_its_requests_to_itself():
     assert apart is not None
     roles = {pool.role for pool in apart.layout.per_node().get("n2", {})}
     assert roles in (set(), {"prefill", "decode"})
-
-
-class Slower(DistServeHardware):
-    """The same GPUs at a part of their speed."""
-
-    @property
-    def name(self):
-        return "slower/opt-13b"
-
-    def model(self, parallelism):
-        found = super().model(parallelism)
-        prefill = replace(
-            found.prefill,
-            fixed_s=found.prefill.fixed_s * self.factor,
-            s_per_token=found.prefill.s_per_token * self.factor,
-            s_per_square=found.prefill.s_per_square * self.factor,
-        )
-        decode = tuple(
-            replace(
-                cost,
-                fixed_s=cost.fixed_s * self.factor,
-                s_per_context_token=cost.s_per_context_token * self.factor,
-                s_per_sequence=cost.s_per_sequence * self.factor,
-            )
-            for cost in found.decode
-        )
-        return replace(found, prefill=prefill, decode=decode)
-
-
-def slower(factor):
-    kind = type("SlowerBy", (Slower,), {"factor": factor, "__hash__": object.__hash__})
-    return kind("opt-13b")
 
 
 def test_a_slower_node_is_used_and_one_that_hurts_is_left_out():
@@ -201,3 +171,42 @@ def test_questions_about_nothing_are_refused():
 
 def test_tensor_parallel_plans_are_marked():
     assert obstacles(plans_of(make_question(topology=make_topology(1, 4))).best.whole) == ["tensor parallelism"]
+
+
+def test_no_plan_exceeds_the_bound_on_all_plans():
+    for topology in (make_topology(1, 4), make_topology(2, 8)):
+        question = make_question(topology=topology)
+        search = Search(question, estimated(question))
+        plans = search.plans(search.best_plan(is_mixed=False), search.best_plan(is_mixed=True))
+        assert plans.effort.plan_bound >= 0.9999 * max(each.bound_per_gpu for each in plans.scored)
+        assert plans.best.per_gpu <= plans.effort.plan_bound
+
+
+def test_there_is_a_reason_why_prefill_and_decode_are_not_apart():
+    one_gpu = plans_of(make_question(topology=make_topology(1, 1), slos=EASY))
+    assert one_gpu.disaggregated is None
+    assert "no room: a prefill instance TP1 and a decode instance TP1 need 2 GPUs" in one_gpu.why_not_disaggregated
+    assert one_gpu.why_not_mixed == ""
+
+
+def test_with_a_rate_losers_are_compared_with_the_plan_and_what_was_not_tried_is_counted():
+    question = make_question(topology=make_topology(2, 8), rate=20.0)
+    search = Search(question, estimated(question))
+    plans = search.plans(None, search.best_plan(is_mixed=True))
+    assert plans.effort.num_too_small > 0
+    assert plans.effort.num_pruned == 0
+    assert plans.lost
+    assert all("per GPU" not in each.why for each in plans.lost)
+    assert all(("serve" in each.why) and ("it with" in each.why) for each in plans.lost)
+    assert 20.0 / plans.effort.plan_bound <= plans.best.num_gpus
+
+
+def test_the_best_that_up_can_run_is_found_too():
+    plans = plans_of(make_question(topology=make_topology(1, 4), slos=Slos(ttft_s=0.25, tpot_s=0.05)))
+    assert obstacles(plans.best.whole)
+    assert plans.runnable is not None
+    assert obstacles(plans.runnable.whole) == []
+    assert plans.runnable.per_gpu <= plans.best.per_gpu
+    none = plans_of(make_question(OPT_66B, make_topology(1, 4)))
+    assert none.runnable is None
+    assert "do not fit into one GPU" in none.why_not_runnable
