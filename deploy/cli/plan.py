@@ -36,7 +36,9 @@ def plan(
     goodput: Annotated[list[str] | None, typer.Option(metavar="ttft:MS tpot:MS", help="Or the file's slos.")] = None,
     attainment: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Share of requests within them.")] = None,
     allow_pp: Annotated[bool, typer.Option("--allow-pp", help="Also plans with pipeline stages.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best plan's YAML there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the best plan's YAML there: that `baton up` can run.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all that was found there.")] = None,
     crossover: Annotated[
         bool, typer.Option("--crossover", help="Also at other bandwidths between nodes: where the best plan changes.")
@@ -46,8 +48,12 @@ def plan(
         bool, typer.Option("--watch", help="Of the deployment that runs: say when other roles would serve more.")
     ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="With --watch: carry it out, by drains and flips.")] = False,
-    interval: Annotated[float, typer.Option(min=1.0, help="With --watch: seconds between two looks.")] = 30.0,
-    checks: Annotated[int, typer.Option(min=1, help="With --watch: it has to be so in so many in a row.")] = 3,
+    interval: Annotated[
+        float | None, typer.Option(min=1.0, help="With --watch: seconds between two looks. Default: 30.")
+    ] = None,
+    checks: Annotated[
+        int | None, typer.Option(min=1, help="With --watch: it has to be so in so many in a row. Default: 3.")
+    ] = None,
     simulated: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds for which requests arrive in each simulation; else chosen.")
     ] = None,
@@ -67,7 +73,7 @@ def plan(
     from deploy.planning.asked import Asked, burstiness_of, question_of
     from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
-    from deploy.planning.planned import Planned
+    from deploy.planning.planned import Planned, choose
     from deploy.planning.plot import write_plot
     from deploy.planning.watch import WatchConfig
     from deploy.simulating.deployment import read_deployment
@@ -76,6 +82,11 @@ def plan(
     file, slos_ms = split_words([*words, *(goodput or ())])
     if file is None:
         raise InputError("FILE is missing: the deployment that is planned")
+    if watch:
+        _refuse("with", output=output, json=json_file, plot=plot, rate=rate, crossover=crossover, gpus=gpus)
+        _refuse("with", allow_pp=allow_pp)
+    else:
+        _refuse("without", apply=apply, interval=interval, checks=checks)
     check_output("--json", json_file)
     check_output("--output", output)
     check_output("--plot", plot, ".png")
@@ -101,28 +112,39 @@ def plan(
         attainment=attainment,
     )
     console = Console(width=None if sys.stdout.isatty() else 120)
+    given: dict[str, Any]
     try:
         question = question_of(deployment, network, requests, asked)
         if running:
-            config = WatchConfig(num_checks=checks, is_applied=apply, simulated_s=simulated, num_processes=processes)
-            watch_running(running, question, config, interval)
+            given = {"is_applied": apply, "simulated_s": simulated, "num_processes": processes}
+            watch_running(running, question, WatchConfig(num_checks=checks or 3, **given), interval or 30.0)
         with _progress() as say:
-            given: Any = {"burstiness": burstiness_of(requests), "simulated_s": simulated, "num_processes": processes}
+            given = {"burstiness": burstiness_of(requests), "simulated_s": simulated, "num_processes": processes}
             found = find(question, **given, say=say)
             swept = sweep_bandwidths(question, found.mixed, **given, say=say) if crossover else None
     except Infeasible as error:
         raise InputError(str(error)) from error
-    show(found, question, console)
+    planned = Planned(deployment=deployment, question=question, on_gpu=latency is None, model_shape=model_shape)
+    show(found, planned, console)
     if swept is not None:
         show_crossovers(swept, console)
-    planned = Planned(deployment=deployment, question=question, on_gpu=latency is None)
     if json_file:
         json_file.write_text(json.dumps(as_json(found, question), indent=2) + "\n")
     if plot:
         write_plot(plot, f"{file.name}: {found.best.whole}", found, swept)
     if output:
-        output.write_text(planned.yaml(found.best))
-        console.print(f"{output} holds the best plan", markup=False, highlight=False)
+        chosen, which = choose(found)
+        output.write_text(planned.yaml(chosen))
+        console.print(f"{output} holds {which}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _refuse(how: str, **given: object) -> None:
+    """InputError names the first option that says something."""
+    from deploy.errors import InputError
+
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name.replace('_', '-')} means nothing {how} --watch")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What `baton plan` shows of its plans."""
 
-from collections import Counter
 from dataclasses import asdict
 from math import ceil
 from typing import Any
@@ -13,13 +12,15 @@ from deploy.planner.goodput.question import Question
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import Unit
 from deploy.planning.bandwidths import Swept, describe_bandwidth
-from deploy.planning.planned import summary
+from deploy.planning.planned import Planned, places, summary
 
 _SHOWN_NODES = 16
 
 
-def show(plans: Plans, question: Question, console: Console) -> None:
-    lines = [*summary(plans.best, question), *_against(plans), *_effort(plans, question)]
+def show(plans: Plans, planned: Planned, console: Console) -> None:
+    question = planned.question
+    best = [*summary(plans.best, question), *planned.about()]
+    lines = [*best, *_runnable(plans), *_against(plans), *_effort(plans, question)]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_places(plans.best))
@@ -51,6 +52,8 @@ def as_json(plans: Plans, question: Question) -> dict[str, Any]:
         "best": _plan(plans.best),
         "mixed": plans.mixed and _plan(plans.mixed),
         "disaggregated": plans.disaggregated and _plan(plans.disaggregated),
+        "runnable": plans.runnable and _plan(plans.runnable),
+        "why_not_runnable": plans.why_not_runnable or None,
         "why_not_mixed": plans.why_not_mixed or None,
         "why_not_disaggregated": plans.why_not_disaggregated or None,
         "lost": [{"unit": str(each.unit), "per_gpu": each.per_gpu or None, "why": each.why} for each in plans.lost],
@@ -91,6 +94,19 @@ def _pools(unit: Unit) -> list[dict[str, Any]]:
     ]
 
 
+def _runnable(plans: Plans) -> list[str]:
+    """What `baton up` can run, where the best is not that."""
+    found = plans.runnable
+    if found is plans.best:
+        return []
+    if found is None:
+        return [f"there is no plan that baton up can run: {plans.why_not_runnable}"]
+    return [
+        f"the best that baton up can run: {found.whole}, {found.num_gpus} GPUs, {found.goodput:.4g} requests/s, "
+        f"{found.per_gpu:.3g} per GPU"
+    ]
+
+
 def _against(plans: Plans) -> list[str]:
     """Whether prefill and decode should be apart, and what that is worth."""
     mixed, apart = plans.mixed, plans.disaggregated
@@ -126,18 +142,11 @@ def _effort(plans: Plans, question: Question) -> list[str]:
 
 def _places(plan: Plan) -> Table:
     """Nodes that hold the same in one row."""
-    rows: dict[str, list[str]] = {}
-    for node, pools in plan.layout.per_node().items():
-        rows.setdefault(_held(pools), []).append(node)
     table = Table("nodes", "hold", box=None, pad_edge=False)
-    for held, nodes in rows.items():
+    for held, nodes in places(plan).items():
         shown = ", ".join(nodes[:_SHOWN_NODES])
         table.add_row(shown + (f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""), held)
     return table
-
-
-def _held(pools: "Counter[Any]") -> str:
-    return " + ".join(f"{number} × {pool.role} {pool.parallelism}" for pool, number in sorted(pools.items()))
 
 
 def _lost(plans: Plans) -> Table:

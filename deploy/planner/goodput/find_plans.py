@@ -27,18 +27,24 @@ _MAX_ASKS = 16  # units of one sort on one class of nodes that are simulated
 _NUM_LOST = 4
 
 
-def find_plans(question: Question, evaluate: Evaluate, say: Say = lambda _: None) -> Plans:
+Confirm = Callable[[Sequence[Plan | None]], Sequence[Plan | None]]
+"""The same plans with what they are found to serve when looked at again; None for those that serve nothing then."""
+
+
+def find_plans(
+    question: Question, evaluate: Evaluate, say: Say = lambda _: None, confirm: Confirm = lambda plans: plans
+) -> Plans:
     """Infeasible, where nothing meets the SLOs, or the rate."""
     search = Search(question, evaluate, say)
-    disaggregated, mixed = (search.best_plan(is_mixed=is_mixed) for is_mixed in (False, True))
+    disaggregated, mixed = confirm([search.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)])
     found = search.plans(disaggregated, mixed)
     if not obstacles(found.best.whole):
         return replace(found, runnable=found.best)
     say("what baton up can run")
     try:
         runnable = Search(replace(question, runnable_only=True, allow_pp=False), evaluate, say)
-        plans = [plan for is_mixed in (False, True) if (plan := runnable.best_plan(is_mixed=is_mixed)) is not None]
-        return replace(found, runnable=runnable.best_of(plans))
+        plans = confirm([runnable.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)])
+        return replace(found, runnable=runnable.best_of([plan for plan in plans if plan is not None]))
     except Infeasible as error:
         return replace(found, why_not_runnable=str(error))
 

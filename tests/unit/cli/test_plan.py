@@ -94,8 +94,29 @@ def test_plans_that_up_cannot_run_are_marked(run_alone, files):
     code, out, err = plan(run_alone, files, *options, "-o", files / "best.yaml", latency=False)
     assert code == 0, err
     assert "baton up cannot run it yet: tensor parallelism" in out
-    source = read_yaml((files / "best.yaml").read_text(), "best.yaml")
+    assert "there is no plan that baton up can run: " in out
+    assert "baton validate refuses it, as it needs tensor parallelism" in out
+    header = (files / "best.yaml").read_text()
+    assert "planned for opt-66b on distserve-a100; spec.model.path is still" in header
+    assert "planned for opt-66b on distserve-a100; spec.model.path is still" in out
+    assert "# placed so by the planner" in header
+    source = read_yaml(header, "best.yaml")
     assert parse_deployment(source).spec.pools[0].engine.tensor_parallel_size == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--watch", "--rate", "3"), "--rate means nothing with --watch"),
+        (("--watch", "--allow-pp"), "--allow-pp means nothing with --watch"),
+        (("--apply",), "--apply means nothing without --watch"),
+        (("--checks", "2"), "--checks means nothing without --watch"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(run_alone, files, options, said):
+    code, _, err = plan(run_alone, files, *LIMITS, *options)
+    assert code == 2
+    assert said in err
 
 
 @pytest.mark.parametrize(
