@@ -9,14 +9,15 @@ from deploy.planner.goodput.check import Check, Say
 from deploy.planner.goodput.evaluation import Evaluate
 from deploy.planner.goodput.fewest import find_fewest
 from deploy.planner.goodput.layout import Ground, Layout
-from deploy.planner.goodput.node_classes import NodeClass, node_classes
+from deploy.planner.goodput.node_classes import NodeClass, largest_nodes, node_classes
 from deploy.planner.goodput.part_choice import PartChoice
 from deploy.planner.goodput.plan_bound import plan_bound
 from deploy.planner.goodput.plans import Effort, Lost, Plan, Plans, Scored
 from deploy.planner.goodput.question import Infeasible, Question
 from deploy.planner.goodput.runnable import obstacles
-from deploy.planner.goodput.unit import Role, Unit
-from deploy.planner.goodput.why import describe, why_lost, why_more_gpus
+from deploy.planner.goodput.unit import Unit
+from deploy.planner.goodput.why import why_lost, why_more_gpus
+from deploy.planner.goodput.why_none import WhyNone
 
 UNIT_GPUS = 8
 """Units of up to so many GPUs are searched; larger clusters are filled with copies of the best."""
@@ -56,9 +57,8 @@ class Search:
         self.catalogue = Catalogue(question)
         self.ground = Ground(question.topology, kinds, question.request_bytes)
         self.classes = node_classes(question.topology, kinds)
-        largest_last = sorted(self.classes, key=lambda each: each.num_gpus)
-        self._sizes = {each.kind: each.num_gpus for each in largest_last}
-        self.catalogue.check(self._sizes)
+        self.catalogue.check(largest_nodes(self.classes))
+        self._why_none = WhyNone(question, self.catalogue, self.classes)
         self._check = Check(question, self.ground, self.catalogue, evaluate, say)
         self._num_candidates = 0
         self._outcomes: list[Outcome] = []
@@ -91,7 +91,7 @@ class Search:
     def best_of(self, plans: Sequence[Plan]) -> Plan:
         """Infeasible, when there is none."""
         if not plans:
-            raise Infeasible(self._why_none())
+            raise Infeasible(self._why_none.of_all(self._tried, self._too_little))
         if self._question.rate is None:
             return max(plans, key=lambda plan: plan.per_gpu)
         return min(plans, key=lambda plan: (plan.num_gpus, -plan.goodput))
@@ -110,8 +110,8 @@ class Search:
                 for each in self._tried
             ),
             effort=self._effort(),
-            why_not_mixed="" if mixed else self._why_not(is_mixed=True),
-            why_not_disaggregated="" if disaggregated else self._why_not(is_mixed=False),
+            why_not_mixed="" if mixed else self._why_none_of(is_mixed=True),
+            why_not_disaggregated="" if disaggregated else self._why_none_of(is_mixed=False),
         )
 
     def _whole(self, choices: Sequence[PartChoice]) -> Plan | None:
@@ -130,6 +130,11 @@ class Search:
             self._too_little.append(found)
             return None
         return found
+
+    def _why_none_of(self, *, is_mixed: bool) -> str:
+        tried = [each for each in self._tried if each.candidate.unit.is_mixed == is_mixed]
+        too_little = [plan for plan in self._too_little if plan.whole.is_mixed == is_mixed]
+        return self._why_none.of_sort(("mixed",) if is_mixed else ("prefill", "decode"), tried, too_little)
 
     def _lost(self, tried: Tried, best: Plan) -> Lost:
         if tried.above == self._question.rate:
@@ -161,52 +166,6 @@ class Search:
             if split not in own and (split not in found or tried.rank > found[split].rank):
                 found[split] = tried
         return list(found.values())
-
-    def _why_none(self) -> str:
-        """Of what came nearest."""
-        rate, total = self._question.rate, self._question.total_gpus
-        if rate is not None and self._too_little:
-            most = max(self._too_little, key=lambda plan: plan.goodput)
-            return (
-                f"{rate:g} requests a second are too many: the most that was found, "
-                f"with {most.num_gpus} of {total} GPUs, serves {most.goodput:.3g} ({most.whole})"
-            )
-        return self._nearest(self._tried) or "no unit has room on these nodes"
-
-    def _why_not(self, *, is_mixed: bool) -> str:
-        """Why there is no plan of this sort."""
-        roles: tuple[Role, ...] = ("mixed",) if is_mixed else ("prefill", "decode")
-        if why := self.catalogue.why_not(roles, self._sizes):
-            return why
-        too_little = [plan.goodput for plan in self._too_little if plan.whole.is_mixed == is_mixed]
-        if too_little:
-            return f"all GPUs serve {max(too_little):.3g} requests/s"
-        tried = [each for each in self._tried if each.candidate.unit.is_mixed == is_mixed]
-        return self._nearest(tried) or self._no_room(roles)
-
-    def _nearest(self, tried: Sequence[Tried]) -> str:
-        """Which limit was missed by the one that came nearest; "": none was tried."""
-        if not tried:
-            return ""
-        slos, nearest = self._question.slos, max(tried, key=lambda each: each.rank)
-        if nearest.answer.rate:
-            return f"{nearest.candidate.unit} does by itself, but all of it together does not meet the SLOs"
-        few = "however few come" if not nearest.above else f"at {nearest.above:.3g} requests a second"
-        return (
-            f"no deployment meets the SLOs for {slos.attainment:.0%} of the requests, {few}: "
-            f"with {nearest.candidate.unit}, {describe(nearest.answer.attainment, slos)}"
-        )
-
-    def _no_room(self, roles: Sequence[Role]) -> str:
-        least = []
-        for role in roles:
-            pools = [pool for each in self.classes for pool in self.catalogue.pools(role, each.kind, each.num_gpus)]
-            least.append(min(pools, key=lambda pool: pool.num_gpus))
-        number = sum(pool.num_gpus for pool in least)
-        names = " and ".join(f"a {pool.role} instance {pool.parallelism}" for pool in least)
-        if number > self._question.total_gpus:
-            return f"no room: {names} need {number} GPUs, and there are {self._question.total_gpus}"
-        return f"no room: {names} do not fit on these nodes together with links between them"
 
     def _choice(self, nodes: NodeClass, *, is_mixed: bool) -> PartChoice:
         """Units on a few of its nodes; where links are slow, on one."""
