@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from deploy.planner.goodput.find_plans import Search
+from deploy.planner.goodput.find_plans import Search, find_plans
 from deploy.planner.goodput.plans import Plans
 from deploy.planner.goodput.question import Question
 from deploy.planning.interval import interval_s
@@ -27,9 +27,7 @@ def plan(
         say(f"{number} goodputs simulated")
 
     with Workers(setting, num_processes, progress) as workers:
-        search = Search(question, workers.evaluate, say)
-        disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
-        return search.plans(disaggregated, mixed)
+        return find_plans(question, workers.evaluate, say)
 
 
 def setting_of(
