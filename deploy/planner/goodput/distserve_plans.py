@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 
 from cluster.latency.hardware import Parallelism
 from deploy.planner.goodput.bound import compute_bound, layout_bound
@@ -11,6 +12,8 @@ from deploy.planner.goodput.evaluation import Ask, Evaluate
 from deploy.planner.goodput.layout import Ground, Layout, Seated
 from deploy.planner.goodput.question import Question
 from deploy.planner.goodput.unit import PoolPlan, Role, Unit
+
+_ANY_RATE = 1e6
 
 
 class DistServe:
@@ -99,15 +102,15 @@ class DistServe:
         """Of one instance; the other phase costs nothing, wherever it is."""
         pool = PoolPlan(role=role, parallelism=parallelism, kind=self._kind)
         bound = compute_bound(Unit(pools=(pool,)), self._catalogue.rates_of)
-        if bound <= 0.0:
-            return 0.0
+        if bound <= 0.0 or bound == inf:  # outputs of one token take no decoding: nothing is there to simulate
+            return min(bound, _ANY_RATE)
         others: dict[str, Role] = {"prefill": "decode", "decode": "prefill"}
         other = PoolPlan(role=others[role], parallelism=parallelism, kind=self._kind)
         node = self._nodes[0].name
         seats = tuple(Seated(name=f"{each.role}-0", pool=each, node=node) for each in (pool, other))
         layout = Layout(unit=Unit(pools=(pool, other)), seats=seats, topology=self._ground.among([node]).topology)
         best = max((found / each.num_gpus for (of, each), found in self._phases.items() if of == role), default=0.0)
-        return self._goodput(layout, min(bound, 1e6), best * pool.num_gpus, role)
+        return self._goodput(layout, bound, best * pool.num_gpus, role)
 
     def _pair(self, prefill: Parallelism, decode: Parallelism) -> float:
         key = prefill, decode

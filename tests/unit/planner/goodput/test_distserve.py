@@ -1,5 +1,6 @@
 """DistServe's algorithms by themselves, and as the limits of our search: links without end, and none."""
 
+import numpy as np
 import pytest
 
 from cluster.latency.hardware import Parallelism
@@ -10,6 +11,7 @@ from deploy.planner.goodput.distserve import fill_gpus, high_affinity, low_affin
 from deploy.planner.goodput.distserve_plans import DistServe
 from deploy.planner.goodput.evaluation import Ask
 from deploy.planner.goodput.find_plans import Search
+from deploy.planner.goodput.question import Lengths
 from tests.unit.planner.goodput.factories import GBPS, OPT_13B, OPT_66B, estimated, make_question, make_topology
 
 pytestmark = pytest.mark.unit
@@ -111,3 +113,17 @@ def test_in_between_it_says_where_the_best_plan_changes():
     assert found
     assert all(each.low.bytes_per_s < each.high.bytes_per_s for each in found)
     assert swept[-1].per_gpu >= swept[0].per_gpu
+
+
+def test_outputs_of_one_token_need_no_simulation_of_decoding():
+    lengths = Lengths(prompts=np.full(8, 500.0), outputs=np.ones(8))
+    question, phases = make_question(OPT_13B, lengths=lengths), []
+
+    def evaluate(asks):
+        phases.extend(ask.phase for ask in asks)
+        return estimated(question)(asks)
+
+    plan = DistServe(question, evaluate).high()
+    assert plan is not None
+    assert (plan.decode, plan.num_decode) == (TP1, 1)
+    assert "decode" not in phases
