@@ -117,6 +117,9 @@ class Scheduler:
         """Back to where it was before freeze(); nothing for one that is not frozen."""
         self._roster.thaw(request_id)
 
+    def is_frozen(self, request_id: str) -> bool:
+        return request_id in self._roster.frozen
+
     def reserve(self, sequence: Sequence, num_tokens: int, block_hashes: List[bytes]) -> int | None:
         """Room for a sequence that comes with KV for `num_tokens`; its own tokens need not be known yet.
 

@@ -37,6 +37,7 @@ class Carousel:
         self._blocks, self._message_s = blocks, message_s
         self._times, self._use, self._recorder, self._counted = times, use, recorder, counted
         self._num_ahead = 0  # tokens that sequences do not have yet
+        self._is_peak_due = False  # a batch was planned since it was seen how many blocks are taken
 
     @property
     def has_room(self) -> bool:
@@ -49,8 +50,11 @@ class Carousel:
         for lane in lanes:
             self.lanes[lane.sequence.request_id] = lane
             self.waiting.append(lane)
-        self.waiting += self.out
-        self.out = []
+            self._is_peak_due = True
+        if self.out:
+            self.waiting += self.out
+            self.out = []
+            self._is_peak_due = True
 
     def take(self, most: int | None) -> StepShape | None:
         """The next batch: of so much context at most, but one at least."""
@@ -115,8 +119,10 @@ class Carousel:
             for lane in lanes:
                 lane.catch_up(self._blocks, is_in_step=True)
         self._num_ahead = 0
-        used = 1.0 - self._blocks.num_free_blocks / self._blocks.num_blocks
-        self._use.peak_kv_use = max(self._use.peak_kv_use, used)
+        if self._is_peak_due:
+            self._is_peak_due = False
+            used = 1.0 - self._blocks.num_free_blocks / self._blocks.num_blocks
+            self._use.peak_kv_use = max(self._use.peak_kv_use, used)
 
     def forget(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:

@@ -199,6 +199,8 @@ class Instance:
         self._feed(now_s)
 
     def _plan(self, now_s: float) -> None:
+        if self._is_deep:
+            self._hold_still()
         output = self.core.plan(now_s) or SchedulerOutput(scheduled=())
         self._flush()
         if self._carousel is not None:
@@ -238,12 +240,21 @@ class Instance:
             self._is_deep = True
         self.use.num_preemptions += len(output.preempted)
         self.use.peak_kv_use = max(self.use.peak_kv_use, self.kv_use)
+        self.use.num_cached_tokens += sum(map(_num_found, output.scheduled))
         if self._is_deep:
             for entry in output.scheduled:
                 request_id = entry.sequence.request_id
                 self.scheduler.freeze(request_id)
                 if entry.sequence.output_token_ids:
                     self._held_up[request_id] = []
+
+    def _hold_still(self) -> None:
+        """Whoever is in the machine was thawed when its handover ended meanwhile."""
+        batches = [entry for batch, _ in self._under_way for entry in batch.scheduled]
+        for entry in [*batches, *self._planned]:
+            request_id = entry.sequence.request_id
+            if self.scheduler.sequences.get(request_id) is entry.sequence and not self.scheduler.is_frozen(request_id):
+                self.scheduler.freeze(request_id)
 
     def _in_turn(self, output: SchedulerOutput) -> List[ScheduledSequence]:
         """Who is new, and then who has come out of the machine, in that order."""
@@ -677,6 +688,12 @@ class Instance:
                 use.num_decode_tokens += 1
             else:
                 use.num_prefill_tokens += entry.num_tokens
+
+
+def _num_found(entry: ScheduledSequence) -> int:
+    """Tokens of a prompt that were here already, with its first chunk."""
+    sequence = entry.sequence
+    return entry.start if not sequence.output_token_ids and entry.start == sequence.num_cached_tokens else 0
 
 
 def _role_settings(spec: SimInstance, policy: RolePolicy) -> RoleSettings:

@@ -23,6 +23,7 @@ from deploy.simulator.front import Front
 from deploy.simulator.handovers import Handovers
 from deploy.simulator.instance import FRONT, Instance, Untold
 from deploy.simulator.links import SimulatedLinks
+from deploy.simulator.patient_gc import patient_gc
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.refusals import Refusals
 from deploy.simulator.report import InstanceSample, InstanceUse, Report, TimelineSample
@@ -55,7 +56,8 @@ def simulate(
     `fast_forward` every step is made by itself, with the same outcome.
     """
     world = _World(cluster, recorder, fast_forward=fast_forward, sample_s=sample_s, on_progress=on_progress)
-    return world.run(iter(requests))
+    with patient_gc():
+        return world.run(iter(requests))
 
 
 class _World:

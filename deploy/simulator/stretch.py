@@ -44,6 +44,7 @@ class Stretch:
         self.start_s = start_s
         self.ends_s: list[float] = []
         self.num_passed = 0  # steps of which everybody knows
+        self._num_seen = 0  # steps at whose beginning it was seen how many blocks are taken
         self.is_cut = False
         self.is_at_end = False
         self.is_load_told = False
@@ -64,6 +65,8 @@ class Stretch:
         if num_steps < 1:
             return False
         steps_s = self._spec.latency.decode_steps_s(len(self.lanes), context, num_steps)
+        if steps_s[0] + self._host_step_s < self._message_s:
+            return False  # words of several steps would be under way at once
         start_s = self.ends_s[-1] if self.ends_s else self.start_s
         ends_s = np.cumsum(np.concatenate(([start_s], steps_s + self._host_step_s)))[1:].tolist()
         self.ends_s += ends_s[: bisect_left(ends_s, until_s) + 1]
@@ -100,6 +103,7 @@ class Stretch:
         count = num_steps - self.num_passed
         self._tell(num_steps)
         self._advance(self.lanes, count, num_steps, is_in_step=is_in_step)
+        self._see_peak(num_steps + is_in_step)
 
     def leave(self, lanes: List[Lane]) -> SchedulerOutput:
         """The last step as these make it, who do so by themselves; the others have passed it."""
@@ -112,6 +116,7 @@ class Stretch:
             self._use.num_decode_tokens += len(lanes)
         self._tell(num_steps)
         self._advance(self.lanes, count, num_steps, is_in_step=False)
+        self._see_peak(num_steps)
         return step_of(lanes)
 
     def _advance(self, lanes: List[Lane], count: int, num_steps: int, *, is_in_step: bool) -> None:
@@ -127,7 +132,13 @@ class Stretch:
                 lane.num_ahead = count
             lane.catch_up(blocks, is_in_step=is_in_step)
         self._counted.num_untold += count * len(lanes)
-        self._use.peak_kv_use = max(self._use.peak_kv_use, 1.0 - blocks.num_free_blocks / blocks.num_blocks)
+
+    def _see_peak(self, num_planned: int) -> None:
+        """Of the blocks, as they were when the last of so many steps was planned: before anything came in it."""
+        if num_planned > self._num_seen:
+            self._num_seen = num_planned
+            used = 1.0 - self._blocks.num_free_blocks / self._blocks.num_blocks
+            self._use.peak_kv_use = max(self._use.peak_kv_use, used)
 
     def _tell(self, num_steps: int) -> None:
         """How long the steps since the last time took, to all who are to know; before anybody makes them."""

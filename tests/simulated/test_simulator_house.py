@@ -57,7 +57,7 @@ NUMBERS = {
     ("refusals.py", "_max_prompt_tokens"),
     ("simulate.py", "_die"),
     ("stretch.py", "go_on"),
-    ("stretch.py", "_advance"),
+    ("stretch.py", "_see_peak"),
 }
 
 
