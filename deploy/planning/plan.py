@@ -1,11 +1,12 @@
 """The planning of a question, with simulations as its evaluator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from deploy.planner.goodput.find_plans import Search, find_plans
-from deploy.planner.goodput.plans import Plans
+from deploy.planner.goodput.find_plans import find_plans
+from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
-from deploy.planning.interval import interval_s
+from deploy.planning.confirm import confirm
+from deploy.planning.interval import LEAST_REQUESTS, interval_s
 from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
@@ -27,7 +28,12 @@ def plan(
         say(f"{number} goodputs simulated")
 
     with Workers(setting, num_processes, progress) as workers:
-        return find_plans(question, workers.evaluate, say)
+
+        def again(plans: Sequence[Plan | None]) -> Sequence[Plan | None]:
+            say("both again, longer and with other seeds")
+            return confirm(plans, question.rate, workers)
+
+        return find_plans(question, workers.evaluate, say, again)
 
 
 def setting_of(
@@ -39,7 +45,8 @@ def setting_of(
         lengths=question.lengths,
         slos=question.slos,
         engine=question.engine,
-        interval_s=simulated_s or interval_s(question, Search(question, lambda asks: []).estimate_on_a_node()),
+        interval_s=simulated_s or interval_s(question),
+        least_requests=1 if simulated_s else LEAST_REQUESTS,
         burstiness=burstiness,
         seed=seed,
     )

@@ -126,7 +126,7 @@ def summary(plan: Plan, question: Question) -> list[str]:
     total = sum(node.num_gpus for node in question.topology.nodes)
     lines = [
         f"{plan.whole}, {plan.num_gpus} of {total} GPUs",
-        f"predicted: {plan.goodput:.4g} requests/s, {plan.per_gpu:.3g} per GPU, "
+        f"predicted: {plan.goodput:.4g} requests/s{_spread(plan)}, {plan.per_gpu:.3g} per GPU, "
         f"{attainment.both:.1%} within the SLOs ({', '.join(limits)})",
     ]
     if plan.num_checked_gpus < plan.num_gpus:
@@ -134,6 +134,11 @@ def summary(plan: Plan, question: Question) -> list[str]:
     if found := obstacles(plan.whole):
         lines.append(f"baton up cannot run it yet: {' and '.join(found)}")
     return lines
+
+
+def _spread(plan: Plan) -> str:
+    """By how much other requests would have given another mean: one standard error."""
+    return f" ±{plan.standard_error:.2g} ({plan.num_seeds} seeds)" if plan.standard_error else ""
 
 
 def _slos(slos: Slos) -> dict[str, float]:

@@ -39,4 +39,4 @@ def describe(attainment: Attainment, slos: Slos) -> str:
         parts.append(f"TTFT met by {attainment.ttft:.0%}")
     if slos.tpot_s is not None:
         parts.append(f"TPOT by {attainment.tpot:.0%}")
-    return ", ".join(parts)
+    return ", ".join(parts) + (" of the first to end" if attainment.is_cut_short else "")
