@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from deploy.planner.goodput.best_first import Outcome, Tried, find_best
+from deploy.planner.goodput.best_first import RESOLUTION, Outcome, Tried, find_best
 from deploy.planner.goodput.candidates import Candidate, Catalogue, disaggregated_units, mixed_units
 from deploy.planner.goodput.check import Check, Say
 from deploy.planner.goodput.evaluation import Evaluate
@@ -58,6 +58,13 @@ class Search:
         self.ground = Ground(question.topology, kinds, question.request_bytes)
         self.classes = node_classes(question.topology, kinds)
         self.catalogue.check(largest_nodes(self.classes))
+        self._plan_bound = plan_bound(self.catalogue, self.classes)
+        most = self._plan_bound * question.total_gpus
+        if question.rate is not None and question.rate > most * (1.0 + RESOLUTION):
+            raise Infeasible(
+                f"{question.rate:g} requests a second are too many: by computing and memory no plan on "
+                f"{question.total_gpus} GPUs serves more than {most:.3g}"
+            )
         self._why_none = WhyNone(question, self.catalogue, self.classes)
         self._check = Check(question, self.ground, self.catalogue, evaluate, say)
         self._num_candidates = 0
@@ -154,7 +161,7 @@ class Search:
             num_left=sum(outcome.num_left for outcome in self._outcomes),
             left_bound=max(outcome.left_bound for outcome in self._outcomes),
             num_too_small=sum(outcome.num_too_small for outcome in self._outcomes),
-            plan_bound=plan_bound(self.catalogue, self.classes),
+            plan_bound=self._plan_bound,
         )
 
     def _nearest_of_each_split(self, best: Plan) -> list[Tried]:

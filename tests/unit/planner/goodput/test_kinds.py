@@ -92,10 +92,10 @@ def test_a_rate_that_takes_a_slow_node_is_met():
 
 
 def test_a_rate_is_refused_with_what_was_found():
-    question = make_question(topology=make_topology(2, 4), others={"n1": slower(1.9)}, rate=500.0)
+    question = make_question(topology=make_topology(2, 4), others={"n1": slower(1.9)}, rate=17.5)
     search = Search(question, estimated(question))
     with pytest.raises(
-        Infeasible, match=r"500 requests a second are too many: the most .* of 8 GPUs, serves"
+        Infeasible, match=r"17.5 requests a second are too many: the most .* of 8 GPUs, serves"
     ) as raised:
         search.plans(search.best_plan(is_mixed=False), search.best_plan(is_mixed=True))
     said = float(str(raised.value).split("serves ")[1].split(" ")[0])
