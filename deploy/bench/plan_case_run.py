@@ -11,7 +11,6 @@ import numpy as np
 from cluster.latency.named import hardware_named
 from deploy.bench.plan_cases import Case, Network, lengths_of, topology_of
 from deploy.bench.plan_measure import Measure
-from deploy.bench.plan_memory import Memory
 from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row
 from deploy.planner.goodput.distserve_plans import DistServe
 from deploy.planner.goodput.evaluation import Evaluate
@@ -19,6 +18,7 @@ from deploy.planner.goodput.find_plans import Search
 from deploy.planner.goodput.layout import Layout
 from deploy.planner.goodput.question import Lengths, Question, Slos
 from deploy.planner.goodput.runnable import obstacles
+from deploy.planning.memory import Memory
 from deploy.planning.plan import setting_of
 from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from deploy.bench.plan_memory import Memory
 from deploy.planner.goodput.crossover import (
     ANY_BANDWIDTH,
     NO_BANDWIDTH,
@@ -16,6 +15,7 @@ from deploy.planner.goodput.crossover import (
 from deploy.planner.goodput.find_plans import Search
 from deploy.planner.goodput.plans import Plan
 from deploy.planner.goodput.question import Question
+from deploy.planning.memory import Memory
 from deploy.planning.plan import setting_of
 from deploy.planning.workers import Workers
 

@@ -61,5 +61,6 @@ def _sends_nothing(layout: Layout) -> bool:
 
 
 def _key(ask: Ask) -> object:
-    """It only matters how many there are of each."""
-    return ask.layout.unit, ask.phase
+    """On one node it only matters how many there are of each, and over which link they send."""
+    links = ask.layout.topology
+    return ask.layout.unit, ask.phase, float(links.alpha_s[0, 0]), float(links.beta_bytes_per_s[0, 0])
