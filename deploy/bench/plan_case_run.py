@@ -61,7 +61,7 @@ class CaseRun:
 
     def _setting(self, question: Question) -> Setting:
         setting, interval_s = setting_of(question), self._effort.search_interval_s
-        return setting if interval_s is None else replace(setting, interval_s=interval_s)
+        return setting if interval_s is None else replace(setting, interval_s=interval_s, least_requests=1)
 
     def _row(self, network: Network, setting: Setting, say: Callable[[str], None]) -> Row:
         start_s = monotonic()
@@ -92,6 +92,7 @@ class CaseRun:
             unit=str(unit),
             num_gpus=unit.num_gpus,
             goodputs=measure.goodputs(layout),
+            num_beyond=measure.num_beyond[layout.seats],
             obstacles=tuple(obstacles(unit)),
         )
 

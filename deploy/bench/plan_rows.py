@@ -42,13 +42,15 @@ class Interval:
 class Reached:
     """By one plan. `goodputs`: requests a second of all its instances, for each seed; () where it can do nothing.
 
-    `obstacles`: what keeps `baton up` from running it.
+    `obstacles`: what keeps `baton up` from running it. `num_beyond`: seeds with more than can be served in the long
+    run: the limits are so wide that no trial told, and it is marked.
     """
 
     unit: str
     num_gpus: int
     goodputs: tuple[float, ...]
     obstacles: tuple[str, ...] = ()
+    num_beyond: int = 0
 
     @property
     def per_gpu(self) -> tuple[float, ...]:
@@ -100,7 +102,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         table.add_row(
             row.case,
             row.network,
-            *(str(row.per_gpu(plan)) for plan in PLANS),
+            *(f"{row.per_gpu(plan)}{' *' * bool(row.reached[plan].num_beyond)}" for plan in PLANS),
             *("-" if ratio is None else str(ratio) for ratio in ratios),
         )
     return table
@@ -116,6 +118,8 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     ]
     if not lines:
         lines = ["no row is lost to any of the three"]
+    if any(reached.num_beyond for row in rows for reached in row.reached.values()):
+        lines.append("*: more than can be served in the long run; the limits are too wide for trials of this length")
     for name, chosen in (
         ("all networks", list(rows)),
         ("cables that are not equal", [row for row in rows if row.is_unequal]),
