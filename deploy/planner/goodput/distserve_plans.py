@@ -46,6 +46,7 @@ class DistServe:
         def plan_for(rate: float) -> DistServePlan | None:
             return low_affinity(self.parallelisms, self.gpus_per_node, self._pair, rate)
 
+        self._try_pairs()
         if rate is not None:
             return plan_for(rate)
         one = plan_for(1e-9)
@@ -111,6 +112,18 @@ class DistServe:
         layout = Layout(unit=Unit(pools=(pool, other)), seats=seats, topology=self._ground.among([node]).topology)
         best = max((found / each.num_gpus for (of, each), found in self._phases.items() if of == role), default=0.0)
         return self._goodput(layout, bound, best * pool.num_gpus, role)
+
+    def _try_pairs(self) -> None:
+        """Those that promise most first: the others then cost little."""
+        pairs = [
+            DistServePlan(prefill=prefill, decode=decode, num_prefill=1, num_decode=1)
+            for prefill in self.parallelisms
+            for decode in self.parallelisms
+            if prefill.num_gpus + decode.num_gpus <= self.gpus_per_node
+        ]
+        estimates = {pair: self._catalogue.candidate(self.unit(pair)).estimate_per_gpu for pair in pairs}
+        for pair in sorted(pairs, key=lambda pair: -estimates[pair]):
+            self._pair(pair.prefill, pair.decode)
 
     def _pair(self, prefill: Parallelism, decode: Parallelism) -> float:
         key = prefill, decode
