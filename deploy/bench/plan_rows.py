@@ -1,7 +1,7 @@
 """Rows of the comparison of plans: what each plan reached, with intervals, as a table and as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
@@ -129,6 +129,24 @@ def verdict(rows: Sequence[Row]) -> list[str]:
             of_rows = format_count(len(found), "row")
             lines.append(f"{name}: {mean(found):.2f} times DistServe's better plan, in the mean of {of_rows}")
     return lines
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table, and what the plans are, with the GPUs that each has."""
+    table = table_of(rows)
+    heads = [str(column.header) for column in table.columns]
+    cells = zip(*(column.cells for column in table.columns), strict=True)
+    units = (
+        (row.case, row.network, *(f"{row.reached[plan].unit or '-'} ({row.reached[plan].num_gpus})" for plan in PLANS))
+        for row in rows
+    )
+    parts = [_markdown_table(heads, cells), _markdown_table(["case", "network", *PLANS], units)]
+    return "\n".join([*parts, *(f"- {line}" for line in verdict(rows)), ""])
+
+
+def _markdown_table(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:

@@ -12,7 +12,7 @@ from deploy.bench.plan_case_run import Effort
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, Case, Network
 from deploy.bench.plan_jobs import Job, run_jobs
 from deploy.bench.plan_plot import write_bars
-from deploy.bench.plan_rows import Row, print_rows, read_rows, write_rows
+from deploy.bench.plan_rows import Row, markdown, print_rows, read_rows, write_rows
 from deploy.errors import InputError
 from deploy.heat_map import require_matplotlib
 
@@ -33,6 +33,7 @@ def bench_plans(
     traces: Annotated[Path | None, typer.Option(help="The folder of the workloads; else BATON_TRACES.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One small row, to see that it works.")] = False,
     json: Annotated[Path | None, typer.Option(help="Rows are kept there; those that it has are not made anew.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables there.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the rows as bars into this PNG.")] = None,
 ) -> None:
     """Compare our plans with DistServe's two and with colocated chunked prefill, by simulation, seed by seed."""
@@ -56,6 +57,8 @@ def bench_plans(
             write_rows(json, _in_order(rows, cases, networks), settings)
     rows = _in_order(rows, cases, networks)
     print_rows(rows, console)
+    if markdown_file is not None:
+        markdown_file.write_text(markdown(rows))
     if plot is not None:
         write_bars(plot, rows)
 

@@ -12,7 +12,19 @@ from cluster.latency.hardware import Parallelism
 from deploy.bench.plan_case_run import CaseRun, Effort, high_layout, low_layout
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, lengths_of, topology_of
 from deploy.bench.plan_plot import write_bars
-from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row, read_rows, verdict, write_rows
+from deploy.bench.plan_rows import (
+    COLOCATED,
+    HIGH,
+    LOW,
+    OURS,
+    Interval,
+    Reached,
+    Row,
+    markdown,
+    read_rows,
+    verdict,
+    write_rows,
+)
 from deploy.planner.goodput.estimate import NOTHING
 from deploy.planner.goodput.estimator import Estimator
 from deploy.planner.goodput.evaluation import Answer, Ask
@@ -62,6 +74,17 @@ def test_rows_that_are_lost_are_named_with_what_they_are_lost_to():
         "cables that are not equal: 2.01 times DistServe's better plan, in the mean of 1 row",
     ]
     assert verdict([GOOD])[0] == "no row is lost to any of the three"
+
+
+def test_the_table_in_markdown_says_what_the_plans_are():
+    lines = markdown([GOOD]).splitlines()
+    assert lines[0] == (
+        "| case | network | ours | DistServe high | DistServe low | colocated | ours / best other "
+        "| ours / DistServe's better |"
+    )
+    assert lines[2].startswith("| chat | 10 Gbit/s | 1.15 ±0.64 | 0.55 ±0.64 | 0.95 ±1.9 | 1 ±0 |")
+    assert "| chat | 10 Gbit/s | ours's (10) | high's (10) | low's (10) | colocated's (10) |" in lines
+    assert lines[-1].startswith("- all networks: ")
 
 
 def test_kept_rows_are_those_of_the_same_settings(tmp_path):
