@@ -58,16 +58,21 @@ class Carousel:
 
     def take(self, most: int | None) -> StepShape | None:
         """The next batch: of so much context at most, but one at least."""
-        batch: list[Lane] = []
-        context = 0
-        while self.waiting:
-            lane = self.waiting[0]
-            if most is not None and batch and context + lane.context > most:
-                break
-            context += lane.context
-            batch.append(self.waiting.popleft())
-        if not batch:
+        waiting, context = self.waiting, 0
+        if not waiting:
             return None
+        batch: list[Lane] = []
+        for lane in waiting:
+            with_it = context + lane.context
+            if most is not None and batch and with_it > most:
+                break
+            context = with_it
+            batch.append(lane)
+        if len(batch) == len(waiting):
+            waiting.clear()
+        else:
+            for _ in batch:
+                waiting.popleft()
         self.under_way.append((batch, 0.0))
         return StepShape(0, 0.0, len(batch), context)
 
@@ -86,6 +91,7 @@ class Carousel:
         ending: list[Lane] = []
         heard_s = now_s + self._message_s
         since_s, num_since = heard_s, 0
+        out = self.out
         for lane in batch:
             if lane.num_left == 1:
                 ending.append(lane)
@@ -94,16 +100,17 @@ class Carousel:
             lane.num_ahead += 1
             lane.context += 1
             client = lane.client
-            if client.last_s != since_s:
+            last_s = client.last_s
+            if last_s != since_s:
                 if num_since:
                     self._recorder.waited(heard_s - since_s, num_since)
-                since_s, num_since = client.last_s, 0
+                since_s, num_since = last_s, 0
             num_since += 1
             if client.num_tokens == 1:
                 client.second_s = heard_s
             client.num_tokens += 1
             client.last_s = heard_s
-            self.out.append(lane)
+            out.append(lane)
         if num_since:
             self._recorder.waited(heard_s - since_s, num_since)
         num_here = len(batch) - len(ending)

@@ -457,7 +457,11 @@ class Instance:
         """Those who stay, and who has come, are all that runs, and nobody waits: the next step need not be planned."""
         lanes, self._staying = self._staying, []
         core, scheduler = self.core, self.scheduler
-        if self._inbox or now_s >= self._next_tick_s or not core.is_settled or core.is_asked_for_room:
+        if self._inbox:  # most often, that the end of those who left is acknowledged
+            self._take(mid_step=False)
+            if any(scheduler.sequences.get(lane.sequence.request_id) is not lane.sequence for lane in lanes):
+                return False
+        if now_s >= self._next_tick_s or not core.is_settled or core.is_asked_for_room:
             return False
         lanes = [*self._lanes(self._come), *lanes]
         if scheduler.num_running != len(lanes) or scheduler.num_waiting or len(lanes) >= self._budget:
@@ -467,7 +471,10 @@ class Instance:
         most = self.spec.max_context_tokens
         if most is not None and (len(self._activated) > 1 or sum(lane.context for lane in lanes) > most):
             return False  # it is planned who goes first
-        return self._begin_stretch(lanes, now_s)
+        if not self._begin_stretch(lanes, now_s):
+            return False
+        self._flush()
+        return True
 
     @property
     def _budget(self) -> int:

@@ -29,6 +29,11 @@ class Lane:
             sequence.output_token_ids += self.own_tokens * count
             sequence.num_computed_tokens = num_computed
             self.num_ahead = 0
+        self.fit(blocks, num_computed, is_in_step=is_in_step)
+
+    def fit(self, blocks: BlockManager, num_computed: int, *, is_in_step: bool) -> None:
+        """Blocks for so many tokens, and names for the full ones."""
+        sequence = self.sequence
         if num_computed + is_in_step > self.room:
             assert blocks.allocate(sequence, num_computed + is_in_step), "there was room for all steps"
             self.room = len(sequence.block_table) * blocks.block_size

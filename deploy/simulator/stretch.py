@@ -124,13 +124,17 @@ class Stretch:
         blocks = self._blocks
         last_s = (self.ends_s[num_steps - 1] if num_steps else self.start_s) + self._message_s
         for lane in lanes:
+            sequence = lane.sequence
             if count:
                 client = lane.client
                 client.num_tokens += count
                 client.last_s = last_s
                 lane.num_left -= count
-                lane.num_ahead = count
-            lane.catch_up(blocks, is_in_step=is_in_step)
+                sequence.output_token_ids += lane.own_tokens * count
+                sequence.num_computed_tokens += count
+            num_computed = sequence.num_computed_tokens
+            if num_computed + is_in_step > lane.room or num_computed >= lane.seal_at:
+                lane.fit(blocks, num_computed, is_in_step=is_in_step)
         self._counted.num_untold += count * len(lanes)
 
     def _see_peak(self, num_planned: int) -> None:
