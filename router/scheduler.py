@@ -218,6 +218,8 @@ class Scheduler:
         return self._commit(request, decision)
 
     def _known_tokens(self, request: RequestView, members: Iterable[Member]) -> dict[Holder, int]:
+        if not request.block_hashes:
+            return {}
         known = ((member, self._known.num_blocks(member.place.holder, request.block_hashes)) for member in members)
         return {member.place.holder: count * member.block_size for member, count in known if count}
 
