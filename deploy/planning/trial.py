@@ -20,7 +20,7 @@ from deploy.simulator.recorder import RequestRecord
 from deploy.simulator.simulate import simulate
 from deploy.workload.request import WorkloadRequest
 
-_FREE_TOKENS = 1 << 24
+_FREE_TOKENS = 1 << 21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
