@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.spec.quantity import format_count
+from deploy.bench.report import write_json
 
 OURS, HIGH, LOW, COLOCATED = "ours", "DistServe high", "DistServe low", "colocated"
 PLANS = (OURS, HIGH, LOW, COLOCATED)
@@ -156,8 +157,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 
 def write_rows(file: Path, rows: Sequence[Row], settings: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    write_json(file, {}, settings=settings, rows=[asdict(row) for row in rows])
 
 
 def read_rows(file: Path, settings: dict[str, Any]) -> list[Row]:

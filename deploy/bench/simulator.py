@@ -5,10 +5,9 @@ and what was measured in place, before and after: how long steps take (`simulato
 instances, and what a message takes. Nothing is fitted to the outcome.
 """
 
-import json
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,9 +16,10 @@ from cluster.latency.fit import residuals
 from cluster.model.config import ModelConfig
 from cluster.spec.checkpoint import ELEMENT_BYTES, CheckpointFacts
 from deploy.bench.metrics import Figures, summarize
+from deploy.bench.report import write_json
 from deploy.bench.simulator_cluster import checkpoint, one_of_each, real_cluster, two_cores
 from deploy.bench.simulator_measured import Measured
-from deploy.bench.simulator_sides import Row, as_json, compare, table_of
+from deploy.bench.simulator_sides import as_json, compare, table_of
 from deploy.bench.simulator_speed import FLEET_REQUESTS, golden_folder, lengths_file, on_fleet, on_references, show
 from deploy.bench.simulator_steps import Expected
 from deploy.bench.traffic import TrafficOptions, read_requests
@@ -58,7 +58,15 @@ def bench_simulator(
         table_of(rows, f"{len(workload)} requests of {trace.name}, {mean_rate(workload) or 0.0:.3g} a second")
     )
     if json_file:
-        _write(json_file, rows, real=real, simulated=simulated, measured=measured.as_json(), trace=trace.name)
+        write_json(
+            json_file,
+            {},
+            rows=as_json(rows),
+            real=real,
+            simulated=simulated,
+            measured=measured.as_json(),
+            trace=trace.name,
+        )
     if missed := [row for row in rows if not row.is_within]:
         names = ", ".join(f"p{row.percentile} of {row.name}" for row in missed)
         raise DeployError(f"the simulator is further from the real cluster than its limits: {names}")
@@ -128,8 +136,3 @@ def _tell(measured: Measured, console: Console) -> None:
     assert link is not None
     way = f"{format_duration(link.alpha_s)} and {link.beta_bytes_per_s / 1e6:.0f} MB/s"
     console.print(f"link: {way}; a message: {format_duration(measured.message_s)}", highlight=False)
-
-
-def _write(file: Path, rows: list[Row], **context: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"rows": as_json(rows), **context}, indent=2) + "\n")

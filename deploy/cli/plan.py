@@ -1,6 +1,5 @@
 """`baton plan`: which deployment serves most within the SLOs, on nodes and links as they are."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +62,7 @@ def plan(
     from rich.console import Console
 
     from deploy.bench.limits import split_words
+    from deploy.bench.report import write_json
     from deploy.cli.place import measured_topology, read_topology_file
     from deploy.cli.plan_watch import live_cluster, watch_running
     from deploy.cli.planned import as_json, show, show_crossovers
@@ -129,7 +129,7 @@ def plan(
     if swept is not None:
         show_crossovers(swept, console)
     if json_file:
-        json_file.write_text(json.dumps(as_json(found, question), indent=2) + "\n")
+        write_json(json_file, as_json(found, question))
     if plot:
         write_plot(plot, f"{file.name}: {found.best.whole}", found, swept)
     if output:

@@ -1,12 +1,11 @@
 """`baton simulate`: how a deployment would serve a trace, worked out by its own brain on a virtual clock."""
 
-import json
 import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,6 +72,7 @@ def simulate(
     from rich.console import Console
 
     from deploy.bench.limits import limits_of, split_words
+    from deploy.bench.report import write_json
     from deploy.bench.traffic import TrafficOptions
     from deploy.cli.place import read_topology_file
     from deploy.cli.simulated import rates as rates_table
@@ -137,7 +137,8 @@ def simulate(
     if at_rates:
         console.print(rates_table(at_rates, deployment.spec.slos.attainment))
     if json_file:
-        _write_json(json_file, found, at_rates, trace=trace.name, seed=seed, goodput_slos_ms=slos_ms)
+        figures = {**found.as_json(), "rates": [asdict(each) for each in at_rates]}
+        write_json(json_file, figures, trace=trace.name, seed=seed, goodput_slos_ms=slos_ms)
     if plot:
         _draw(plot, file.name, found, at_rates, deployment.spec.slos.attainment)
 
@@ -204,11 +205,6 @@ def _progress(num_requests: int) -> "Iterator[Callable[[], Callable[[int, float]
             return hear
 
         yield begin
-
-
-def _write_json(file: Path, found: "Simulated", at_rates: "Sequence[AtRate]", **context: Any) -> None:
-    rates = [asdict(each) for each in at_rates]
-    file.write_text(json.dumps({**context, **found.as_json(), "rates": rates}, indent=2) + "\n")
 
 
 def _draw(plot: Path, name: str, found: "Simulated", at_rates: "Sequence[AtRate]", target: float) -> None:

@@ -512,11 +512,15 @@ class Instance:
         self._hear_late(num_late, now_s)
         if self.spec.max_context_tokens is not None:
             self._came_out = order
-        self.core.step_times.begin(now_s)  # the step is counted already
-        self.core.finish(last, self.core.run(last), now_s)
-        self._flush()
+        self._finish_counted(last, now_s)
         if not self._is_decoder:
             self._load_then, self._load_due_s = self._load, now_s + self._message_s
+
+    def _finish_counted(self, last: SchedulerOutput, now_s: float) -> None:
+        """The step itself is counted already."""
+        self.core.step_times.begin(now_s)
+        self.core.finish(last, self.core.run(last), now_s)
+        self._flush()
 
     def _tell_passed(self) -> None:
         """With the load as the last step would have told it."""
@@ -540,9 +544,6 @@ class Instance:
     def _load_carousel(self, lanes: list[Lane], now_s: float) -> bool:
         if not self._is_decoder:
             return False
-        for lane in lanes:
-            self.scheduler.freeze(lane.sequence.request_id)
-        self._follow(lanes, now_s)
         self._is_deep, self._came_out = True, []
         self._carousel = Carousel(
             blocks=self.scheduler.block_manager,
@@ -552,8 +553,14 @@ class Instance:
             recorder=self._recorder,
             counted=self,
         )
-        self._carousel.enter(lanes)
+        self._get_on(self._carousel, lanes, now_s)
         return True
+
+    def _get_on(self, carousel: Carousel, lanes: list[Lane], now_s: float) -> None:
+        for lane in lanes:
+            self.scheduler.freeze(lane.sequence.request_id)
+        self._follow(lanes, now_s)
+        carousel.enter(lanes)
 
     def _can_go_round(self, carousel: Carousel) -> bool:
         if not carousel.has_room:
@@ -564,17 +571,10 @@ class Instance:
         """Takes in who is new, and who has come out."""
         if not carousel.has_room:
             carousel.catch_up()
-        lanes = self._lanes(output) if output is not None and output.scheduled else []
-        if (
-            not carousel.has_room
-            or not self.core.is_settled
-            or (output is not None and len(output.scheduled) != len(lanes))
-        ):
+        lanes = self._lanes(output) if output.scheduled else []
+        if not carousel.has_room or not self.core.is_settled or len(output.scheduled) != len(lanes):
             return False
-        for lane in lanes:
-            self.scheduler.freeze(lane.sequence.request_id)
-        self._follow(lanes, now_s)
-        carousel.enter(lanes)
+        self._get_on(carousel, lanes, now_s)
         return True
 
     def _is_let_in(self, carousel: Carousel, event: Event, request_id: str, is_about_blocks: bool) -> bool:
@@ -603,10 +603,7 @@ class Instance:
             carousel.forget(ending)
             for lane in ending:
                 self.scheduler.thaw(lane.sequence.request_id)
-            last = step_of(ending)
-            self.core.step_times.begin(now_s)  # the step is counted already
-            self.core.finish(last, self.core.run(last), now_s)
-            self._flush()
+            self._finish_counted(step_of(ending), now_s)
         if len(self._free_s) == 1 and not carousel.waiting:
             self._unload()
         self._turn_soon()

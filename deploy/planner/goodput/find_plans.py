@@ -71,14 +71,6 @@ class Search:
         self._outcomes: list[Outcome] = []
         self._too_little: list[Plan] = []  # with all GPUs they serve less than the rate
 
-    def estimate_on_a_node(self) -> float:
-        """Requests a second that one node of the most usual class serves, about: in closed form."""
-        nodes = self.classes[0]
-        prefills, decodes = (self.catalogue.pools(role, nodes.kind, nodes.num_gpus) for role in ("prefill", "decode"))
-        pairs = [Unit(pools=(one, other)) for one in prefills for other in decodes]
-        best = max((self.catalogue.candidate(unit).estimate_per_gpu for unit in pairs), default=0.0)
-        return best * nodes.num_gpus
-
     def best_plan(self, *, is_mixed: bool) -> Plan | None:
         """None: none meets the SLOs, or the rate."""
         self._say("colocated instances" if is_mixed else "prefill and decode instances")
