@@ -112,6 +112,7 @@ class Scheduler:
         self._max_queued_requests = max_queued_requests
         self.forecast: Forecast = KnowsNothing()
         self._queue: dict[str, RequestView] = {}
+        self._turns: dict[tuple[int, bool], dict[str, None]] = {}  # the same by whose turn is first, as they came
         self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
         self._held_by: dict[str, list[Member]] = {}
@@ -171,12 +172,13 @@ class Scheduler:
     def enqueue(self, request: RequestView) -> None:
         self._refused_at = None
         self._queue[request.request_id] = request
+        self._turns.setdefault(self._turn(request), {})[request.request_id] = None
 
     def enqueue_again(self, request: RequestView) -> None:
         """Nobody has it any more: it goes before what has not run yet, and what waits with it, at its priority."""
         self.forget(request.request_id)  # which has the first asked for anew
         self._recovered.add(request.request_id)
-        self._queue[request.request_id] = request
+        self.enqueue(request)
 
     def hold(self, request_id: str, holder: Holder, num_tokens: int) -> None:
         """The request is, or is to be, at this instance too, with so many tokens; once for each instance."""
@@ -188,8 +190,7 @@ class Scheduler:
     def forget(self, request_id: str) -> None:
         """The request is over: it neither waits nor weighs on anybody."""
         self._refused_at = None
-        self._queue.pop(request_id, None)
-        self._recovered.discard(request_id)
+        self._take_out(request_id)
         self._block_hashes.pop(request_id, None)
         for member in self._held_by.pop(request_id, ()):
             member.drop(request_id)
@@ -203,25 +204,36 @@ class Scheduler:
 
         The first that could not go is not tried again as long as nobody has got room.
         """
-        stands = sum(member.num_reliefs for member in self._members.values()), tuple(self.draining)
-        if not self._queue or stands == self._refused_at:
+        if not self._queue or (self._refused_at is not None and self._refused_at == self._stands):
             return None
-        request = min(self._queue.values(), key=self._turn)
+        request = self._queue[next(iter(self._turns[min(self._turns)]))]
         members = [member for member in self._members.values() if not self.is_draining(member)]
         request = replace(request, num_known_tokens=self._known_tokens(request, members))
         decision = self.policy.select(request, [member.view() for member in members], self.forecast)
         if decision is None:
-            self._refused_at = stands
+            self._refused_at = self._stands
             return None
-        del self._queue[request.request_id]
-        self._recovered.discard(request.request_id)
+        self._take_out(request.request_id)
         return self._commit(request, decision)
+
+    @property
+    def _stands(self) -> tuple[int, tuple[str, ...]]:
+        return sum(member.num_reliefs for member in self._members.values()), tuple(self.draining)
 
     def _known_tokens(self, request: RequestView, members: Iterable[Member]) -> dict[Holder, int]:
         if not request.block_hashes:
             return {}
         known = ((member, self._known.num_blocks(member.place.holder, request.block_hashes)) for member in members)
         return {member.place.holder: count * member.block_size for member, count in known if count}
+
+    def _take_out(self, request_id: str) -> None:
+        """Nothing for one that does not wait."""
+        if (request := self._queue.pop(request_id, None)) is not None:
+            turn = self._turn(request)
+            del self._turns[turn][request_id]
+            if not self._turns[turn]:
+                del self._turns[turn]
+        self._recovered.discard(request_id)
 
     def _turn(self, request: RequestView) -> tuple[int, bool]:
         return -request.priority, request.request_id not in self._recovered
