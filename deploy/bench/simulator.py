@@ -5,6 +5,7 @@ and what was measured in place, before and after: how long steps take (`simulato
 instances, and what a message takes. Nothing is fitted to the outcome.
 """
 
+import os
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -74,7 +75,7 @@ def bench_simulator(
 
 def _show_speed(trace: Path | None, requests: int | None, console: Console) -> None:
     golden, lengths = golden_folder(), trace or lengths_file()
-    show(list(on_references(golden)), console)
+    show(list(on_references(golden, os.cpu_count() or 1)), console)
     show([on_fleet(lengths, requests or FLEET_REQUESTS)], console)
 
 

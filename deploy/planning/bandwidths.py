@@ -52,7 +52,7 @@ def sweep_bandwidths(
         def plan_at(bytes_per_s: float) -> Plan | None:
             say(f"with {describe_bandwidth(bytes_per_s)} between nodes")
             given = replace(question, topology=with_bandwidth(question.topology, bytes_per_s))
-            return Search(given, evaluate).best_plan(is_mixed=False)
+            return Search(given, evaluate, at_a_time=workers.num_at_once).best_plan(is_mixed=False)
 
         points = sweep(plan_at, bandwidths)
     return Swept(points=tuple(points), mixed_per_gpu=mixed.per_gpu if mixed else 0.0)

@@ -7,6 +7,7 @@ from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
 from deploy.planning.confirm import confirm
 from deploy.planning.interval import LEAST_REQUESTS, interval_s
+from deploy.planning.memory import Memory
 from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
@@ -33,7 +34,8 @@ def plan(
             say("both again, longer and with other seeds")
             return confirm(plans, question.rate, workers)
 
-        return find_plans(question, workers.evaluate, say, again)
+        evaluate = Memory().beside(workers.evaluate)  # what `baton up` can run is searched for again
+        return find_plans(question, evaluate, say, again, workers.num_at_once)
 
 
 def setting_of(

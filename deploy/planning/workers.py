@@ -21,10 +21,10 @@ OnProgress = Callable[[int], None]
 """Told how many asks have been answered in all."""
 
 
-_CONFIRMED_S, _CONFIRMED_REQUESTS = 2.0, 4
-"""What is confirmed has so many times the seconds of the search, and the requests."""
+_CONFIRMED_REQUESTS = 8
+"""What is confirmed has so many times the requests of the search at least."""
 
-_TIMES = (1.0, 2.0)
+_LONGER = 2.0
 _ROOM = 1.3  # beyond what can be served in the long run, to see when a trial cannot tell
 _NEAR = 1.05  # so much more is within what a trial can tell
 
@@ -67,6 +67,10 @@ class Workers:
             self._pool.shutdown(wait=kind is None, cancel_futures=True)
             self._pool = None
 
+    @property
+    def num_at_once(self) -> int:
+        return max(1, self._num_processes)
+
     def evaluate(self, asks: Sequence[Ask]) -> list[Answer]:
         """In the order of the asks."""
         return self._all(answer, asks)
@@ -102,25 +106,29 @@ def answer(setting: Setting, ask: Ask) -> Answer:
     to tell, and longer ones are made. Who is asked for one rate only is asked for no other.
     """
     is_free = ask.at_most > ask.above
-    for times in _TIMES if is_free else _TIMES[:1]:
-        longer = setting.longer(times)
-        found = highest_rate(
-            lambda rate, longer=longer: run_trial(longer, ask.layout, rate, ask.phase),  # type: ignore[misc]
-            setting.slos.attainment,
-            above=ask.above,
-            at_most=_ROOM * ask.at_most if is_free else ask.at_most,
-            expected=ask.expected,
-        )
-        if found.rate is None or found.rate <= _NEAR * ask.at_most:
-            return found
-    return replace(found, is_beyond=True)
+    found = _highest(setting, ask, _NEAR if is_free else 1.0)
+    if not is_free or found.rate is None or found.rate < _NEAR * ask.at_most:
+        return found
+    found = _highest(setting.longer(_LONGER), replace(ask, expected=ask.at_most), _ROOM)
+    is_beyond = found.rate is not None and found.rate > _NEAR * ask.at_most
+    return replace(found, is_beyond=is_beyond)
+
+
+def _highest(setting: Setting, ask: Ask, room: float) -> Answer:
+    """Up to so many times what can be served in the long run."""
+    return highest_rate(
+        lambda rate: run_trial(setting, ask.layout, rate, ask.phase),
+        setting.slos.attainment,
+        above=ask.above,
+        at_most=room * ask.at_most,
+        expected=ask.expected,
+    )
 
 
 def answer_again(setting: Setting, again: Again) -> Answer:
     """Where attainment crosses what is wanted; or what it is at the rate."""
     longer = replace(
         setting.with_seed(again.seed),
-        interval_s=_CONFIRMED_S * setting.interval_s,
         least_requests=_CONFIRMED_REQUESTS * setting.least_requests,
     )
 

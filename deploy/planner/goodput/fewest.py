@@ -10,7 +10,6 @@ from deploy.planner.goodput.estimate import RatesOf
 from deploy.planner.goodput.evaluation import Ask, Evaluate
 from deploy.planner.goodput.layout import Layout
 
-_AT_A_TIME = 2
 _PER_SIZE = 12
 """So many of one size are tried, those that promise most: the others are left for want of time."""
 
@@ -22,6 +21,8 @@ def find_fewest(
     request_bytes: float,
     evaluate: Evaluate,
     rate: float,
+    *,
+    at_a_time: int,
 ) -> Outcome:
     """Its best is one with the fewest GPUs of those that serve the rate, and None where none does."""
     able = sorted(
@@ -32,7 +33,7 @@ def find_fewest(
     left: list[Candidate] = []
     for _, same in groupby(able, key=lambda each: each.unit.num_gpus):
         laid = _laid_out(same, lay_out, rates_of, request_bytes, rate, left)
-        while batch := list(islice(laid, _AT_A_TIME)):
+        while batch := list(islice(laid, at_a_time)):
             answers = evaluate([Ask(layout=layout, above=rate, at_most=rate) for _, layout, _ in batch])
             tried += [
                 Tried(candidate=candidate, layout=layout, bound=bound, answer=answer, above=rate)

@@ -33,26 +33,31 @@ Confirm = Callable[[Sequence[Plan | None]], Sequence[Plan | None]]
 
 
 def find_plans(
-    question: Question, evaluate: Evaluate, say: Say = lambda _: None, confirm: Confirm = lambda plans: plans
+    question: Question,
+    evaluate: Evaluate,
+    say: Say = lambda _: None,
+    confirm: Confirm = lambda plans: plans,
+    at_a_time: int = 2,
 ) -> Plans:
-    """Infeasible, where nothing meets the SLOs, or the rate."""
-    search = Search(question, evaluate, say)
+    """Infeasible, where nothing meets the SLOs, or the rate. `at_a_time`: so many units are simulated at once."""
+    search = Search(question, evaluate, say, at_a_time)
     disaggregated, mixed = confirm([search.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)])
     found = search.plans(disaggregated, mixed)
     if not obstacles(found.best.whole):
         return replace(found, runnable=found.best)
     say("what baton up can run")
     try:
-        runnable = Search(replace(question, runnable_only=True, allow_pp=False), evaluate, say)
-        plans = confirm([runnable.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)])
-        return replace(found, runnable=runnable.best_of([plan for plan in plans if plan is not None]))
+        runnable = Search(replace(question, runnable_only=True, allow_pp=False), evaluate, say, at_a_time)
+        plans = [runnable.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)]
+        best = confirm([runnable.best_of([plan for plan in plans if plan is not None])])
+        return replace(found, runnable=runnable.best_of([plan for plan in best if plan is not None]))
     except Infeasible as error:
         return replace(found, why_not_runnable=str(error))
 
 
 class Search:
-    def __init__(self, question: Question, evaluate: Evaluate, say: Say = lambda _: None) -> None:
-        self._question, self._evaluate, self._say = question, evaluate, say
+    def __init__(self, question: Question, evaluate: Evaluate, say: Say = lambda _: None, at_a_time: int = 2) -> None:
+        self._question, self._evaluate, self._say, self._at_a_time = question, evaluate, say, at_a_time
         kinds = {name: hardware.name for name, hardware in question.hardware.items()}
         self.catalogue = Catalogue(question)
         self.ground = Ground(question.topology, kinds, question.request_bytes)
@@ -185,6 +190,7 @@ class Search:
                 self._question.request_bytes,
                 self._evaluate,
                 rate,
+                at_a_time=self._at_a_time,
             )
             self._outcomes.append(found)
             if found.best is not None:
@@ -244,6 +250,7 @@ class Search:
             self._question.request_bytes,
             self._evaluate,
             max_asks=_MAX_ASKS,
+            at_a_time=self._at_a_time,
         )
         self._outcomes.append(outcome)
         return outcome

@@ -79,7 +79,8 @@ def fill(parts: Sequence[Part], ground: Ground, num_gpus: int, *, worth: float =
         return None
     layouts = [ground.side_by_side([share.layout for share in shares])]
     if layouts[0].unit.num_gpus <= PLACED_GPUS:
-        layouts += _at_once(shares, ground, num_gpus, taken)
+        together = _at_once(shares, ground, num_gpus, taken)
+        layouts += [layout for layout in together if layout.per_node() != layouts[0].per_node()]
     return Whole(shares=tuple(shares), layouts=tuple(layouts))
 
 
