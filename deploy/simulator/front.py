@@ -22,9 +22,10 @@ from deploy.simulator.client import Client
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import SimCluster
 from deploy.simulator.handovers import Handovers
-from deploy.simulator.instance import FRONT, Untold
+from deploy.simulator.instance import FRONT
 from deploy.simulator.prompts import Computed, make_prompt, own_token
 from deploy.simulator.recorder import Recorder
+from deploy.simulator.untold import Behind
 from deploy.workload.request import WorkloadRequest
 from router.ledger import Deliver, Fail, Failure, Instruction, Ledger, Note, Place, Requeue, Step, Tell
 from router.links.forecast import LiveForecast, Site
@@ -46,7 +47,7 @@ class Front:
         recorder: Recorder,
         handovers: Handovers,
         tell: Callable[[Holder, FrontMessage], None],
-        untold: Callable[[], Iterable[Untold]],
+        untold: Callable[[], Iterable[Behind]],
     ) -> None:
         self._cluster = cluster
         self._clock = clock

@@ -1,15 +1,11 @@
 """The body of a simulated instance: its real core, called when a real body would call it.
 
-    turn: what has come -> (tick) -> plan -> effects        a step's time later, its end: finish -> effects -> turn
-    between both, what concerns handovers is heard at once, as `step_loop.py` does
-
-A machine may take more than one batch: with pipeline stages, the next as soon as the first stage is free; with a limit
-to the context that it reads at once, what is planned beyond that waits in the machine for its turn. What is in there
-stands still in the scheduler meanwhile, and what is said of it is heard when it comes out.
+turn: what has come -> (tick) -> plan -> effects        a step's time later, its end: finish -> effects -> turn
+between both, what concerns handovers is heard at once, as `step_loop.py` does
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as List
 from dataclasses import replace
 from functools import partial
@@ -28,23 +24,17 @@ from cluster.messages import AckActivated, AckFinished, Activated, FrontMessage,
 from cluster.role import InstanceRole, InstanceStatus, RolePolicy
 from cluster.snapshot import InstanceSnapshot
 from deploy.roles import ROLE_POLICIES
-from deploy.simulator.carousel import Carousel, entry_of, step_of
+from deploy.simulator.carousel import Carousel, step_of
 from deploy.simulator.client import Client
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import SimCluster, SimInstance
 from deploy.simulator.lane import Lane
+from deploy.simulator.machine import Event, Machine
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.report import InstanceUse
 from deploy.simulator.steps import NoChecksums, OwnTokens, shape_of
 from deploy.simulator.stretch import Stretch
-
-Event = Callable[[], None]
-
-Load = tuple[int, int]
-"""Tokens that wait, and how many dispatches were seen: what `Member.observe_load` takes."""
-
-Untold = tuple[Holder, int, Load | None]
-"""An instance, of how many tokens it has told nobody, and its load if that is not known."""
+from deploy.simulator.untold import Behind, Load, Untold
 
 FRONT = "router/1"
 
@@ -92,22 +82,15 @@ class Instance:
         self._inbox: deque[tuple[Event, bool]] = deque()
         self._is_turning = False
         self._next_tick_s = clock.now_s
-        self._free_s = [clock.now_s] * spec.latency.num_stages
-        self._is_deep = spec.latency.num_stages > 1  # or as long as it has more than it can take at once
-        self._planned: deque[ScheduledSequence] = deque()
-        self._came_out: list[str] = []  # who goes in again goes in this order, after those that are new
-        self._under_way: deque[tuple[SchedulerOutput, float]] = deque()  # and what it takes in the first stage
+        self._machine = Machine(spec, self.scheduler, cluster.host_step_s, clock.now_s)
         self._must_catch_up = False
-        self._held_up: dict[str, list[tuple[Event, bool]]] = {}
         self._stretch: Stretch | None = None
         self._staying: list[Lane] = []  # of the stretch that has just ended
         self._activated: list[str] = []  # since it began
         self._ended_s = -inf  # the last step
-        self.num_untold = 0
-        self._late: deque[tuple[float, int]] = deque()  # of how many tokens clients hear only then
+        self._untold = Untold(cluster.message_s)
         self._carousel: Carousel | None = None
         self._num_free = spec.num_blocks
-        self._load_then, self._load_due_s = (0, 0), inf  # after the last step that was passed over; when to be told
         self._wake()
 
     # What comes
@@ -130,8 +113,8 @@ class Instance:
         """
         if self._carousel is not None and not self._is_let_in(self._carousel, event, request_id, is_about_blocks):
             return
-        if request_id in self._held_up:
-            self._held_up[request_id].append((event, mid_step))
+        if request_id in self._machine.held_up:
+            self._machine.held_up[request_id].append((event, mid_step))
             return
         self._inbox.append((event, mid_step))
         if self._stretch is not None and not self._stretch.is_at_end:
@@ -145,13 +128,14 @@ class Instance:
     @property
     def is_stepping(self) -> bool:
         """A step is in the machine, so that no other can be planned."""
-        if not self._is_deep:
-            return bool(self._under_way) or (self._stretch is not None and not self._stretch.is_at_end)
-        return self.spec.max_context_tokens is None and self._free_s[0] > self._clock.now_s
+        machine = self._machine
+        if not machine.is_deep:
+            return bool(machine.under_way) or (self._stretch is not None and not self._stretch.is_at_end)
+        return self.spec.max_context_tokens is None and machine.free_s[0] > self._clock.now_s
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._under_way) or self._stretch is not None or self._carousel is not None
+        return bool(self._machine.under_way) or self._stretch is not None or self._carousel is not None
 
     def _on_quiet(self, reservation: int) -> None:
         self.post(partial(self.core.on_quiet, reservation))
@@ -199,8 +183,8 @@ class Instance:
         self._feed(now_s)
 
     def _plan(self, now_s: float) -> None:
-        if self._is_deep:
-            self._hold_still()
+        if self._machine.is_deep:
+            self._machine.hold_still()
         output = self.core.plan(now_s) or SchedulerOutput(scheduled=())
         self._flush()
         if self._carousel is not None:
@@ -221,7 +205,7 @@ class Instance:
         )
         self._report(seen)
         if not self._is_decoder:
-            self._load_then = self._load
+            self._untold.load_then = self._load()
 
     def _wake(self) -> None:
         """An instance without work ticks, too."""
@@ -233,65 +217,27 @@ class Instance:
     # The machine
 
     def _put(self, output: SchedulerOutput) -> None:
-        self._planned += self._in_turn(output)
-        self._came_out = []
-        most = self.spec.max_context_tokens
-        if most is not None and sum(entry.start + entry.num_tokens for entry in self._planned) > most:
-            self._is_deep = True
         self.use.num_preemptions += len(output.preempted)
         self.use.peak_kv_use = max(self.use.peak_kv_use, self.kv_use)
         self.use.num_cached_tokens += sum(map(_num_found, output.scheduled))
-        if self._is_deep:
-            for entry in output.scheduled:
-                request_id = entry.sequence.request_id
-                self.scheduler.freeze(request_id)
-                if entry.sequence.output_token_ids:
-                    self._held_up[request_id] = []
-
-    def _hold_still(self) -> None:
-        """Whoever is in the machine was thawed when its handover ended meanwhile."""
-        batches = [entry for batch, _ in self._under_way for entry in batch.scheduled]
-        for entry in [*batches, *self._planned]:
-            request_id = entry.sequence.request_id
-            if self.scheduler.sequences.get(request_id) is entry.sequence and not self.scheduler.is_frozen(request_id):
-                self.scheduler.freeze(request_id)
-
-    def _in_turn(self, output: SchedulerOutput) -> List[ScheduledSequence]:
-        """Who is new, and then who has come out of the machine, in that order."""
-        if not self._came_out:
-            return output.scheduled
-        planned = {entry.sequence.request_id: entry for entry in output.scheduled}
-        again = [planned.pop(request_id) for request_id in self._came_out if request_id in planned]
-        return [*planned.values(), *again]
+        self._machine.put(output)
 
     def _feed(self, now_s: float) -> None:
-        """The first stage takes what was planned, in that order, as much as it can at once."""
+        machine = self._machine
         if self._carousel is not None:
             self._feed_from(self._carousel, now_s)
-        elif self._planned and not (self._under_way and self._free_s[0] > now_s):
-            batch = SchedulerOutput(scheduled=tuple(self._next_batch()))
-            self._under_way.append((batch, self._run(shape_of(batch), now_s)))
+        elif machine.planned and machine.is_free(now_s):
+            batch = machine.next_batch()
+            machine.under_way.append((batch, self._run(shape_of(batch), now_s)))
 
     def _run(self, shape: StepShape, now_s: float) -> float:
         """How long it takes in the first stage."""
-        at_s = now_s
-        for stage, seconds in enumerate(self.spec.latency.stages_s(shape)):
-            at_s = max(at_s, self._free_s[stage]) + (seconds + self._host_step_s if stage == 0 else seconds)
-            self._free_s[stage] = at_s
-        if len(self._free_s) > 1:
-            self._clock.at(self._free_s[0], self._next, self._rank)
-        self._clock.at(at_s, self._end, self._rank)
-        return self._free_s[0] - now_s
-
-    def _next_batch(self) -> Iterator[ScheduledSequence]:
-        """At least one; whole prompts count as context, too."""
-        most, num_tokens = self.spec.max_context_tokens, 0
-        while self._planned:
-            entry = self._planned[0]
-            num_tokens += entry.start + entry.num_tokens
-            if most is not None and num_tokens > most and num_tokens > entry.start + entry.num_tokens:
-                return
-            yield self._planned.popleft()
+        machine = self._machine
+        end_s = machine.run(shape, now_s)
+        if machine.has_stages:
+            self._clock.at(machine.free_s[0], self._next, self._rank)
+        self._clock.at(end_s, self._end, self._rank)
+        return machine.free_s[0] - now_s
 
     def _next(self) -> None:
         if not self.is_dead:
@@ -303,10 +249,10 @@ class Instance:
         if self._carousel is not None:
             self._end_round(self._carousel, self._clock.now_s)
             return
-        batch, busy_s = self._under_way.popleft()
+        batch, busy_s = self._machine.under_way.popleft()
         self._count(batch, busy_s)
         self._ended_s = self._clock.now_s
-        is_deep, held_up = self._is_deep, self._take_out(batch)
+        is_deep, held_up = self._machine.is_deep, self._machine.take_out(batch)
         if is_deep:
             self.core.step_times.begin(self._clock.now_s - busy_s)  # others have begun since
         self.core.finish(batch, self.core.run(batch), self._clock.now_s)
@@ -315,17 +261,6 @@ class Instance:
             self.post(event, mid_step=mid_step)
         self._turn_soon()
 
-    def _take_out(self, batch: SchedulerOutput) -> list[tuple[Event, bool]]:
-        held_up: list[tuple[Event, bool]] = []
-        if self.spec.max_context_tokens is not None:
-            self._came_out += [entry.sequence.request_id for entry in batch.scheduled]
-        if self._is_deep:
-            for entry in batch.scheduled:
-                self.scheduler.thaw(entry.sequence.request_id)
-                held_up += self._held_up.pop(entry.sequence.request_id, [])
-            self._is_deep = len(self._free_s) > 1 or bool(self._planned)
-        return held_up
-
     # Many steps at once
 
     def _is_passed_over(self, output: SchedulerOutput, now_s: float) -> bool:
@@ -333,7 +268,7 @@ class Instance:
         lanes = self._lanes(output) if self._fast_forward else []
         if not lanes:
             return False
-        if self._is_deep or sum(lane.context for lane in lanes) > (self.spec.max_context_tokens or inf):
+        if self._machine.is_deep or sum(lane.context for lane in lanes) > (self.spec.max_context_tokens or inf):
             return self._load_carousel(lanes, now_s)
         return self._begin_stretch(lanes, now_s)
 
@@ -348,12 +283,12 @@ class Instance:
             times=self.core.step_times,
             use=self.use,
             recorder=self._recorder,
-            counted=self,
+            counted=self._untold,
         )
         if not stretch.go_on(self._next_tick_s):
             return False
         self._follow(lanes, now_s)
-        self._came_out, self._activated = [], []
+        self._machine.came_out, self._activated = [], []
         self._stretch = stretch
         self._expect_end(stretch)
         return True
@@ -363,11 +298,11 @@ class Instance:
         scheduler, count = self.scheduler, len(output.scheduled)
         if output.preempted or not self.core.is_settled or count >= self._budget:
             return []
-        if self._planned or self._under_way or scheduler.num_waiting:
+        if self._machine.planned or self._machine.under_way or scheduler.num_waiting:
             return []
         num_late = int(self._message_s > 0.0 and self._ended_s == self._clock.now_s)
         lanes: list[Lane] = []
-        for entry in self._in_turn(output):
+        for entry in self._machine.in_turn(output):
             sequence = entry.sequence
             num_output = len(sequence.output_token_ids)
             client = self._clients.get(sequence.request_id)
@@ -384,17 +319,13 @@ class Instance:
         """What clients have is known from here on before the ledger is told of it."""
         num_late = 0
         for lane in lanes:
-            lane.client.counted = self
+            lane.client.counted = self._untold
             num_output = len(lane.sequence.output_token_ids)
             if lane.client.num_tokens < num_output:  # the word of it is on its way
                 lane.client.hear(num_output, now_s + self._message_s, self._recorder)
                 num_late += 1
-        self.num_untold += num_late
-        self._hear_late(num_late, now_s)
-
-    def _hear_late(self, count: int, now_s: float) -> None:
-        if count and self._message_s:
-            self._late.append((now_s + self._message_s, count))
+        self._untold.num_untold += num_late
+        self._untold.hear_late(num_late, now_s)
 
     def _expect_end(self, stretch: Stretch) -> None:
         self._clock.at(stretch.ends_s[-1], partial(self._end_stretch, stretch, stretch.version), self._rank)
@@ -509,12 +440,12 @@ class Instance:
         """`last`: who makes the last step by itself. `num_late`: of how many others clients hear only in a moment."""
         self._stretch = None
         self._ended_s = now_s
-        self._hear_late(num_late, now_s)
+        self._untold.hear_late(num_late, now_s)
         if self.spec.max_context_tokens is not None:
-            self._came_out = order
+            self._machine.came_out = order
         self._finish_counted(last, now_s)
         if not self._is_decoder:
-            self._load_then, self._load_due_s = self._load, now_s + self._message_s
+            self._untold.ends(self._load(), now_s)
 
     def _finish_counted(self, last: SchedulerOutput, now_s: float) -> None:
         """The step itself is counted already."""
@@ -524,12 +455,12 @@ class Instance:
 
     def _tell_passed(self) -> None:
         """With the load as the last step would have told it."""
-        self._load_due_s = inf
-        if not self.num_untold:
+        self._untold.told()
+        if not self._untold.num_untold:
             return
         self.core.report()
         if not self._is_decoder:
-            then = self._load_then
+            then = self._untold.load_then
             told: list[Effect] = []
             for effect in self.core.effects:
                 if isinstance(effect, ToFront) and isinstance(effect.message, StepUpdate):
@@ -544,14 +475,14 @@ class Instance:
     def _load_carousel(self, lanes: list[Lane], now_s: float) -> bool:
         if not self._is_decoder:
             return False
-        self._is_deep, self._came_out = True, []
+        self._machine.is_deep, self._machine.came_out = True, []
         self._carousel = Carousel(
             blocks=self.scheduler.block_manager,
             message_s=self._message_s,
             times=self.core.step_times,
             use=self.use,
             recorder=self._recorder,
-            counted=self,
+            counted=self._untold,
         )
         self._get_on(self._carousel, lanes, now_s)
         return True
@@ -589,7 +520,7 @@ class Instance:
         return False
 
     def _feed_from(self, carousel: Carousel, now_s: float) -> None:
-        if not carousel.waiting or (carousel.under_way and self._free_s[0] > now_s):
+        if not carousel.waiting or (carousel.under_way and self._machine.free_s[0] > now_s):
             return
         if (shape := carousel.take(self.spec.max_context_tokens)) is not None:
             carousel.takes(self._run(shape, now_s))
@@ -597,14 +528,14 @@ class Instance:
     def _end_round(self, carousel: Carousel, now_s: float) -> None:
         self._ended_s = now_s
         ending = carousel.come_out(now_s)
-        self._hear_late(len(carousel.out), now_s)
+        self._untold.hear_late(len(carousel.out), now_s)
         if ending:
             carousel.catch_up(ending)
             carousel.forget(ending)
             for lane in ending:
                 self.scheduler.thaw(lane.sequence.request_id)
             self._finish_counted(step_of(ending), now_s)
-        if len(self._free_s) == 1 and not carousel.waiting:
+        if not self._machine.has_stages and not carousel.waiting:
             self._unload()
         self._turn_soon()
 
@@ -613,16 +544,7 @@ class Instance:
         carousel, self._carousel = self._carousel, None
         assert carousel is not None
         carousel.catch_up()
-        self._planned += map(entry_of, carousel.waiting)
-        self._under_way += ((step_of(batch), busy_s) for batch, busy_s in carousel.under_way)
-        for request_id in carousel.lanes:
-            self._held_up[request_id] = []
-        for lane in carousel.out:
-            del self._held_up[lane.sequence.request_id]
-            self.scheduler.thaw(lane.sequence.request_id)
-            if self.spec.max_context_tokens is not None:
-                self._came_out.append(lane.sequence.request_id)
-        self._is_deep = len(self._free_s) > 1 or bool(self._planned or self._under_way)
+        self._machine.take_from(carousel)
 
     def catch_up(self) -> None:
         """As if every step had been made by itself."""
@@ -636,41 +558,26 @@ class Instance:
 
     def tell_all(self) -> None:
         self.catch_up()
-        if self.num_untold:
+        if self._untold.num_untold:
             self.core.report()
             self._flush()
 
-    def untold(self) -> Untold | None:
+    def untold(self) -> Behind | None:
         """What the front would know by now, had every step told of itself."""
-        stretch, count, now_s = self._stretch, self.num_untold, self._clock.now_s
-        if stretch is None and not count:
+        stretch, untold, now_s = self._stretch, self._untold, self._clock.now_s
+        if stretch is None and not untold.num_untold:
             return None
-        while self._late and self._late[0][0] <= now_s:
-            self._late.popleft()
-        count -= sum(num_late for _, num_late in self._late)
-        if stretch is not None:
-            count += stretch.num_untold(now_s, has_ended_now=self._has_turned())
-        return self.holder, count, None if self._is_decoder else self._load_now()
-
-    def _load_now(self) -> Load | None:
-        """What steps would have told of the load, where they were passed over; once."""
-        load, now_s = None, self._clock.now_s
-        if now_s >= self._load_due_s:
-            load, self._load_due_s = self._load_then, inf
-        stretch = self._stretch
-        if stretch is None or stretch.is_load_told:
-            return load
-        if stretch.num_heard(now_s, has_ended_now=self._has_turned()):
-            stretch.is_load_told = True
-            load = self._load
-        return load
+        has_ended_now = self._has_turned()
+        count = untold.count(stretch, now_s, has_ended_now=has_ended_now)
+        if self._is_decoder:
+            return self.holder, count, None
+        return self.holder, count, untold.load(self._load, stretch, now_s, has_ended_now=has_ended_now)
 
     @property
     def _is_decoder(self) -> bool:
         """Of which nobody asks how much waits there."""
         return self.core.role is InstanceRole.DECODE
 
-    @property
     def _load(self) -> Load:
         return self.scheduler.num_waiting_tokens, self.core.num_dispatches_seen(FRONT)
 

@@ -21,12 +21,13 @@ from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import Death, SimCluster, SimInstance
 from deploy.simulator.front import Front
 from deploy.simulator.handovers import Handovers
-from deploy.simulator.instance import FRONT, Instance, Untold
+from deploy.simulator.instance import FRONT, Instance
 from deploy.simulator.links import SimulatedLinks
 from deploy.simulator.patient_gc import patient_gc
 from deploy.simulator.recorder import Recorder
 from deploy.simulator.refusals import Refusals
 from deploy.simulator.report import InstanceSample, InstanceUse, Report, TimelineSample
+from deploy.simulator.untold import Behind
 from deploy.workload.request import WorkloadError, WorkloadRequest
 from router.ledger import Place
 from router.scheduler import Member
@@ -164,7 +165,7 @@ class _World:
                 instance.tell_all()
         self._clock.in_background(self._cluster.message_s, self._front.reschedule)
 
-    def _untold(self) -> list[Untold]:
+    def _untold(self) -> list[Behind]:
         return [untold for instance in self._instances.values() if (untold := instance.untold())]
 
     def _watch(self) -> None:
