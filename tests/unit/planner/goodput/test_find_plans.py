@@ -210,3 +210,26 @@ def test_the_best_that_up_can_run_is_found_too():
     none = plans_of(make_question(OPT_66B, make_topology(1, 4)))
     assert none.runnable is None
     assert "do not fit into one GPU" in none.why_not_runnable
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_so_many_units_are_asked_about_at_once(at_a_time):
+    question, sizes = make_question(topology=make_topology(1, 4)), []
+
+    def evaluate(asks):
+        sizes.append(len(asks))
+        return estimated(question)(asks)
+
+    find_plans(question, evaluate, at_a_time=at_a_time)
+    assert sizes[0] == at_a_time
+
+
+def test_instances_that_lie_alike_side_by_side_and_placed_together_are_simulated_once():
+    question, wholes = make_question(), []
+
+    def evaluate(asks):
+        wholes.extend(ask.layout for ask in asks if ask.layout.num_nodes == 4 and not ask.above)
+        return estimated(question)(asks)
+
+    assert Search(question, evaluate).best_plan(is_mixed=False) is not None
+    assert len(wholes) == len({str(sorted(layout.per_node().items())) for layout in wholes}) > 0
