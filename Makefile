@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-ranks test-worlds test-faults soak lint format proto clean
+.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-ranks test-worlds test-faults test-planner soak lint format proto clean
 
 install: $(STAMP)
 
@@ -63,6 +63,10 @@ test-faults: install
 # Every interleaving of small worlds with the real ledger and cores: ten minutes at most (docs/handover-search.md).
 test-exhaustive: install
 	$(BIN)/python -m tests.exhaustive
+
+# The planner's claims by simulation: its two limits, its anchor, its bounds (docs/placement.md). Minutes.
+test-planner: install
+	$(BIN)/python -m tests.planner
 
 lint: install
 	$(BIN)/ruff format --check

@@ -5,22 +5,21 @@ Times that end in `_s` and are not durations are seconds of the speaker's own cl
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import FinishReason, TokenLogprobs
 from cluster.role import InstanceRole
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Epoch:
+class Epoch(NamedTuple):
     """A turn at holding a request; minted by its ledger alone, each once, and only ever greater."""
 
     term: int
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """An instance in one of its lives: a restarted process has a new incarnation."""
 
     instance: str

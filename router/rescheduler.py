@@ -21,6 +21,7 @@ class Rescheduler(RouterObserver):
 
     def __init__(self, config: ReschedulingConfig, ledger: Ledger, scheduler: Scheduler, hand_over: HandOverTo) -> None:
         self._policy = RESCHEDULING_POLICIES[config.policy](config)
+        self._moves_only_drains = config.policy == "none"
         self._interval_s = config.interval_s
         self._ledger = ledger
         self._scheduler = scheduler
@@ -54,6 +55,8 @@ class Rescheduler(RouterObserver):
 
     def act(self) -> None:
         """What the policy wants moved now."""
+        if self._moves_only_drains and not self._scheduler.draining:
+            return
         if self._ledger and sum(1 for _ in self._scheduler.members) > 1:
             for move in self._policy.plan(self.loads(), self._scheduler.forecast):
                 if target := self._scheduler.member(move.target):

@@ -16,12 +16,15 @@ from router.known_prefixes import KnownPrefixes
 from router.ledger import Place
 from router.policies import Decision, DispatchPolicy, Forecast, InstanceView, KnowsNothing, RequestView
 
+_REACHES_ALL: frozenset[Holder] = frozenset()
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Member:
     """An instance that can be dispatched to.
 
-    `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number.
+    `unseen`: prompt tokens of the dispatches that it did not know when it last spoke, by their number;
+    `num_unseen_tokens` is their sum.
     `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
     `unreachable`: instances to which the way is broken. `caches_prefixes`: blocks that nobody uses are kept there.
     `node`: the host that it runs on. `block_bytes`: of the KV in a block. `num_reliefs`: how often it may have got
@@ -42,6 +45,7 @@ class Member:
     num_waiting_tokens: int = 0
     num_dispatches: int = 0
     unseen: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    num_unseen_tokens: int = 0
     num_tokens: dict[str, int] = field(default_factory=dict)
     num_tokens_in_all: int = 0
     unreachable: set[Holder] = field(default_factory=set)
@@ -56,7 +60,7 @@ class Member:
         is_relief = num_waiting_tokens < self.num_waiting_tokens
         self.num_waiting_tokens = num_waiting_tokens
         while self.unseen and next(iter(self.unseen)) <= num_dispatches_seen:
-            self.unseen.popitem(last=False)
+            self.num_unseen_tokens -= self.unseen.popitem(last=False)[1]
             is_relief = True
         self.num_reliefs += is_relief
 
@@ -70,20 +74,26 @@ class Member:
         self.num_tokens_in_all -= self.num_tokens.pop(request_id)
         self.num_reliefs += 1
 
+    def dispatched(self, num_prompt_tokens: int) -> None:
+        self.num_dispatches += 1
+        self.unseen[self.num_dispatches] = num_prompt_tokens
+        self.num_unseen_tokens += num_prompt_tokens
+
     def view(self) -> InstanceView:
-        return InstanceView(
-            holder=self.place.holder,
-            role=self.role,
-            num_blocks=self.num_blocks,
-            block_size=self.block_size,
-            max_num_seqs=self.max_num_seqs,
-            saturation_tokens=self.saturation_tokens,
-            num_queued_tokens=self.num_waiting_tokens + sum(self.unseen.values()),
-            num_requests=len(self.num_tokens),
-            num_committed_blocks=self.num_tokens_in_all // self.block_size + len(self.num_tokens),
-            unreachable=frozenset(self.unreachable),
-            prefill_tokens_per_s=self.snapshot.prefill_tokens_per_s if self.snapshot else 0.0,
-            decode_step_s=self.snapshot.decode_step_s if self.snapshot else 0.0,
+        snapshot = self.snapshot
+        return InstanceView(  # in order: so it takes half as long
+            self.place.holder,
+            self.role,
+            self.num_blocks,
+            self.block_size,
+            self.max_num_seqs,
+            self.saturation_tokens,
+            self.num_waiting_tokens + self.num_unseen_tokens,
+            len(self.num_tokens),
+            self.num_tokens_in_all // self.block_size + len(self.num_tokens),
+            frozenset(self.unreachable) if self.unreachable else _REACHES_ALL,
+            snapshot.prefill_tokens_per_s if snapshot else 0.0,
+            snapshot.decode_step_s if snapshot else 0.0,
         )
 
 
@@ -112,6 +122,7 @@ class Scheduler:
         self._max_queued_requests = max_queued_requests
         self.forecast: Forecast = KnowsNothing()
         self._queue: dict[str, RequestView] = {}
+        self._turns: dict[tuple[int, bool], dict[str, None]] = {}  # the same by whose turn is first, as they came
         self._recovered: set[str] = set()
         self._members: dict[Holder, Member] = {}
         self._held_by: dict[str, list[Member]] = {}
@@ -171,12 +182,13 @@ class Scheduler:
     def enqueue(self, request: RequestView) -> None:
         self._refused_at = None
         self._queue[request.request_id] = request
+        self._turns.setdefault(self._turn(request), {})[request.request_id] = None
 
     def enqueue_again(self, request: RequestView) -> None:
         """Nobody has it any more: it goes before what has not run yet, and what waits with it, at its priority."""
         self.forget(request.request_id)  # which has the first asked for anew
         self._recovered.add(request.request_id)
-        self._queue[request.request_id] = request
+        self.enqueue(request)
 
     def hold(self, request_id: str, holder: Holder, num_tokens: int) -> None:
         """The request is, or is to be, at this instance too, with so many tokens; once for each instance."""
@@ -188,8 +200,7 @@ class Scheduler:
     def forget(self, request_id: str) -> None:
         """The request is over: it neither waits nor weighs on anybody."""
         self._refused_at = None
-        self._queue.pop(request_id, None)
-        self._recovered.discard(request_id)
+        self._take_out(request_id)
         self._block_hashes.pop(request_id, None)
         for member in self._held_by.pop(request_id, ()):
             member.drop(request_id)
@@ -203,31 +214,43 @@ class Scheduler:
 
         The first that could not go is not tried again as long as nobody has got room.
         """
-        stands = sum(member.num_reliefs for member in self._members.values()), tuple(self.draining)
-        if not self._queue or stands == self._refused_at:
+        if not self._queue or (self._refused_at is not None and self._refused_at == self._stands):
             return None
-        request = min(self._queue.values(), key=self._turn)
+        request = self._queue[next(iter(self._turns[min(self._turns)]))]
         members = [member for member in self._members.values() if not self.is_draining(member)]
         request = replace(request, num_known_tokens=self._known_tokens(request, members))
         decision = self.policy.select(request, [member.view() for member in members], self.forecast)
         if decision is None:
-            self._refused_at = stands
+            self._refused_at = self._stands
             return None
-        del self._queue[request.request_id]
-        self._recovered.discard(request.request_id)
+        self._take_out(request.request_id)
         return self._commit(request, decision)
 
+    @property
+    def _stands(self) -> tuple[int, tuple[str, ...]]:
+        return sum(member.num_reliefs for member in self._members.values()), tuple(self.draining)
+
     def _known_tokens(self, request: RequestView, members: Iterable[Member]) -> dict[Holder, int]:
+        if not request.block_hashes:
+            return {}
         known = ((member, self._known.num_blocks(member.place.holder, request.block_hashes)) for member in members)
         return {member.place.holder: count * member.block_size for member, count in known if count}
+
+    def _take_out(self, request_id: str) -> None:
+        """Nothing for one that does not wait."""
+        if (request := self._queue.pop(request_id, None)) is not None:
+            turn = self._turn(request)
+            del self._turns[turn][request_id]
+            if not self._turns[turn]:
+                del self._turns[turn]
+        self._recovered.discard(request_id)
 
     def _turn(self, request: RequestView) -> tuple[int, bool]:
         return -request.priority, request.request_id not in self._recovered
 
     def _commit(self, request: RequestView, decision: Decision) -> Assignment:
         prefill, decode = self._members[decision.prefill], self._members[decision.decode]
-        prefill.num_dispatches += 1
-        prefill.unseen[prefill.num_dispatches] = request.num_missing_tokens(decision.prefill)
+        prefill.dispatched(request.num_missing_tokens(decision.prefill))
         self._block_hashes[request.request_id] = request.block_hashes
         self._held_by[request.request_id] = holders = [prefill] if decode is prefill else [prefill, decode]
         for member in holders:

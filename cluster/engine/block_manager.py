@@ -8,9 +8,13 @@ A pin is a reference by whoever still reads or writes a block, beside the sequen
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from collections.abc import Sequence as List
 
 from cluster.engine.block_hash import hash_blocks
 from cluster.engine.sequence import Sequence
+
+_NAMELESS = b""
+"""In the place of a sealed block's name where no prefixes are kept."""
 
 
 class BlockManager:
@@ -22,7 +26,8 @@ class BlockManager:
         self.enable_prefix_caching = enable_prefix_caching
         self._free = list(range(num_blocks - 1, -1, -1))
         self._ref_counts = [0] * num_blocks
-        self._pins: Counter[int] = Counter()
+        self._num_references = 0
+        self._pins: dict[int, int] = {}
         self._hash_of: list[bytes | None] = [None] * num_blocks
         self._block_of: dict[bytes, int] = {}
         self._evictable: OrderedDict[int, None] = OrderedDict()  # least recently used first
@@ -62,6 +67,7 @@ class BlockManager:
         num_taken = self.num_blocks_for(num_tokens) - sum(self._ref_counts[block_id] > 0 for block_id in cached)
         if self.num_free_blocks - num_taken < num_spare_blocks:
             return False
+        self._num_references += len(cached)
         for block_id in cached:
             self._ref_counts[block_id] += 1
             self._evictable.pop(block_id, None)
@@ -73,10 +79,11 @@ class BlockManager:
     def allocate(self, sequence: Sequence, num_tokens: int) -> bool:
         """Grows the block table to hold `num_tokens`. False, and nothing changed: not enough blocks now."""
         num_new = self.num_blocks_for(num_tokens) - len(sequence.block_table)
+        if num_new <= 0:
+            return True
         if num_new > self.num_free_blocks:
             return False
-        for _ in range(num_new):
-            sequence.block_table.append(self._take())
+        sequence.block_table += self._take(num_new)
         return True
 
     def seal(self, sequence: Sequence) -> range:
@@ -87,18 +94,19 @@ class BlockManager:
         first, end = len(sequence.block_hashes), sequence.num_computed_tokens // self.block_size
         if first >= end:
             return range(end, end)
+        if not self.enable_prefix_caching:
+            sequence.block_hashes += [_NAMELESS] * (end - first)
+            return range(first, end)
         sequence.block_hashes += self.hashes(sequence, end)[first:]
-        if self.enable_prefix_caching:
-            for index in range(first, end):
-                block_id, block_hash = sequence.block_table[index], sequence.block_hashes[index]
-                if self._block_of.setdefault(block_hash, block_id) == block_id:
-                    self._hash_of[block_id] = block_hash
+        for index in range(first, end):
+            block_id, block_hash = sequence.block_table[index], sequence.block_hashes[index]
+            if self._block_of.setdefault(block_hash, block_id) == block_id:
+                self._hash_of[block_id] = block_hash
         return range(first, end)
 
     def free(self, sequence: Sequence) -> None:
         """Takes all blocks back. Those with a name can be found until they are evicted, the end of the chain first."""
-        for block_id in reversed(sequence.block_table):
-            self._release(block_id)
+        self._release(reversed(sequence.block_table))
         sequence.block_table = []
         sequence.block_hashes = []
         sequence.num_computed_tokens = 0
@@ -108,27 +116,33 @@ class BlockManager:
         for block_id in block_ids:
             assert self._ref_counts[block_id] > 0, f"block {block_id} is pinned while nobody holds it"
             self._ref_counts[block_id] += 1
-            self._pins[block_id] += 1
+            self._num_references += 1
+            self._pins[block_id] = self._pins.get(block_id, 0) + 1
 
-    def unpin(self, block_ids: Iterable[int]) -> None:
+    def unpin(self, block_ids: List[int]) -> None:
+        pins = self._pins
         for block_id in block_ids:
-            assert self._pins[block_id] > 0, f"block {block_id} is not pinned"
-            self._pins[block_id] -= 1
-            self._release(block_id)
+            num_others = pins.pop(block_id, 0) - 1
+            assert num_others >= 0, f"block {block_id} is not pinned"
+            if num_others:
+                pins[block_id] = num_others
+        self._release(block_ids)
 
     def num_leaked_blocks(self, sequences: Iterable[Sequence]) -> int:
-        """Blocks that are referenced, but neither stand in a table nor are pinned."""
-        held = {block_id for sequence in sequences for block_id in sequence.block_table} | set(+self._pins)
-        return self.num_blocks - self.num_free_blocks - len(held)
+        """Blocks that are referenced, but neither stand in a table nor are pinned; each as often as it is."""
+        return (
+            self._num_references - sum(self._pins.values()) - sum(len(sequence.block_table) for sequence in sequences)
+        )
 
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Asserts that every block is in one state, and that `sequences`, all that hold blocks, agree."""
         sequences = list(sequences)
         tables = Counter(block_id for sequence in sequences for block_id in sequence.block_table)
-        held = tables + self._pins
+        held = tables + Counter(self._pins)
         assert [held[block_id] for block_id in range(self.num_blocks)] == self._ref_counts, (
             "a block leaked or is doubled"
         )
+        assert self._num_references == sum(self._ref_counts), "references are counted wrong"
         unreferenced = {block_id for block_id in range(self.num_blocks) if not held[block_id]}
         assert sorted([*self._free, *self._evictable]) == sorted(unreferenced), "free + cached + held is not the total"
         named = {block_id: block_hash for block_id, block_hash in enumerate(self._hash_of) if block_hash is not None}
@@ -149,27 +163,44 @@ class BlockManager:
             assert tables[block_id] == 1, f"{request_id} shares block {block_id}, which is still written"
             assert self._hash_of[block_id] is None, f"{request_id} still writes block {block_id}, which is cached"
 
-    def _take(self) -> int:
-        if self._free:
-            block_id = self._free.pop()
-        else:
-            block_id, _ = self._evictable.popitem(last=False)
-            block_hash, self._hash_of[block_id] = self._hash_of[block_id], None
-            assert block_hash is not None
-            del self._block_of[block_hash]
-        self._ref_counts[block_id] = 1
+    def _take(self, count: int) -> list[int]:
+        """Free ones, and then those that were used least recently; so many there are."""
+        num_free = min(count, len(self._free))
+        block_ids = self._free[len(self._free) - num_free :][::-1]
+        del self._free[len(self._free) - num_free :]
+        block_ids += [self._evict() for _ in range(count - num_free)]
+        ref_counts = self._ref_counts
+        for block_id in block_ids:
+            ref_counts[block_id] = 1
+        self._num_references += count
+        return block_ids
+
+    def _evict(self) -> int:
+        block_id, _ = self._evictable.popitem(last=False)
+        block_hash, self._hash_of[block_id] = self._hash_of[block_id], None
+        assert block_hash is not None
+        del self._block_of[block_hash]
         return block_id
 
-    def _release(self, block_id: int) -> None:
-        self._ref_counts[block_id] -= 1
-        if self._ref_counts[block_id] == 0:
-            if self._hash_of[block_id] is None:
-                self._free.append(block_id)
+    def _release(self, block_ids: Iterable[int]) -> None:
+        ref_counts, hash_of, free = self._ref_counts, self._hash_of, self._free
+        for block_id in block_ids:
+            self._num_references -= 1
+            ref_counts[block_id] -= 1
+            if ref_counts[block_id]:
+                continue
+            if hash_of[block_id] is None:
+                free.append(block_id)
             else:
                 self._evictable[block_id] = None
 
     def hashes(self, sequence: Sequence, num_blocks: int) -> list[bytes]:
-        """Of the first `num_blocks` blocks; tokens are only ever appended, so the chain is computed once."""
+        """Of the first `num_blocks` blocks; tokens are only ever appended, so the chain is computed once.
+
+        None where no prefixes are kept: nobody would look for them.
+        """
+        if not self.enable_prefix_caching:
+            return []
         known = sequence.known_hashes
         if len(known) < num_blocks:
             start, end = len(known) * self.block_size, num_blocks * self.block_size

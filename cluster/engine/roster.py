@@ -19,12 +19,12 @@ class Roster:
         self.reserved: dict[str, Sequence] = {}
         self.num_changes = 0
         self._num_admitted = 0
+        self._num_frozen_running = 0
 
     @property
     def num_running(self) -> int:
         """With the frozen that go back to running."""
-        frozen = self.frozen.values()
-        return len(self.running) + sum(sequence.status is SequenceStatus.RUNNING for sequence in frozen)
+        return len(self.running) + self._num_frozen_running
 
     @property
     def num_seated(self) -> int:
@@ -53,9 +53,11 @@ class Roster:
     def freeze(self, sequence: Sequence) -> None:
         self._withdraw(sequence)
         self.frozen[sequence.request_id] = sequence
+        self._num_frozen_running += sequence.status is SequenceStatus.RUNNING
 
     def thaw(self, request_id: str) -> None:
         if sequence := self.frozen.pop(request_id, None):
+            self._num_frozen_running -= sequence.status is SequenceStatus.RUNNING
             self._place(sequence)
 
     def expired(self, now_s: float) -> list[Sequence]:
@@ -76,6 +78,8 @@ class Roster:
             assert is_reserved == (status is SequenceStatus.WAITING_FOR_REMOTE_KVS), f"{request_id} is {status.name}"
             assert not is_running or status is SequenceStatus.RUNNING, f"{request_id} runs as {status.name}"
             assert not is_waiting or not sequence.block_table, f"{request_id} waits with blocks"
+        num_running = sum(sequence.status is SequenceStatus.RUNNING for sequence in self.frozen.values())
+        assert num_running == self._num_frozen_running, "the frozen that run are counted wrong"
         num_placed = len(self.running) + len(self.waiting) + len(self.frozen) + len(self.reserved)
         assert num_placed == len(self.sequences), "something is in a place that is not here"
 
@@ -92,7 +96,10 @@ class Roster:
     def _withdraw(self, sequence: Sequence) -> None:
         self.num_changes += 1
         request_id = sequence.request_id
-        if self.frozen.pop(request_id, None) or self.reserved.pop(request_id, None):
+        if self.frozen.pop(request_id, None):
+            self._num_frozen_running -= sequence.status is SequenceStatus.RUNNING
+            return
+        if self.reserved.pop(request_id, None):
             return
         if sequence.status is SequenceStatus.RUNNING:
             self.running.remove(sequence)

@@ -54,6 +54,11 @@ class Scheduler:
 
     # Coming and going
 
+    @property
+    def max_num_tokens(self) -> int:
+        """Of a sequence, with its last one, which needs no KV."""
+        return self._max_num_tokens
+
     def can_ever_hold(self, num_tokens: int) -> bool:
         """Whether a sequence of `num_tokens` can run here and yield one more."""
         return num_tokens < self._max_num_tokens
@@ -111,6 +116,9 @@ class Scheduler:
     def thaw(self, request_id: str) -> None:
         """Back to where it was before freeze(); nothing for one that is not frozen."""
         self._roster.thaw(request_id)
+
+    def is_frozen(self, request_id: str) -> bool:
+        return request_id in self._roster.frozen
 
     def reserve(self, sequence: Sequence, num_tokens: int, block_hashes: List[bytes]) -> int | None:
         """Room for a sequence that comes with KV for `num_tokens`; its own tokens need not be known yet.

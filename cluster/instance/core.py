@@ -52,6 +52,9 @@ from cluster.messages import (
 from cluster.role import InstanceRole, InstanceStatus
 from cluster.snapshot import InstanceSnapshot
 
+# What need not wait until the step is over: it takes no blocks from a sequence that is in it, nor changes its tokens.
+HEARD_MID_STEP = HandOver | Probe | AckActivated | AckFinished
+
 # The source's last words to the front may still be under way: these are said again rather than asked for.
 _NUM_OVERLAP_TOKENS = 8
 
@@ -85,13 +88,23 @@ class InstanceCore:
         self._fences = Fences()
         self._fronts = KnownFronts(config.grace_s)
         self._dispatches_seen: dict[str, int] = {}
-        self._step_times = StepTimes()
+        self.step_times = StepTimes()
         self._num_fenced = 0
         self._num_bad_blocks = 0
 
     @property
     def has_work(self) -> bool:
         return self._scheduler.has_work
+
+    @property
+    def is_asked_for_room(self) -> bool:
+        """A reservation waits for blocks."""
+        return self._inbound.has_queued
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing is leaving and nothing waits to begin: steps alone change what is here."""
+        return not self._outbound and not self._postponed
 
     # What fronts say
 
@@ -352,7 +365,7 @@ class InstanceCore:
         self._begin_postponed()
         if not self._scheduler.has_work:
             return None
-        self._step_times.begin(now_s)
+        self.step_times.begin(now_s)
         output = self._scheduler.schedule()
         self._outbound.on_scheduled(output, now_s)
         return output
@@ -366,7 +379,7 @@ class InstanceCore:
         return self._engine.runner.run(output) if output.scheduled else []
 
     def finish(self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float) -> None:
-        self._step_times.end(output, now_s)
+        self.step_times.end(output, now_s)
         self._after(self._scheduler.update(output, sampled), now_s)
 
     def give_up(self, output: SchedulerOutput, reason: str, now_s: float) -> None:
@@ -394,6 +407,10 @@ class InstanceCore:
                 self._outbound.on_request_ended(hosted, now_s)
             elif hosted.is_passing:
                 self._outbound.on_stepped(hosted, now_s)
+
+    def report(self) -> None:
+        """Everything that fronts have not been sent."""
+        self._report(list(self._hosted.values()))
 
     def _report(self, stepped: list[Hosted]) -> None:
         """One message for each front, whatever the number of its requests."""
@@ -433,8 +450,8 @@ class InstanceCore:
             num_waiting_tokens=scheduler.num_waiting_tokens,
             num_fenced=self._num_fenced,
             num_bad_blocks=self._num_bad_blocks,
-            prefill_tokens_per_s=self._step_times.prefill_tokens_per_s,
-            decode_step_s=self._step_times.decode_step_s,
+            prefill_tokens_per_s=self.step_times.prefill_tokens_per_s,
+            decode_step_s=self.step_times.decode_step_s,
             handovers=self._outbound.snapshots(self.holder.instance),
         )
 

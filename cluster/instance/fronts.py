@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 
 from cluster.drops import Drops
 from cluster.instance.config import InstanceConfig
-from cluster.instance.core import InstanceCore
+from cluster.instance.core import HEARD_MID_STEP, InstanceCore
 from cluster.instance.step_loop import StepLoop
-from cluster.messages import FrontMessage, HandOver, Holder, InstanceMessage, Probe
+from cluster.messages import FrontMessage, Holder, InstanceMessage
 from cluster.pb import instance_pb2
 from cluster.secret import Kind
 from cluster.snapshot import InstanceSnapshot, LinkSnapshot
@@ -137,7 +137,7 @@ class Fronts:
                     silence.reschedule(clock() + self._config.front_timeout_s)
                     if (said := self._read(stream, message, clock())) is not None:
                         event = partial(self._core.on_front_message, stream.front, said, clock())
-                        self._steps.post(event, mid_step=isinstance(said, HandOver | Probe))
+                        self._steps.post(event, mid_step=isinstance(said, HEARD_MID_STEP))
         except TimeoutError:
             pass
         except DecodeError as error:  # bytes that are no message: gRPC reads no further

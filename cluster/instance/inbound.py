@@ -66,6 +66,11 @@ class Inbound:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def has_queued(self) -> bool:
+        """Whether any of them waits for blocks."""
+        return any(it.receiver.state is ReceiverState.QUEUED for it in self._all.values())
+
     def knows(self, request_id: str) -> bool:
         """Whether it is being received, or what was reserved for it is not free yet."""
         return any(key[0] == request_id for key in self._all)

@@ -50,6 +50,10 @@ class Outbound:
         self._expected: dict[str, tuple[Hosted, Grant]] = {}
         self._open: dict[str, Hosted] = {}
 
+    def __len__(self) -> int:
+        """Those that are under way."""
+        return len(self._open)
+
     def on_links_measured(self, link_speeds: Mapping[str, float]) -> None:
         self._pacer.learned(link_speeds)
 

@@ -35,5 +35,9 @@ class StepTimes:
             self._num_prefilled = kept * self._num_prefilled + num_tokens
             self._prefill_s = kept * self._prefill_s + seconds
         else:
-            self._num_decode_steps = _KEPT * self._num_decode_steps + 1
-            self._decode_s = _KEPT * self._decode_s + seconds
+            self.decoded(seconds)
+
+    def decoded(self, seconds: float) -> None:
+        """A step without prompts in it took so long."""
+        self._num_decode_steps = _KEPT * self._num_decode_steps + 1
+        self._decode_s = _KEPT * self._decode_s + seconds

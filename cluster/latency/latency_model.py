@@ -19,7 +19,7 @@ class LatencyModel(Protocol):
         ...
 
     def decode_steps_s(self, num_decodes: int, decode_context: int, num_steps: int) -> NDArray[np.float64]:
-        """Seconds of each of `num_steps` steps of the same `num_decodes` sequences, from `decode_context` on.
+        """Seconds of each of `num_steps` steps, at least one: of the same `num_decodes`, from `decode_context` on.
 
         With one stage bit for bit what `stages_s` says for contexts that grow by `num_decodes` a step; with several,
         what their stages add up to, first to last.

@@ -20,16 +20,20 @@ class PiecewiseLinear:
         self._last = len(self._slopes) - 1
 
     def __call__(self, x: float) -> float:
-        at = bisect_right(self._xs, x) - 1
-        if at < 0:
-            at = 0
-        elif at > self._last:
-            at = self._last
+        at = self._line(x)
         value: float = self._ys[at] + self._slopes[at] * (x - self._xs[at])
         return value
 
     def many(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`x` rising; at least one."""
         xs, ys, slopes = self._arrays
-        at = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, self._last)
+        first, last = self._line(x[0]), self._line(x[-1])
+        at: int | NDArray[np.intp] = first
+        if first != last:
+            at = np.minimum(np.maximum(np.searchsorted(xs, x, side="right") - 1, 0), self._last)
         values: NDArray[np.float64] = ys[at] + slopes[at] * (x - xs[at])
         return values
+
+    def _line(self, x: float) -> int:
+        at = bisect_right(self._xs, x) - 1
+        return 0 if at < 0 else min(at, self._last)

@@ -11,30 +11,33 @@ import numpy as np
 from cluster.latency.named import hardware_named
 from deploy.bench.plan_cases import Case, Network, lengths_of, topology_of
 from deploy.bench.plan_measure import Measure
-from deploy.bench.plan_memory import Memory
-from deploy.bench.plan_rivals import Rivals
 from deploy.bench.plan_rows import COLOCATED, HIGH, LOW, OURS, Interval, Reached, Row
+from deploy.planner.goodput.distserve_plans import DistServe
 from deploy.planner.goodput.evaluation import Evaluate
 from deploy.planner.goodput.find_plans import Search
 from deploy.planner.goodput.layout import Layout
 from deploy.planner.goodput.question import Lengths, Question, Slos
 from deploy.planner.goodput.runnable import obstacles
+from deploy.planning.memory import Memory
 from deploy.planning.plan import setting_of
 from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
 _MAX_LENGTHS = 4000
-_TTFTS = 10  # so many times the limit of TTFT requests arrive at least: a queue that grows is to be seen
 
 Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """`interval_s`: requests arrive for so long where a plan is measured, or longer where the limit of TTFT is long."""
+    """Where a plan is measured, requests arrive for `interval_s`, and at least for `num_ttfts` times the limit of TTFT:
+    a queue that grows is to be seen. Where it is found, for `search_interval_s` (None: as `baton plan` does).
+    """
 
     num_seeds: int = 3
-    interval_s: float = 60.0
+    interval_s: float = 30.0
+    num_ttfts: float = 10.0
+    search_interval_s: float | None = None
     allow_pp: bool = True
 
 
@@ -47,13 +50,18 @@ class CaseRun:
         lengths = np.random.default_rng(0).permutation(lengths_of(case, folder))[:_MAX_LENGTHS]
         self._lengths = Lengths(prompts=lengths[:, 0], outputs=lengths[:, 1])
         self._slos = Slos(ttft_s=case.limits_ms[0] / 1e3, tpot_s=case.limits_ms[1] / 1e3)
+        self._interval_s = max(effort.interval_s, effort.num_ttfts * case.limits_ms[0] / 1e3)
         self._memory = Memory()
 
     def rows(self, networks: Sequence[Network], say: Say) -> Iterator[Row]:
         """`say(network, text)` is told how far it is."""
-        setting = setting_of(self._question(networks[0]))  # one for all: what is remembered was found with it
+        setting = self._setting(self._question(networks[0]))  # one for all: what is remembered was found with it
         for network in networks:
             yield self._row(network, setting, partial(say, network.name))
+
+    def _setting(self, question: Question) -> Setting:
+        setting, interval_s = setting_of(question), self._effort.search_interval_s
+        return setting if interval_s is None else replace(setting, interval_s=interval_s, least_requests=1)
 
     def _row(self, network: Network, setting: Setting, say: Callable[[str], None]) -> Row:
         start_s = monotonic()
@@ -62,7 +70,7 @@ class CaseRun:
             evaluate = self._memory.beside(workers.evaluate)
             search = Search(question, evaluate, say)
             layouts = _layouts(question, search, evaluate, say)
-        measured = replace(setting, interval_s=max(self._effort.interval_s, _TTFTS * (self._slos.ttft_s or 0.0)))
+        measured = replace(setting, interval_s=self._interval_s)
         measure = Measure(measured, search.catalogue, question.request_bytes, self._effort.num_seeds)
         reached = {}
         for plan, layout in layouts.items():
@@ -84,6 +92,7 @@ class CaseRun:
             unit=str(unit),
             num_gpus=unit.num_gpus,
             goodputs=measure.goodputs(layout),
+            num_beyond=measure.num_beyond[layout.seats],
             obstacles=tuple(obstacles(unit)),
         )
 
@@ -102,8 +111,23 @@ def _layouts(
     question: Question, search: Search, evaluate: Evaluate, say: Callable[[str], None]
 ) -> dict[str, Layout | None]:
     say("DistServe's plans")
-    rivals = Rivals(question, search, evaluate)
-    found: dict[str, Layout | None] = {HIGH: rivals.high(), LOW: rivals.low()}
+    found = {HIGH: high_layout(question, evaluate), LOW: low_layout(question, evaluate)}
     disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
     best = search.plans(disaggregated, mixed).best
     return {OURS: best.layout, **found, COLOCATED: mixed.layout if mixed else None}
+
+
+def high_layout(question: Question, evaluate: Evaluate) -> Layout | None:
+    """With as many GPUs as can be had in pieces of nodes."""
+    planner = DistServe(question, evaluate)
+    for num_gpus in range(question.total_gpus, 0, -1):
+        plan = planner.high(num_gpus=num_gpus)
+        if plan is not None and (layout := planner.layout(plan, pairs=False)) is not None:
+            return layout
+    return None
+
+
+def low_layout(question: Question, evaluate: Evaluate) -> Layout | None:
+    planner = DistServe(question, evaluate)
+    plan = planner.low()
+    return None if plan is None else planner.layout(plan, pairs=True)

@@ -110,8 +110,8 @@ NETWORKS = (
 )
 
 QUICK_CASE = Case(
-    name="OPT-13B code, two nodes of two GPUs",
-    workload="HumanEval",
+    name="OPT-13B chat, two nodes of two GPUs",
+    workload="ShareGPT",
     gpu="distserve-a100",
     shape="opt-13b",
     limits_ms=(250.0, 100.0),

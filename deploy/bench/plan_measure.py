@@ -1,21 +1,17 @@
 """How much a plan serves of requests that no search has seen: the highest rate at which it meets the limits."""
 
+from collections import Counter
 from dataclasses import replace
-
-import numpy as np
 
 from deploy.planner.goodput.bound import layout_bound
 from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.evaluation import Ask
 from deploy.planner.goodput.layout import Layout
-from deploy.planner.goodput.question import Lengths
 from deploy.planning.trial import Setting
 from deploy.planning.workers import answer
 
 FIRST_SEED = 1000
 """The search has its own, from 0 on."""
-
-_SLACK = 1.5  # a bound is of the long run, which these trials are not
 
 
 class Measure:
@@ -25,24 +21,21 @@ class Measure:
         self._setting, self._catalogue, self._request_bytes = setting, catalogue, request_bytes
         self._seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
         self._known: dict[object, tuple[float, ...]] = {}
+        self.num_beyond: Counter[object] = Counter()
+        """By seats: of how many seeds more was found than can be served in the long run."""
 
     def goodputs(self, layout: Layout) -> tuple[float, ...]:
-        """Requests a second, for each seed."""
+        """Requests a second, for each seed, as simulated: not cut to any bound."""
         if layout.seats not in self._known:
             bound = layout_bound(layout, self._catalogue.rates_of, self._request_bytes)
-            self._known[layout.seats] = self._measure(Ask(layout=layout, at_most=_SLACK * bound))
+            self._known[layout.seats] = self._measure(Ask(layout=layout, at_most=bound))
         return self._known[layout.seats]
 
     def _measure(self, ask: Ask) -> tuple[float, ...]:
         found: list[float] = []
         for seed in self._seeds:
             near = replace(ask, expected=found[-1]) if found and found[-1] else ask
-            found.append(answer(_with_seed(self._setting, seed), near).rate or 0.0)
+            told = answer(self._setting.with_seed(seed), near)
+            found.append(told.rate or 0.0)
+            self.num_beyond[ask.layout.seats] += told.is_beyond
         return tuple(found)
-
-
-def _with_seed(setting: Setting, seed: int) -> Setting:
-    """Other gaps, and the lengths in another order."""
-    order = np.random.default_rng(seed).permutation(len(setting.lengths.prompts))
-    lengths = Lengths(prompts=setting.lengths.prompts[order], outputs=setting.lengths.outputs[order])
-    return replace(setting, seed=seed, lengths=lengths)

@@ -12,11 +12,11 @@ from deploy.bench.plan_case_run import Effort
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, Case, Network
 from deploy.bench.plan_jobs import Job, run_jobs
 from deploy.bench.plan_plot import write_bars
-from deploy.bench.plan_rows import Row, print_rows, read_rows, write_rows
+from deploy.bench.plan_rows import Row, markdown, print_rows, read_rows, write_rows
 from deploy.errors import InputError
 from deploy.heat_map import require_matplotlib
 
-_QUICK = Effort(num_seeds=2, interval_s=5.0, allow_pp=False)
+_QUICK = Effort(num_seeds=2, interval_s=1.0, num_ttfts=1.0, search_interval_s=1.0, allow_pp=False)
 
 Named = TypeVar("Named", Case, Network)
 
@@ -27,12 +27,13 @@ def bench_plans(
     ] = None,
     network: Annotated[list[str] | None, typer.Option(help="Only networks with this in their names; likewise.")] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Each plan is measured with so many.")] = 3,
-    interval: Annotated[float, typer.Option(min=1.0, help="Seconds for which requests arrive, at least.")] = 60.0,
+    interval: Annotated[float, typer.Option(min=1.0, help="Seconds for which requests arrive, at least.")] = 30.0,
     allow_pp: Annotated[bool, typer.Option(help="Plans may have pipeline stages: ours and theirs.")] = True,
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     traces: Annotated[Path | None, typer.Option(help="The folder of the workloads; else BATON_TRACES.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One small row, to see that it works.")] = False,
     json: Annotated[Path | None, typer.Option(help="Rows are kept there; those that it has are not made anew.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables there.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the rows as bars into this PNG.")] = None,
 ) -> None:
     """Compare our plans with DistServe's two and with colocated chunked prefill, by simulation, seed by seed."""
@@ -56,6 +57,8 @@ def bench_plans(
             write_rows(json, _in_order(rows, cases, networks), settings)
     rows = _in_order(rows, cases, networks)
     print_rows(rows, console)
+    if markdown_file is not None:
+        markdown_file.write_text(markdown(rows))
     if plot is not None:
         write_bars(plot, rows)
 

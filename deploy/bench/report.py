@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def leftovers(status: baton_pb2.ClusterStatus) -> list[str]:
     ]
 
 
-def write_json(path: Path, figures: Figures, **context: Any) -> None:
+def write_json(path: Path, figures: Mapping[str, Any], **context: Any) -> None:
+    """`context` comes first; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**context, **figures}, indent=2) + "\n")

@@ -5,10 +5,10 @@ and what was measured in place, before and after: how long steps take (`simulato
 instances, and what a message takes. Nothing is fitted to the outcome.
 """
 
-import json
+import os
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,9 +17,11 @@ from cluster.latency.fit import residuals
 from cluster.model.config import ModelConfig
 from cluster.spec.checkpoint import ELEMENT_BYTES, CheckpointFacts
 from deploy.bench.metrics import Figures, summarize
+from deploy.bench.report import write_json
 from deploy.bench.simulator_cluster import checkpoint, one_of_each, real_cluster, two_cores
 from deploy.bench.simulator_measured import Measured
-from deploy.bench.simulator_sides import Row, as_json, compare, table_of
+from deploy.bench.simulator_sides import as_json, compare, table_of
+from deploy.bench.simulator_speed import FLEET_REQUESTS, golden_folder, lengths_file, on_fleet, on_references, show
 from deploy.bench.simulator_steps import Expected
 from deploy.bench.traffic import TrafficOptions, read_requests
 from deploy.durations import format_duration
@@ -35,15 +37,20 @@ RECORDED = Path(__file__).with_name("recorded_workload.csv")
 
 
 def bench_simulator(
-    trace: Annotated[Path, typer.Option(help="What is served; default: the workload that comes with this.")] = RECORDED,
+    trace: Annotated[Path | None, typer.Option(help="What is served; default: the workload that was recorded.")] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="The first so many of it.")] = None,
     rate: Annotated[float | None, typer.Option(help="Requests a second; default: as recorded.")] = None,
     max_len: Annotated[int, typer.Option(min=2, help="Longer lengths are scaled to it, all of them.")] = 1536,
     seed: Annotated[int, typer.Option(help="Of prompts and drawn arrivals.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write both sides there.")] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="How fast the simulator is, instead.")] = False,
 ) -> None:
     """The simulator beside a real cluster of one prefill and one decode instance, a core each."""
     console = Console(width=None if Console().is_terminal else 120)
+    if speed:
+        _show_speed(trace, requests, console)
+        return
+    trace = trace or RECORDED
     options = TrafficOptions(trace=trace, num_requests=requests, rate=rate, seed=seed)
     workload, _ = fit_to_context(read_requests(options, is_closed_loop=False), max_len)
     real, simulated, measured = _both_sides(workload, seed, console)
@@ -52,10 +59,24 @@ def bench_simulator(
         table_of(rows, f"{len(workload)} requests of {trace.name}, {mean_rate(workload) or 0.0:.3g} a second")
     )
     if json_file:
-        _write(json_file, rows, real=real, simulated=simulated, measured=measured.as_json(), trace=trace.name)
+        write_json(
+            json_file,
+            {},
+            rows=as_json(rows),
+            real=real,
+            simulated=simulated,
+            measured=measured.as_json(),
+            trace=trace.name,
+        )
     if missed := [row for row in rows if not row.is_within]:
         names = ", ".join(f"p{row.percentile} of {row.name}" for row in missed)
         raise DeployError(f"the simulator is further from the real cluster than its limits: {names}")
+
+
+def _show_speed(trace: Path | None, requests: int | None, console: Console) -> None:
+    golden, lengths = golden_folder(), trace or lengths_file()
+    show(list(on_references(golden, os.cpu_count() or 1)), console)
+    show([on_fleet(lengths, requests or FLEET_REQUESTS)], console)
 
 
 def _both_sides(workload: list[WorkloadRequest], seed: int, console: Console) -> tuple[Figures, Figures, Measured]:
@@ -116,8 +137,3 @@ def _tell(measured: Measured, console: Console) -> None:
     assert link is not None
     way = f"{format_duration(link.alpha_s)} and {link.beta_bytes_per_s / 1e6:.0f} MB/s"
     console.print(f"link: {way}; a message: {format_duration(measured.message_s)}", highlight=False)
-
-
-def _write(file: Path, rows: list[Row], **context: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"rows": as_json(rows), **context}, indent=2) + "\n")

@@ -8,6 +8,7 @@ from cluster.latency.fit import TimedStep, fit, residuals
 from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Topology
+from deploy.errors import DeployError
 from deploy.simulating.capacity import saturation_tokens
 from deploy.simulator.cluster import SimCluster, SimInstance
 
@@ -25,7 +26,11 @@ class Measured:
 
     @property
     def latency(self) -> CoefficientModel:
-        return fit(self.steps)
+        """DeployError: the machine was too busy for requests to decode together."""
+        try:
+            return fit(self.steps)
+        except ValueError as error:
+            raise DeployError(f"how long steps take could not be told: {error}") from error
 
     def cluster(self, deployment: Deployment) -> SimCluster:
         latency = self.latency

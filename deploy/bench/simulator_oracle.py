@@ -53,7 +53,7 @@ class Reference:
     def slos_ms(self) -> dict[str, float]:
         return SLOS_MS[self.model]
 
-    def cluster(self, block_size: int = 64) -> SimCluster:
+    def cluster(self, block_size: int = 512) -> SimCluster:
         """Blocks bound nothing, so that any size will do."""
         hardware = DistServeHardware(self.model, with_call_overhead=True)
 
@@ -82,6 +82,7 @@ class Reference:
             topology=Topology([Node(name="node")], np.full((1, 1), np.nan), np.full((1, 1), np.nan)),
             policy="least_loaded",
             rescheduling=ReschedulingConfig(policy="none"),
+            snapshot_interval_s=5.0,  # there is nothing to choose by them
         )
 
     def attainment(self, ttft_ms: Column, tpot_ms: Column) -> float:

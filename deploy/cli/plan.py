@@ -1,11 +1,10 @@
 """`baton plan`: which deployment serves most within the SLOs, on nodes and links as they are."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,32 +35,72 @@ def plan(
     goodput: Annotated[list[str] | None, typer.Option(metavar="ttft:MS tpot:MS", help="Or the file's slos.")] = None,
     attainment: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Share of requests within them.")] = None,
     allow_pp: Annotated[bool, typer.Option("--allow-pp", help="Also plans with pipeline stages.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best plan's YAML there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the best plan's YAML there: that `baton up` can run.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all that was found there.")] = None,
+    crossover: Annotated[
+        bool, typer.Option("--crossover", help="Also at other bandwidths between nodes: where the best plan changes.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw what was simulated into this PNG.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of the deployment that runs: say when other roles would serve more.")
+    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="With --watch: carry it out, by drains and flips.")] = False,
+    interval: Annotated[
+        float | None, typer.Option(min=1.0, help="With --watch: seconds between two looks. Default: 30.")
+    ] = None,
+    checks: Annotated[
+        int | None, typer.Option(min=1, help="With --watch: it has to be so in so many in a row. Default: 3.")
+    ] = None,
+    simulated: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for which requests arrive in each simulation; else chosen.")
+    ] = None,
     processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
 ) -> None:
     """Find the parallelism, roles, counts and places that serve most per GPU, or a rate with the fewest GPUs."""
     from rich.console import Console
 
     from deploy.bench.limits import split_words
+    from deploy.bench.report import write_json
     from deploy.cli.place import measured_topology, read_topology_file
-    from deploy.cli.planned import as_json, show
+    from deploy.cli.plan_watch import live_cluster, watch_running
+    from deploy.cli.planned import as_json, show, show_crossovers
     from deploy.errors import InputError
+    from deploy.heat_map import require_matplotlib
+    from deploy.output_files import check_output
     from deploy.planner.goodput.question import Infeasible
     from deploy.planning.asked import Asked, burstiness_of, question_of
+    from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
-    from deploy.planning.planned import Planned
+    from deploy.planning.planned import Planned, choose
+    from deploy.planning.plot import write_plot
+    from deploy.planning.watch import WatchConfig
     from deploy.simulating.deployment import read_deployment
     from deploy.workload.read import read_workload
 
     file, slos_ms = split_words([*words, *(goodput or ())])
     if file is None:
         raise InputError("FILE is missing: the deployment that is planned")
+    if watch:
+        _refuse("with", output=output, json=json_file, plot=plot, rate=rate, crossover=crossover, gpus=gpus)
+        _refuse("with", allow_pp=allow_pp)
+    else:
+        _refuse("without", apply=apply, interval=interval, checks=checks)
+    check_output("--json", json_file)
+    check_output("--output", output)
+    check_output("--plot", plot, ".png")
+    if plot is not None:
+        require_matplotlib()  # before anything is simulated
     deployment = read_deployment(file)
     requests = read_workload(workload) if workload else []
     if not requests:
         print("no --workload: planned for prompts of 2,048 tokens and outputs of 256", file=sys.stderr)
-    network = read_topology_file(topology) if topology else measured_topology(deployment)
+    running = live_cluster(deployment) if watch else None
+    if topology:
+        network = read_topology_file(topology)
+    else:
+        network = running.topology() if running else measured_topology(deployment)
     asked = Asked(
         gpus=tuple(gpu or ()),
         model_shape=model_shape,
@@ -73,19 +112,39 @@ def plan(
         attainment=attainment,
     )
     console = Console(width=None if sys.stdout.isatty() else 120)
+    given: dict[str, Any]
     try:
         question = question_of(deployment, network, requests, asked)
+        if running:
+            given = {"is_applied": apply, "simulated_s": simulated, "num_processes": processes}
+            watch_running(running, question, WatchConfig(num_checks=checks or 3, **given), interval or 30.0)
         with _progress() as say:
-            found = find(question, burstiness=burstiness_of(requests), num_processes=processes, say=say)
+            given = {"burstiness": burstiness_of(requests), "simulated_s": simulated, "num_processes": processes}
+            found = find(question, **given, say=say)
+            swept = sweep_bandwidths(question, found.mixed, **given, say=say) if crossover else None
     except Infeasible as error:
         raise InputError(str(error)) from error
-    show(found, question, console)
-    planned = Planned(deployment=deployment, question=question, on_gpu=latency is None)
+    planned = Planned(deployment=deployment, question=question, on_gpu=latency is None, model_shape=model_shape)
+    show(found, planned, console)
+    if swept is not None:
+        show_crossovers(swept, console)
     if json_file:
-        json_file.write_text(json.dumps(as_json(found, question), indent=2) + "\n")
+        write_json(json_file, as_json(found, question))
+    if plot:
+        write_plot(plot, f"{file.name}: {found.best.whole}", found, swept)
     if output:
-        output.write_text(planned.yaml(found.best))
-        console.print(f"{output} holds the best plan", markup=False, highlight=False)
+        chosen, which = choose(found)
+        output.write_text(planned.yaml(chosen))
+        console.print(f"{output} holds {which}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _refuse(how: str, **given: object) -> None:
+    """InputError names the first option that says something."""
+    from deploy.errors import InputError
+
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name.replace('_', '-')} means nothing {how} --watch")
 
 
 @contextmanager

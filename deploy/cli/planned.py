@@ -1,7 +1,7 @@
 """What `baton plan` shows of its plans."""
 
-from collections import Counter
 from dataclasses import asdict
+from math import ceil
 from typing import Any
 
 from rich.console import Console
@@ -11,13 +11,16 @@ from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import Unit
-from deploy.planning.planned import summary
+from deploy.planning.bandwidths import Swept, describe_bandwidth
+from deploy.planning.planned import Planned, places, summary
 
 _SHOWN_NODES = 16
 
 
-def show(plans: Plans, question: Question, console: Console) -> None:
-    lines = [*summary(plans.best, question), *_against(plans), *_effort(plans)]
+def show(plans: Plans, planned: Planned, console: Console) -> None:
+    question = planned.question
+    best = [*summary(plans.best, question), *planned.about()]
+    lines = [*best, *_runnable(plans), *_against(plans), *_effort(plans, question)]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_places(plans.best))
@@ -25,11 +28,34 @@ def show(plans: Plans, question: Question, console: Console) -> None:
         console.print(_lost(plans))
 
 
+def show_crossovers(swept: Swept, console: Console) -> None:
+    """Of prefill and decode apart, by the bandwidth between nodes."""
+    table = Table("between nodes", "per GPU", "best apart", box=None, pad_edge=False)
+    for point in swept.points:
+        name = str(point.unit) if point.unit else "none meets the SLOs"
+        table.add_row(describe_bandwidth(point.bytes_per_s), f"{point.per_gpu:.3g}", name)
+    console.print(table)
+    for change in swept.changes:
+        low, high = (describe_bandwidth(at.bytes_per_s) for at in (change.low, change.high))
+        text = f"between {low} and {high} the best changes: {_split(change.low.unit)}, then {_split(change.high.unit)}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not swept.changes:
+        console.print("roles and parallelisms of the best are the same at every bandwidth", highlight=False)
+
+
+def _split(unit: Unit | None) -> str:
+    return " + ".join(f"{pool.role} {pool.parallelism}" for pool in unit.pools) if unit else "none"
+
+
 def as_json(plans: Plans, question: Question) -> dict[str, Any]:
     return {
         "best": _plan(plans.best),
         "mixed": plans.mixed and _plan(plans.mixed),
         "disaggregated": plans.disaggregated and _plan(plans.disaggregated),
+        "runnable": plans.runnable and _plan(plans.runnable),
+        "why_not_runnable": plans.why_not_runnable or None,
+        "why_not_mixed": plans.why_not_mixed or None,
+        "why_not_disaggregated": plans.why_not_disaggregated or None,
         "lost": [{"unit": str(each.unit), "per_gpu": each.per_gpu or None, "why": each.why} for each in plans.lost],
         "search": asdict(plans.effort),
         "slos": asdict(question.slos),
@@ -40,7 +66,7 @@ def as_json(plans: Plans, question: Question) -> dict[str, Any]:
 def _plan(plan: Plan) -> dict[str, Any]:
     return {
         "pools": _pools(plan.whole),
-        "unit": {"pools": _pools(plan.unit), "copies": plan.copies},
+        "parts": [{"pools": _pools(part.unit), "copies": part.number} for part in plan.parts],
         "num_gpus": plan.num_gpus,
         "goodput": plan.goodput,
         "goodput_per_gpu": plan.per_gpu,
@@ -68,13 +94,26 @@ def _pools(unit: Unit) -> list[dict[str, Any]]:
     ]
 
 
+def _runnable(plans: Plans) -> list[str]:
+    """What `baton up` can run, where the best is not that."""
+    found = plans.runnable
+    if found is plans.best:
+        return []
+    if found is None:
+        return [f"there is no plan that baton up can run: {plans.why_not_runnable}"]
+    return [
+        f"the best that baton up can run: {found.whole}, {found.num_gpus} GPUs, {found.goodput:.4g} requests/s, "
+        f"{found.per_gpu:.3g} per GPU"
+    ]
+
+
 def _against(plans: Plans) -> list[str]:
     """Whether prefill and decode should be apart, and what that is worth."""
     mixed, apart = plans.mixed, plans.disaggregated
     if mixed is None:
-        return ["colocated instances cannot meet the SLOs at all"]
+        return [f"no plan of colocated instances: {plans.why_not_mixed}"]
     if apart is None:
-        return ["prefill and decode apart cannot meet the SLOs at all"]
+        return [f"no plan of prefill and decode apart: {plans.why_not_disaggregated}"]
     winner, loser = (mixed, apart) if plans.best is mixed else (apart, mixed)
     what = "colocated (chunked prefill)" if plans.best is mixed else "prefill and decode apart"
     other = "apart" if plans.best is mixed else "colocated"
@@ -82,30 +121,32 @@ def _against(plans: Plans) -> list[str]:
     return [f"{what} serves {more:.0%} more per GPU than {other}: {loser.whole} gets {loser.per_gpu:.3g} per GPU"]
 
 
-def _effort(plans: Plans) -> list[str]:
-    effort = plans.effort
+def _effort(plans: Plans, question: Question) -> list[str]:
+    effort, best = plans.effort, plans.best
     line = f"{effort.num_candidates} units compared, {effort.num_tried} simulated"
     if effort.num_pruned:
         line += f"; {effort.num_pruned} could not win, none exceeds {effort.pruned_bound:.3g} per GPU"
+    if effort.num_too_small:
+        line += f"; {effort.num_too_small} are too small for this rate by their bounds"
     if effort.num_left:
         line += f"; {effort.num_left} were left out for want of time, none exceeds {effort.left_bound:.3g} per GPU"
-    return [line]
+    bound = effort.plan_bound
+    if question.rate is None:
+        return [
+            line,
+            f"no plan at all exceeds {bound:.3g} per GPU: this one is {max(0.0, 1 - best.per_gpu / bound):.0%} below",
+        ]
+    least = ceil(question.rate / bound)
+    return [line, f"no plan at all serves this rate with fewer than {least} GPUs: this one has {best.num_gpus}"]
 
 
 def _places(plan: Plan) -> Table:
     """Nodes that hold the same in one row."""
-    rows: dict[str, list[str]] = {}
-    for node, pools in plan.layout.per_node().items():
-        rows.setdefault(_held(pools), []).append(node)
     table = Table("nodes", "hold", box=None, pad_edge=False)
-    for held, nodes in rows.items():
+    for held, nodes in places(plan).items():
         shown = ", ".join(nodes[:_SHOWN_NODES])
         table.add_row(shown + (f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""), held)
     return table
-
-
-def _held(pools: "Counter[Any]") -> str:
-    return " + ".join(f"{number} × {pool.role} {pool.parallelism}" for pool, number in sorted(pools.items()))
 
 
 def _lost(plans: Plans) -> Table:

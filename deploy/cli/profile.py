@@ -38,8 +38,10 @@ def profile(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cluster.model.errors import CheckpointError
     from deploy.errors import InputError
+    from deploy.output_files import check_output
     from deploy.profiling.profile import ProfileOptions
 
+    check_output("--output", output)
     options = ProfileOptions(
         dtype=_dtype(dtype),
         num_threads=threads,

@@ -1,16 +1,16 @@
 """`baton simulate`: how a deployment would serve a trace, worked out by its own brain on a virtual clock."""
 
-import json
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -50,6 +50,16 @@ def simulate(
     death: Annotated[
         list[str] | None, typer.Option(metavar="NAME:AT[:BACK]", help="An instance dies; may be repeated.")
     ] = None,
+    start_up: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:S", help="An instance joins so late; may be repeated.")
+    ] = None,
+    message: Annotated[float, typer.Option(min=0.0, metavar="MS", help="That a control message takes.")] = 0.0,
+    host_step: Annotated[
+        float, typer.Option(min=0.0, metavar="MS", help="That an instance takes between two steps.")
+    ] = 0.0,
+    believed: Annotated[
+        Path | None, typer.Option(help="What the router takes --topology for; default: knows it as it is.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write JSON there, with vllm bench serve's names.")
     ] = None,
@@ -62,24 +72,31 @@ def simulate(
     from rich.console import Console
 
     from deploy.bench.limits import limits_of, split_words
+    from deploy.bench.report import write_json
     from deploy.bench.traffic import TrafficOptions
     from deploy.cli.place import read_topology_file
     from deploy.cli.simulated import rates as rates_table
     from deploy.cli.simulated import show
     from deploy.errors import InputError
     from deploy.heat_map import require_matplotlib
+    from deploy.output_files import check_output
     from deploy.simulating.cluster import make_cluster
     from deploy.simulating.deaths import parse_death
     from deploy.simulating.deployment import read_deployment
     from deploy.simulating.machines import machines_of
     from deploy.simulating.rates import at_rate, parse_rates
     from deploy.simulating.simulated import run
+    from deploy.simulating.start_ups import parse_start_ups
 
     file, slos_ms = split_words([*words, *(goodput or ())])
     if file is None:
         raise InputError("FILE is missing: the deployment that is simulated")
+    check_output("--json", json_file)
+    check_output("--plot", plot, ".png")
     if plot is not None:
         require_matplotlib()  # before anything is simulated
+    if believed and not topology:
+        raise InputError("--believed says what the router takes the network for: give --topology, how it is")
     deployment = read_deployment(file)
     slos_ms = slos_ms or limits_of(deployment.spec.slos)
     wanted = parse_rates(rates) if rates is not None else []
@@ -104,15 +121,24 @@ def simulate(
         deaths=tuple(parse_death(text) for text in death or ()),
         seed=seed,
     )
+    cluster = replace(
+        cluster,
+        start_up_s=parse_start_ups(start_up or ()),
+        message_s=message / 1e3,
+        host_step_s=host_step / 1e3,
+        believed=read_topology_file(believed) if believed else None,
+    )
     console = Console(width=None if sys.stdout.isatty() else 120)
     _introduce(cluster, workload, trace, topology, console)
-    found = run(cluster, workload, slos_ms, sample_s=_sample_s(workload) if plot else None)
+    with _progress(len(workload) * (1 + len(wanted))) as begin:
+        found = run(cluster, workload, slos_ms, sample_s=_sample_s(workload) if plot else None, on_progress=begin())
+        at_rates = [at_rate(cluster, workload, options, each, slos_ms, begin()) for each in wanted]
     show(found, console)
-    at_rates = [at_rate(cluster, workload, options, each, slos_ms) for each in wanted]
     if at_rates:
         console.print(rates_table(at_rates, deployment.spec.slos.attainment))
     if json_file:
-        _write_json(json_file, found, at_rates, trace=trace.name, seed=seed, goodput_slos_ms=slos_ms)
+        figures = {**found.as_json(), "rates": [asdict(each) for each in at_rates]}
+        write_json(json_file, figures, trace=trace.name, seed=seed, goodput_slos_ms=slos_ms)
     if plot:
         _draw(plot, file.name, found, at_rates, deployment.spec.slos.attainment)
 
@@ -120,15 +146,23 @@ def simulate(
 def _read(options: "TrafficOptions", rates: list[float]) -> "list[WorkloadRequest]":
     """Where nothing says when requests come, at the first of the rates."""
     from deploy.bench.traffic import pace
+    from deploy.errors import InputError
+    from deploy.simulating.span import check_span
     from deploy.workload.read import read_workload
     from deploy.workload.scaling import fit_to_context
 
     requests = read_workload(options.trace, options.num_requests)
     if options.max_len is not None:
         requests, _ = fit_to_context(requests, options.max_len)
-    if options.rate is None and requests[0].arrival_s is None and rates:
+    if options.rate is None and requests[0].arrival_s is None:
+        if not rates:
+            raise InputError(f"{options.trace} holds no arrival times; give --rate")
         options = replace(options, rate=rates[0])
-    return pace(requests, options, is_closed_loop=False)
+    for rate in rates:
+        check_span(pace(requests, replace(options, rate=rate), is_closed_loop=False))
+    paced = pace(requests, options, is_closed_loop=False)
+    check_span(paced)
+    return paced
 
 
 def _sample_s(requests: "list[WorkloadRequest]") -> float:
@@ -150,10 +184,27 @@ def _introduce(
     console.print(f"{len(requests)} requests of {trace.name}, {pace}; {counts}; {where}", markup=False, highlight=False)
 
 
-def _write_json(file: Path, found: "Simulated", at_rates: "Sequence[AtRate]", **context: Any) -> None:
-    rates = [asdict(each) for each in at_rates]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**context, **found.as_json(), "rates": rates}, indent=2) + "\n")
+@contextmanager
+def _progress(num_requests: int) -> "Iterator[Callable[[], Callable[[int, float], None]]]":
+    """A bar on a terminal. Each simulation begins by asking for who hears how many of its requests are over."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("simulating", total=num_requests)
+        begun: list[int] = []
+
+        def begin() -> "Callable[[int, float], None]":
+            begun.append(0)
+            at = len(begun) - 1
+
+            def hear(num_over: int, now_s: float) -> None:
+                progress.update(task, advance=num_over - begun[at], description=f"simulating, at {now_s:,.0f} s")
+                begun[at] = num_over
+
+            return hear
+
+        yield begin
 
 
 def _draw(plot: Path, name: str, found: "Simulated", at_rates: "Sequence[AtRate]", target: float) -> None:

@@ -28,6 +28,8 @@ def show(found: "Simulated", console: "Console") -> None:
     for reason, outcomes in found.report.handovers.items():
         listed = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
         console.print(f"handovers, {reason}: {listed}", highlight=False)
+    if found.num_cut_short:
+        console.print(f"{found.num_cut_short:,} cut short: no room for all the output asked for", highlight=False)
     for error, count in alike(found.errors)[:_MAX_ERRORS]:
         console.print(f"{count:,} × {error}", markup=False, highlight=False)
     speed = found.report.num_requests / found.wall_s

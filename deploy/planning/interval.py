@@ -1,14 +1,15 @@
-"""How long each simulation of a question lasts: the same for all that are compared."""
+"""How long each simulation of a question lasts: long enough for queues and batches to become what they are."""
 
 from deploy.planner.goodput.question import Question
 
-_LEAST_S, _MOST_S = 20.0, 600.0
-_TURNS = 2.0  # a request may take so long at most within its SLOs; so often that
-_LEAST_REQUESTS = 300
+LEAST_REQUESTS = 150
+_LEAST_S, _MOST_S = 15.0, 600.0
+_TTFTS = 10.0  # limits of TTFT: a queue that grows is to be seen
+_STAYS = 1.0  # times what a mean request may take within its SLOs
 
 
-def interval_s(question: Question, rate: float) -> float:
-    """`rate`: about what the best unit serves. Long enough for queues and batches to become what they are."""
-    slos = question.slos
-    longest_s = (slos.ttft_s or 0.0) + (slos.tpot_s or 0.0) * float(question.lengths.outputs.mean())
-    return min(_MOST_S, max(_LEAST_S, _TURNS * longest_s, _LEAST_REQUESTS / max(rate, 1e-3)))
+def interval_s(question: Question) -> float:
+    """At least; in any case until there are so many requests. What is confirmed lasts longer by far."""
+    ttft_s, tpot_s = question.slos.ttft_s or 0.0, question.slos.tpot_s or 0.0
+    stay_s = ttft_s + tpot_s * float(question.lengths.outputs.mean())
+    return min(_MOST_S, max(_LEAST_S, _TTFTS * ttft_s, _STAYS * stay_s))

@@ -1,38 +1,54 @@
 """The planning of a question, with simulations as its evaluator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from deploy.planner.goodput.find_plans import Search
-from deploy.planner.goodput.plans import Plans
+from deploy.planner.goodput.find_plans import find_plans
+from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
-from deploy.planning.interval import interval_s
+from deploy.planning.confirm import confirm
+from deploy.planning.interval import LEAST_REQUESTS, interval_s
+from deploy.planning.memory import Memory
 from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
 Say = Callable[[str], None]
 
 
-def plan(question: Question, *, burstiness: float = 1.0, num_processes: int | None = None, say: Say) -> Plans:
-    """Infeasible, where nothing meets the SLOs or the rate."""
-    setting = setting_of(question, burstiness)
+def plan(
+    question: Question,
+    *,
+    burstiness: float = 1.0,
+    simulated_s: float | None = None,
+    num_processes: int | None = None,
+    say: Say,
+) -> Plans:
+    """Infeasible, where nothing meets the SLOs or the rate. `simulated_s`: see `setting_of`."""
+    setting = setting_of(question, burstiness, simulated_s=simulated_s)
 
     def progress(number: int) -> None:
         say(f"{number} goodputs simulated")
 
     with Workers(setting, num_processes, progress) as workers:
-        search = Search(question, workers.evaluate, say)
-        disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
-        return search.plans(disaggregated, mixed)
+
+        def again(plans: Sequence[Plan | None]) -> Sequence[Plan | None]:
+            say("both again, longer and with other seeds")
+            return confirm(plans, question.rate, workers)
+
+        evaluate = Memory().beside(workers.evaluate)  # what `baton up` can run is searched for again
+        return find_plans(question, evaluate, say, again, workers.num_at_once)
 
 
-def setting_of(question: Question, burstiness: float = 1.0, seed: int = 0) -> Setting:
-    estimate = Search(question, lambda asks: []).estimate_of_best()
+def setting_of(
+    question: Question, burstiness: float = 1.0, seed: int = 0, *, simulated_s: float | None = None
+) -> Setting:
+    """`simulated_s`: for so long requests arrive in each simulation; None: as long as it should take."""
     return Setting(
         hardware={hardware.name: hardware for hardware in question.hardware.values()},
         lengths=question.lengths,
         slos=question.slos,
         engine=question.engine,
-        interval_s=interval_s(question, estimate),
+        interval_s=simulated_s or interval_s(question),
+        least_requests=1 if simulated_s else LEAST_REQUESTS,
         burstiness=burstiness,
         seed=seed,
     )

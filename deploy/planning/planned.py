@@ -1,6 +1,7 @@
 """A plan as a deployment's YAML: pools anew, and everything else as it was."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
 from deploy.errors import InputError
 from deploy.planner.goodput.candidates import Catalogue
-from deploy.planner.goodput.plans import Plan
+from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question, Slos
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import PoolPlan
@@ -18,11 +19,25 @@ from deploy.planner.goodput.unit import PoolPlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """`on_gpu`: else instances have their CPUs, and engines stay as they are but for their steps."""
+    """`on_gpu`: else instances have their CPUs, and engines stay as they are but for their steps.
+
+    `model_shape`: planned for instead of the deployment's own model.
+    """
 
     deployment: Deployment
     question: Question
     on_gpu: bool
+    model_shape: str | None = None
+
+    def about(self) -> list[str]:
+        """For what it was planned, which the deployment's file may not be for."""
+        devices = dict.fromkeys(each.name.rpartition("/")[0] for each in self.question.hardware.values())
+        path, on = self.deployment.spec.model.path, f"on {', '.join(devices)}"
+        if self.model_shape is None:
+            return [f"planned for the model in {path} {on}"]
+        return [
+            f"planned for {self.model_shape} {on}; spec.model.path is still {path}: `baton up` needs that model there"
+        ]
 
     def yaml(self, plan: Plan) -> str:
         """What `cluster.spec` reads. InputError: a deployment's file cannot say it."""
@@ -37,14 +52,18 @@ class Planned:
         data = self.deployment.model_dump(mode="json", exclude_unset=True)
         data["spec"]["pools"] = pools
         data["spec"]["slos"] = _slos(self.question.slos)
-        return "".join(f"# {line}\n" for line in summary(plan, self.question)) + yaml.safe_dump(data, sort_keys=False)
+        lines = [*summary(plan, self.question), *self.about(), "placed so by the planner; `baton up` places anew:"]
+        lines += [f"  {', '.join(nodes)}: {held}" for held, nodes in places(plan).items()]
+        return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(data, sort_keys=False)
 
     def _pool(self, pool: PoolPlan, name: str) -> dict[str, Any]:
         base = self._base(pool.role)
         data = base.model_dump(mode="json", exclude_unset=True)
         engine, resources = dict(data.get("engine", {})), dict(data.get("resources", {}))
         rates = Catalogue(self.question).rates_of(pool)
-        if pool.role == "prefill":
+        if not self.on_gpu:  # instances measure by themselves how much a step takes, and may change their roles
+            engine.pop("max_num_batched_tokens", None)
+        elif pool.role == "prefill":
             engine["max_num_batched_tokens"] = rates.saturation_tokens
             engine["max_num_seqs"] = min(self.question.engine.max_num_seqs, rates.saturation_tokens)
         else:
@@ -67,6 +86,35 @@ class Planned:
         return next((pool for pool in pools if pool.role == role), pools[0])
 
 
+def choose(plans: Plans) -> tuple[Plan, str]:
+    """What is written, and which of the plans that is: one that `baton up` can run if there is one.
+
+    InputError: there are only plans that a file cannot say.
+    """
+    needs = " and ".join(obstacles(plans.best.whole))
+    if plans.runnable is plans.best:
+        return plans.best, "the best plan"
+    if plans.runnable is not None:
+        return plans.runnable, f"the best plan that baton up can run; the best of all needs {needs}"
+    others = sorted((plan for plan in (plans.mixed, plans.disaggregated) if plan), key=lambda plan: -plan.per_gpu)
+    said = [plan for plan in (plans.best, *others) if not plan.whole.has_pp]
+    if not said:
+        raise InputError(
+            "nothing is written: all plans need pipeline parallelism, which no deployment's file can ask for"
+        )
+    which = "the best plan" if said[0] is plans.best else "the best plan without pipeline parallelism"
+    return said[0], f"{which}; baton validate refuses it, as it needs {' and '.join(obstacles(said[0].whole))}"
+
+
+def places(plan: Plan) -> Mapping[str, list[str]]:
+    """Nodes, by what they hold."""
+    found: dict[str, list[str]] = {}
+    for node, pools in plan.layout.per_node().items():
+        held = " + ".join(f"{number} × {pool.role} {pool.parallelism}" for pool, number in sorted(pools.items()))
+        found.setdefault(held, []).append(node)
+    return found
+
+
 def summary(plan: Plan, question: Question) -> list[str]:
     """What was found, in a few lines."""
     slos, attainment = question.slos, plan.attainment
@@ -78,7 +126,7 @@ def summary(plan: Plan, question: Question) -> list[str]:
     total = sum(node.num_gpus for node in question.topology.nodes)
     lines = [
         f"{plan.whole}, {plan.num_gpus} of {total} GPUs",
-        f"predicted: {plan.goodput:.4g} requests/s, {plan.per_gpu:.3g} per GPU, "
+        f"predicted: {plan.goodput:.4g} requests/s{_spread(plan)}, {plan.per_gpu:.3g} per GPU, "
         f"{attainment.both:.1%} within the SLOs ({', '.join(limits)})",
     ]
     if plan.num_checked_gpus < plan.num_gpus:
@@ -86,6 +134,11 @@ def summary(plan: Plan, question: Question) -> list[str]:
     if found := obstacles(plan.whole):
         lines.append(f"baton up cannot run it yet: {' and '.join(found)}")
     return lines
+
+
+def _spread(plan: Plan) -> str:
+    """By how much other requests would have given another mean: one standard error."""
+    return f" ±{plan.standard_error:.2g} ({plan.num_seeds} seeds)" if plan.standard_error else ""
 
 
 def _slos(slos: Slos) -> dict[str, float]:

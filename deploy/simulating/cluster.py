@@ -59,6 +59,7 @@ def make_cluster(
         rescheduling=ReschedulingConfig(**router.rescheduling.model_dump()),
         handover=HandoverConfig(**deployment.spec.handover.model_dump()),
         suspect_after_s=router.suspect_after_s,
+        max_queued_requests=router.max_queued_requests,
         seed=seed,
         deaths=deaths,
     )

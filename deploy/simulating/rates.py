@@ -1,6 +1,6 @@
 """The same requests at several rates: how many of them are still served within their SLOs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from deploy.bench.traffic import TrafficOptions, pace
@@ -37,10 +37,11 @@ def at_rate(
     options: TrafficOptions,
     rate: float,
     slos_ms: Mapping[str, float],
+    on_progress: Callable[[int, float], None] | None = None,
 ) -> AtRate:
     """The same requests, faster or slower."""
     paced = pace(requests, replace(options, rate=rate), is_closed_loop=False)
-    found = run(cluster, paced, slos_ms)
+    found = run(cluster, paced, slos_ms, on_progress=on_progress)
     return AtRate(
         rate=rate,
         attainment=float(found.figures["slo_attainment"] or 0.0),

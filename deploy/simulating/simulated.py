@@ -19,12 +19,16 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """`attainment_of`: each SLO by itself. `errors`: of requests that failed. `wall_s`: what the simulation took."""
+    """`attainment_of`: each SLO by itself. `errors`: of requests that failed. `num_cut_short`: see `Columns`.
+
+    `wall_s`: what the simulation took.
+    """
 
     figures: Figures
     attainment_of: Mapping[str, float]
     report: Report
     errors: Mapping[int, str]
+    num_cut_short: int
     wall_s: float
 
     def as_json(self) -> dict[str, Any]:
@@ -34,6 +38,7 @@ class Simulated:
             "instances": [self._use(use) for use in self.report.instances],
             "links": [self._use(use) for use in self.report.links],
             "handovers": self.report.handovers,
+            "cut_short": self.num_cut_short,
             "errors": dict(alike(self.errors)),
             "simulation": {
                 "wall_s": self.wall_s,
@@ -67,6 +72,7 @@ def run(
         attainment_of={name: columns.attainment({name: limit}) for name, limit in slos_ms.items()},
         report=report,
         errors=columns.errors,
+        num_cut_short=columns.num_cut_short,
         wall_s=time.perf_counter() - start,
     )
 

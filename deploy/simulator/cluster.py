@@ -51,6 +51,7 @@ class SimCluster:
     `message_s`: what a control message takes. `host_step_s`: what an instance does between two steps beside the model.
     `start_up_s`: when an instance joins, by its name; 0 for who is not named. `suspect_after_s`: after so long without
     a word an instance is lost. `no_instance_timeout_s`: how long the queue waits for a role that nobody has.
+    `max_queued_requests`: who comes while so many wait is refused; endless if nobody says.
     """
 
     instances: tuple[SimInstance, ...]
@@ -68,6 +69,7 @@ class SimCluster:
     suspect_after_s: float = 2.0
     no_instance_timeout_s: float = 30.0
     retry_link_after_s: float = 10.0
+    max_queued_requests: int = 1 << 60
 
     def __post_init__(self) -> None:
         """Raises InputError."""
@@ -77,9 +79,12 @@ class SimCluster:
         if doubled := {name for name in names if names.count(name) > 1}:
             raise InputError(f"two instances are called {min(doubled)}")
         nodes = {node.name for node in self.topology.nodes}
+        believed = {node.name for node in self.believed.nodes} if self.believed is not None else None
         for instance in self.instances:
             if instance.node not in nodes:
                 raise InputError(f"{instance.name} is on node {instance.node}, which the topology does not have")
+            if believed is not None and instance.node not in believed:
+                raise InputError(f"{instance.name} is on node {instance.node}, of which the router believes nothing")
         for name in [*self.start_up_s, *(death.instance for death in self.deaths)]:
             if name not in names:
                 raise InputError(f"there is no instance {name} to start or to die")

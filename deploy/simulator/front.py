@@ -22,8 +22,10 @@ from deploy.simulator.client import Client
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import SimCluster
 from deploy.simulator.handovers import Handovers
+from deploy.simulator.instance import FRONT
 from deploy.simulator.prompts import Computed, make_prompt, own_token
 from deploy.simulator.recorder import Recorder
+from deploy.simulator.untold import Behind
 from deploy.workload.request import WorkloadRequest
 from router.ledger import Deliver, Fail, Failure, Instruction, Ledger, Note, Place, Requeue, Step, Tell
 from router.links.forecast import LiveForecast, Site
@@ -31,12 +33,12 @@ from router.policies import DISPATCH_POLICIES, RequestView
 from router.rescheduler import Rescheduler
 from router.scheduler import Assignment, Member, Scheduler
 
-NAME = "router/1"
-_UNBOUNDED = 1 << 60
-
 
 class Front:
-    """`tell` sends to an instance."""
+    """`tell` sends to an instance. `untold`: of which instances the picture is behind.
+
+    What becomes free is given out when all that came together has been heard.
+    """
 
     def __init__(
         self,
@@ -45,18 +47,20 @@ class Front:
         recorder: Recorder,
         handovers: Handovers,
         tell: Callable[[Holder, FrontMessage], None],
+        untold: Callable[[], Iterable[Behind]],
     ) -> None:
         self._cluster = cluster
         self._clock = clock
         self._recorder = recorder
         self._handovers = handovers
         self._tell = tell
+        self._untold = untold
         self.clients: dict[str, Client] = {}
         self.num_failed = 0
         self.num_over = 0
         self.moved_s = 0.0  # when something happened to a request last
         self._ledger = Ledger(term=1)
-        self.scheduler = Scheduler(DISPATCH_POLICIES[cluster.policy](), _UNBOUNDED)
+        self.scheduler = Scheduler(DISPATCH_POLICIES[cluster.policy](), cluster.max_queued_requests)
         self._forecast = LiveForecast()
         self.scheduler.forecast = self._forecast
         self._rescheduler = Rescheduler(cluster.rescheduling, self._ledger, self.scheduler, self._hand_over)
@@ -66,11 +70,14 @@ class Front:
     # Clients
 
     def arrive(self, number: int, request: WorkloadRequest) -> None:
+        if self.scheduler.is_full:
+            self.refuse(number, request, "the queue is full")
+            return
         request_id = str(number)
         params = SamplingParams(temperature=0.0, max_tokens=request.num_output_tokens, seed=own_token(number))
         state = SequenceState(
             request_id=request_id,
-            front=NAME,
+            front=FRONT,
             prompt_token_ids=make_prompt(request, number),
             sampling_params=params,
             arrival_time_s=self._clock.now_s,
@@ -90,7 +97,7 @@ class Front:
         """It is not even asked for."""
         state = SequenceState(
             request_id=str(number),
-            front=NAME,
+            front=FRONT,
             prompt_token_ids=(),
             sampling_params=SamplingParams(),
             arrival_time_s=self._clock.now_s,
@@ -101,6 +108,7 @@ class Front:
     def give_up(self, request_ids: Iterable[str], reason: str) -> None:
         for request_id in request_ids:
             self._carry_out(self._ledger.fail(request_id, Failure.NO_INSTANCE, reason))
+        self.dispatch()
 
     def _hashes(self, token_ids: tuple[int, ...]) -> tuple[bytes, ...]:
         block_size = self.scheduler.block_size
@@ -119,11 +127,25 @@ class Front:
     # Deciding
 
     def dispatch(self) -> None:
-        while self.scheduler.num_queued and (assignment := self.scheduler.assign_next()) is not None:
+        while self.scheduler.num_queued and (assignment := self._assign_next()) is not None:
             self._promise(assignment)
             self._carry_out(
                 self._ledger.dispatch(assignment.request_id, assignment.prefill, assignment.decode, assignment.number)
             )
+
+    def _assign_next(self) -> Assignment | None:
+        """With every instance as it is now, told or not."""
+        behind = []
+        for holder, count, load in self._untold():
+            if member := self.scheduler.member(holder):
+                behind.append((member, count))
+                member.num_tokens_in_all += count
+                if load is not None:
+                    member.observe_load(*load)
+        assignment = self.scheduler.assign_next()
+        for member, count in behind:
+            member.num_tokens_in_all -= count
+        return assignment
 
     def reschedule(self) -> None:
         self._rescheduler.begin_round()
@@ -178,7 +200,6 @@ class Front:
     def on_snapshot(self, snapshot: InstanceSnapshot) -> None:
         if member := self.scheduler.member(snapshot.instance):
             member.observe(snapshot)
-            self.watch_roles()
             self.dispatch()
 
     def on_message(self, holder: Holder, message: InstanceMessage) -> None:
@@ -224,9 +245,9 @@ class Front:
     def _deliver(self, deliver: Deliver) -> None:
         client = self.clients[deliver.request_id]
         self.moved_s = self._clock.now_s
-        client.num_told += len(deliver.token_ids)
+        client.told(deliver.start_index + len(deliver.token_ids))
         client.num_cached_tokens = deliver.num_cached_tokens
-        if not client.num_tokens:
+        if not deliver.start_index:
             client.prefilled_on = client.decoded_on
         client.hear(client.num_told, self._clock.now_s, self._recorder)
         self.scheduler.grow(deliver.request_id, len(deliver.token_ids))
@@ -237,12 +258,12 @@ class Front:
     def _end(self, request_id: str, error: str = "") -> None:
         client = self.clients.pop(request_id)
         self.moved_s = self._clock.now_s
+        client.told(client.num_tokens)
         if not error and self._hashes_prompts:
-            self.scheduler.computed(request_id, Computed(client.state, max(0, client.num_told - 1)))
+            self.scheduler.computed(request_id, Computed(client.state, client.num_told - 1))
         self.scheduler.forget(request_id)
         self._forecast.settled(request_id)
         self._record(client, error)
-        self.dispatch()
 
     def _note(self, note: Note) -> None:
         self._picture(note)

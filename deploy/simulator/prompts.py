@@ -47,12 +47,15 @@ class _Prompt(Sequence[int]):
 
 
 def own_token(number: int) -> int:
-    return _OWN + number % _OWN
+    return _OWN + number % (_OWN // 2)
 
 
 def make_prompt(request: WorkloadRequest, number: int) -> tuple[int, ...]:
-    """What can be asked of a tuple of tokens, without one."""
-    return cast(tuple[int, ...], _Prompt(request, own_token(number)))
+    """What can be asked of a tuple of tokens, without one. Two prompts of which nothing is said begin differently."""
+    if request.hash_ids:
+        return cast(tuple[int, ...], _Prompt(request, own_token(number)))
+    first = own_token(number)
+    return cast(tuple[int, ...], range(first, first + request.num_prompt_tokens))
 
 
 class Computed(Sequence[int]):

@@ -9,6 +9,7 @@ class RequestRecord:
     """Times in seconds of the simulation, as the client sees them; nan for a token that never came.
 
     `number` counts the requests from 0. `prefilled_on`, `decoded_on`: where the first and the last token came from.
+    `num_asked_tokens`: of output; with fewer it ended because nobody had room for more KV.
     """
 
     number: int
@@ -18,12 +19,18 @@ class RequestRecord:
     last_token_s: float
     num_prompt_tokens: int
     num_output_tokens: int
+    num_asked_tokens: int
     num_cached_tokens: int = 0
     num_handovers: int = 0
     num_recoveries: int = 0
     prefilled_on: str = ""
     decoded_on: str = ""
     error: str = ""
+
+    @property
+    def is_cut_short(self) -> bool:
+        """It has ended, but with less than what was asked for."""
+        return not self.error and self.num_output_tokens < self.num_asked_tokens
 
 
 class Recorder(Protocol):

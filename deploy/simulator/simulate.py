@@ -10,26 +10,30 @@ from cluster.messages import (
     FrontMessage,
     Holder,
     InstanceMessage,
+    Pass,
     ReceiverMessage,
     Renew,
     Reserve,
     SourceMessage,
 )
-from cluster.role import InstanceRole
 from cluster.snapshot import InstanceSnapshot
 from deploy.simulator.clock import Clock
 from deploy.simulator.cluster import Death, SimCluster, SimInstance
-from deploy.simulator.front import NAME, Front
+from deploy.simulator.front import Front
 from deploy.simulator.handovers import Handovers
-from deploy.simulator.instance import Instance
+from deploy.simulator.instance import FRONT, Instance
 from deploy.simulator.links import SimulatedLinks
+from deploy.simulator.patient_gc import patient_gc
 from deploy.simulator.recorder import Recorder
+from deploy.simulator.refusals import Refusals
 from deploy.simulator.report import InstanceSample, InstanceUse, Report, TimelineSample
+from deploy.simulator.untold import Behind
 from deploy.workload.request import WorkloadError, WorkloadRequest
 from router.ledger import Place
 from router.scheduler import Member
 
 _RENEW_S = 1.0
+_ROLES_S = 1.0
 _WATCH_S = 10.0
 
 # Longer than anything that the brain waits for by itself.
@@ -53,7 +57,8 @@ def simulate(
     `fast_forward` every step is made by itself, with the same outcome.
     """
     world = _World(cluster, recorder, fast_forward=fast_forward, sample_s=sample_s, on_progress=on_progress)
-    return world.run(iter(requests))
+    with patient_gc():
+        return world.run(iter(requests))
 
 
 class _World:
@@ -72,7 +77,8 @@ class _World:
         self._sample_s = sample_s
         self._on_progress = on_progress
         self._handovers = Handovers(self._clock, keeps_log=sample_s is not None)
-        self._front = Front(cluster, self._clock, recorder, self._handovers, self._to_instance)
+        self._recorder = recorder
+        self._front = Front(cluster, self._clock, recorder, self._handovers, self._to_instance, self._untold)
         self._links = SimulatedLinks(cluster.topology, self._clock)
         self._specs = {spec.name: spec for spec in cluster.instances}
         self._ranks = {spec.name: rank for rank, spec in enumerate(cluster.instances)}
@@ -86,7 +92,7 @@ class _World:
         self._last_arrival_s = 0.0
         self._has_more = True
         self._timeline: list[TimelineSample] = []
-        self._max_prompt_tokens = max(map(_max_prompt_tokens, cluster.instances))
+        self._refusals = Refusals(cluster.instances)
 
     def run(self, requests: Iterator[WorkloadRequest]) -> Report:
         self._start_up()
@@ -115,8 +121,9 @@ class _World:
             self._join_after(self._cluster.start_up_s.get(spec.name, 0.0), Holder(spec.name, 1))
         for death in self._cluster.deaths:
             self._clock.at(death.at_s, partial(self._die, death))
-        self._every(self._cluster.rescheduling.interval_s, self._reschedule)
+        self._every(self._cluster.rescheduling.interval_s, self._begin_round)
         self._every(_RENEW_S, self._renew)
+        self._every(_ROLES_S, self._front.watch_roles)
         self._every(_WATCH_S, self._watch)
         if self._sample_s is not None:
             self._every(self._sample_s, self._sample)
@@ -143,21 +150,26 @@ class _World:
         self._clock.at(request.arrival_s, partial(self._arrive, number, request, requests))
 
     def _arrive(self, number: int, request: WorkloadRequest, requests: Iterator[WorkloadRequest]) -> None:
-        if request.num_prompt_tokens <= self._max_prompt_tokens:
-            self._front.arrive(number, request)
+        if reason := self._refusals.reason(request):
+            self._front.refuse(number, request, reason)
         else:
-            found, limit = request.num_prompt_tokens, self._max_prompt_tokens
-            self._front.refuse(number, request, f"a prompt of {found} tokens: no instance holds more than {limit}")
+            self._front.arrive(number, request)
         if self._on_progress is not None and number % _PROGRESS_EVERY == 0:
             self._on_progress(self._front.num_over, self._clock.now_s)
         self._take_next(requests)
 
-    def _reschedule(self) -> None:
-        self._front.reschedule()
+    def _begin_round(self) -> None:
+        """Rescheduling looks at each request: what was passed over is told first."""
+        if self._cluster.rescheduling.policy != "none":
+            for instance in self._instances.values():
+                instance.tell_all()
+        self._clock.in_background(self._cluster.message_s, self._front.reschedule)
+
+    def _untold(self) -> list[Behind]:
+        return [untold for instance in self._instances.values() if (untold := instance.untold())]
 
     def _watch(self) -> None:
         """Whatever is defective, nothing waits for ever."""
-        self._front.watch_roles()
         busy = any(instance.is_busy for instance in self._instances.values())
         if busy or self._num_to_join or not self._links.is_idle:
             self._front.moved_s = self._clock.now_s
@@ -179,6 +191,9 @@ class _World:
             spec=spec,
             cluster=self._cluster,
             clock=self._clock,
+            clients=self._front.clients,
+            recorder=self._recorder,
+            fast_forward=self._fast_forward,
             use=self._uses[holder.instance],
             deliver=self._deliver,
             report=self._report,
@@ -186,7 +201,7 @@ class _World:
             num_ranks=len(self._ranks),
         )
         self._instances[holder] = instance
-        instance.core.on_front_joined(NAME)
+        instance.core.on_front_joined(FRONT)
         instance.core.effects.clear()  # it holds nothing yet
         instance.core.on_links_measured(self._link_speeds(spec))
         self._front.join(_member(holder, spec))
@@ -201,6 +216,7 @@ class _World:
         if not found:
             return  # it is dead, or has not started
         (holder,) = found
+        self._instances[holder].tell_all()
         self._instances.pop(holder).die()
         self._links.cut(holder, "connection lost")
         noticed_s = self._cluster.suspect_after_s
@@ -225,7 +241,7 @@ class _World:
     def _to_instance(self, holder: Holder, message: FrontMessage) -> None:
         def hear() -> None:
             if instance := self._instances.get(holder):
-                instance.hear(NAME, message)
+                instance.hear(FRONT, message)
 
         self._say(hear)
 
@@ -256,6 +272,7 @@ class _World:
                 instance.post(
                     partial(instance.core.on_source_message, source.holder, message, now_s),
                     request_id=getattr(message, "request_id", ""),
+                    is_about_blocks=not isinstance(message, Pass),
                 )
             elif not source.is_dead:
                 source.post(partial(source.core.on_receiver_lost, receiver, now_s), mid_step=False)
@@ -275,7 +292,7 @@ class _World:
     def _renew(self) -> None:
         for source, receiver in self._peers:
             if source in self._instances and (instance := self._instances.get(receiver)):
-                instance.post(partial(instance.core.on_source_message, source, Renew(), self._clock.now_s))
+                instance.core.on_source_message(source, Renew(), self._clock.now_s)
 
     # What moves
 
@@ -302,7 +319,7 @@ class _World:
         name = (transfer.reservation, transfer.first_block, len(transfer.block_ids))
         if not target.is_dead:
             if failure is None and target.slots.complete(*name):
-                target.post(partial(target.core.on_arrived, *name, ()))
+                target.post(partial(target.core.on_arrived, *name, ()), is_about_blocks=False)
             elif failure is None:
                 failure = "nobody wants it any more"
             elif target.slots.abandon(*name):
@@ -317,6 +334,8 @@ class _World:
     # What is shown
 
     def _sample(self) -> None:
+        for instance in self._instances.values():
+            instance.catch_up()
         instances = [
             InstanceSample(
                 name=it.holder.instance,
@@ -334,13 +353,6 @@ class _World:
                 link_rates=self._links.rates(),
             )
         )
-
-
-def _max_prompt_tokens(spec: SimInstance) -> int:
-    """That it can compute, and yield a token from."""
-    if spec.role is InstanceRole.DECODE:
-        return 0
-    return min(spec.max_model_len - 1, spec.num_blocks * spec.block_size)
 
 
 def _member(holder: Holder, spec: SimInstance) -> Member:

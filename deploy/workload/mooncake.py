@@ -7,27 +7,37 @@ from itertools import groupby, pairwise
 from typing import TextIO
 
 from deploy.workload.request import WorkloadRequest
-from deploy.workload.tables import Row, WrongEntry, parse_count, parse_length, parse_time
+from deploy.workload.tables import Entry, Row, WrongEntry, parse_length, parse_time, whole_number
 
 
 def read_json_lines(lines: TextIO) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
         place = f"line {number}"
         try:
-            entry = json.loads(line)
-            yield (
-                place,
-                WorkloadRequest(
-                    arrival_s=parse_time(entry["timestamp"]) / 1000,
-                    num_prompt_tokens=parse_length("prompt", entry["input_length"]),
-                    num_output_tokens=parse_length("output", entry["output_length"]),
-                    hash_ids=tuple(map(parse_count, entry.get("hash_ids", ()))),
-                ),
-            )
-        except KeyError as error:
-            raise WrongEntry(f"{place}: {error} is missing") from None
-        except (ValueError, TypeError, AttributeError) as error:
+            yield place, _request(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise WrongEntry(f"{place}: {error.msg}") from None
+        except ValueError as error:
             raise WrongEntry(f"{place}: {error}") from None
+
+
+def _request(entry: object) -> WorkloadRequest:
+    """ValueError names the field."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{entry!r} is no object")
+    return WorkloadRequest(
+        arrival_s=parse_time(entry, "timestamp") / 1000,
+        num_prompt_tokens=parse_length("prompt", entry, "input_length"),
+        num_output_tokens=parse_length("output", entry, "output_length"),
+        hash_ids=_hash_ids(entry),
+    )
+
+
+def _hash_ids(entry: Entry) -> tuple[int, ...]:
+    found = entry.get("hash_ids", [])
+    if not isinstance(found, list):
+        raise ValueError(f"hash_ids: {found!r} is no list")
+    return tuple(whole_number(each, "hash_ids") for each in found)
 
 
 def spread_ticks(requests: Sequence[WorkloadRequest]) -> list[WorkloadRequest]:

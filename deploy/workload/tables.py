@@ -26,8 +26,13 @@ COLUMNS = {
 # BurstGPT keeps requests that failed, and says that they are those without response.
 _OUTPUT_WITH_FAILURES = "response tokens"
 
+_TOO_MANY = "\0"  # no column is called so
+
 Row = tuple[str, WorkloadRequest]
 """A request, and its place in the file."""
+
+Entry = Mapping[str, object]
+"""What the file says of a request, by its columns."""
 
 
 class WrongEntry(ValueError):
@@ -35,15 +40,26 @@ class WrongEntry(ValueError):
 
 
 def read_csv(lines: TextIO) -> Iterator[Row]:
-    rows = csv.DictReader(lines)
-    columns = find_columns("line 1", rows.fieldnames or ())
-    for row in rows:
-        yield from _row(f"line {rows.line_num}", row, columns)
+    rows = csv.DictReader(lines, restkey=_TOO_MANY)
+    try:
+        if rows.fieldnames is None:
+            return
+        columns = find_columns("line 1", rows.fieldnames)
+        for row in rows:
+            if _TOO_MANY in row:
+                given, expected = len(rows.fieldnames) + len(row[_TOO_MANY]), len(rows.fieldnames)
+                raise WrongEntry(f"line {rows.line_num}: {given} values, but {expected} columns")
+            yield from _row(f"line {rows.line_num}", row, columns)
+    except csv.Error as error:
+        raise WrongEntry(f"line {rows.line_num}: {error}") from None
 
 
 def read_json(lines: TextIO) -> Iterator[Row]:
+    text = lines.read()
+    if not text.strip():
+        return
     try:
-        entries = json.load(lines)
+        entries = json.loads(text)
     except json.JSONDecodeError as error:
         raise WrongEntry(f"line {error.lineno}: {error.msg}") from None
     if not isinstance(entries, list):
@@ -68,41 +84,64 @@ def find_columns(place: str, header: Iterable[str]) -> dict[str, str]:
     return {kind: column for kind, column in found.items() if column is not None}
 
 
-def _row(place: str, row: Mapping[str, object], columns: Mapping[str, str]) -> Iterator[Row]:
+def _row(place: str, row: Entry, columns: Mapping[str, str]) -> Iterator[Row]:
     try:
         has_failures = columns["output"].strip().lower() == _OUTPUT_WITH_FAILURES
-        if has_failures and parse_count(row[columns["output"]]) == 0:
+        if has_failures and parse_count(row, columns["output"]) == 0:
             return
         request = WorkloadRequest(
-            arrival_s=parse_time(row[columns["arrival"]]) if "arrival" in columns else None,
-            num_prompt_tokens=parse_length("prompt", row[columns["prompt"]]),
-            num_output_tokens=parse_length("output", row[columns["output"]]),
+            arrival_s=parse_time(row, columns["arrival"]) if "arrival" in columns else None,
+            num_prompt_tokens=parse_length("prompt", row, columns["prompt"]),
+            num_output_tokens=parse_length("output", row, columns["output"]),
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise WrongEntry(f"{place}: {error}") from None
     yield place, request
 
 
-def parse_time(value: object) -> float:
+def parse_time(row: Entry, column: str) -> float:
     """Seconds; a number of them, or a date and time, which are UTC's unless they say what else."""
+    value = _value(row, column)
     try:
-        time_s = float(str(value))
+        time_s = _seconds(str(value))
     except ValueError:
-        moment = datetime.fromisoformat(str(value))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if not isfinite(time_s):
-        raise ValueError(f"{value} is no time")
+        raise ValueError(f"{column}: {value!r} is no time") from None
     return time_s
 
 
-def parse_count(value: object) -> int:
-    count = int(str(value))
+def parse_count(row: Entry, column: str) -> int:
+    return whole_number(_value(row, column), column)
+
+
+def whole_number(value: object, column: str) -> int:
+    try:
+        count = int(str(value))
+    except ValueError:
+        raise ValueError(f"{column}: {value!r} is no whole number") from None
     if count < 0:
-        raise ValueError(f"a length of {count} tokens")
+        raise ValueError(f"{column}: {count} is below 0")
     return count
 
 
-def parse_length(what: str, value: object) -> int:
-    if not (length := parse_count(value)):
-        raise ValueError(f"{'an' if what == 'output' else 'a'} {what} of 0 tokens")
+def parse_length(what: str, row: Entry, column: str) -> int:
+    if not (length := parse_count(row, column)):
+        raise ValueError(f"{column}: {'an' if what == 'output' else 'a'} {what} of 0 tokens")
     return length
+
+
+def _value(row: Entry, column: str) -> object:
+    """CSV rows that are too short have None instead."""
+    if (value := row.get(column)) is None or value == "":
+        raise ValueError(f"{column} is missing")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        time_s = float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not isfinite(time_s):
+        raise ValueError(text)
+    return time_s

@@ -49,12 +49,14 @@ class LiveForecast(Forecast):
         self._nodes: Indices = np.empty(0, np.intp)  # of each instance, by its row
         self._token_bytes: Matrix = np.empty(0)
         self._in_flight: InFlight | None = None
+        self._index: dict[str, int] = {}  # of each node of the topology
 
     # What it goes by
 
     def learned(self, topology: Topology, broken: Iterable[tuple[str, str]], sites: Mapping[Holder, Site]) -> None:
         """`topology` has the nodes of all `sites`; `broken`: pairs of nodes between which nothing gets through."""
         self._topology = filled(topology, broken)
+        self._index = {node.name: at for at, node in enumerate(topology.nodes)}
         self._sites = dict(sites)
         self._rows = {holder: row for row, holder in enumerate(self._sites)}
         self._nodes = np.array([topology.index(site.node) for site in self._sites.values()], np.intp)
@@ -110,6 +112,8 @@ class LiveForecast(Forecast):
         for at, source in enumerate(sources):
             if (site := self._sites.get(source)) and site.unreachable:
                 times_s[at, [target in site.unreachable for target in targets]] = INFINITE
+        if set(sources).isdisjoint(targets):
+            return times_s
         at_target = {target: column for column, target in enumerate(targets)}
         for row, source in enumerate(sources):
             if (column := at_target.get(source)) is not None:
@@ -120,11 +124,16 @@ class LiveForecast(Forecast):
         if not self._rows:
             return np.full((len(rows), len(columns)), INFINITE)
         if self._in_flight is None:
-            known = {node.name for node in self._topology.nodes}
-            flows = [flow for flow in self._under_way() if {flow.source, flow.target} <= known]
+            known = self._index
+            flows = [flow for flow in self._under_way() if flow.source in known and flow.target in known]
             self._in_flight = self._topology.in_flight(flows)
         num_bytes = num_tokens * self._token_bytes[rows, None]
-        return self._topology.predict_among(self._nodes[rows], self._nodes[columns], num_bytes, self._in_flight)
+        sources, targets = self._nodes[rows], self._nodes[columns]
+        if num_bytes.size > len(self._topology) ** 2 and (num_bytes == num_bytes[0, 0]).all():
+            every = np.arange(len(self._topology))  # fewer nodes than instances: once for each
+            between_s = self._topology.predict_among(every, every, num_bytes[0, 0], self._in_flight)
+            return between_s[np.ix_(sources, targets)]
+        return self._topology.predict_among(sources, targets, num_bytes, self._in_flight)
 
     def _forget(self) -> None:
         self._in_flight = None

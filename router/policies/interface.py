@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,8 @@ class RequestView:
         return max(1, self.num_prompt_tokens - self.num_known_tokens.get(holder, 0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceView:
-    """An instance's last snapshot, plus what was dispatched to it since.
+class InstanceView(NamedTuple):
+    """An instance's last snapshot, plus what was dispatched to it since; made of every instance for every decision.
 
     `num_queued_tokens`: to be prefilled before a new request is. `num_committed_blocks`: needed now by the
     requests that run there or are on their way there. `unreachable`: no KV gets from here to there now.

@@ -25,19 +25,19 @@ class LeastLoaded:
 
 def takes_prompts(instance: InstanceView) -> bool:
     """A sequence keeps its seat until it has been handed over, so seats run out before tokens do."""
-    has_seat = instance.num_requests < instance.max_num_seqs
     return (
         instance.can_prefill
-        and has_seat
+        and instance.num_requests < instance.max_num_seqs
         and instance.num_queued_tokens < _MAX_BATCHES_AHEAD * instance.saturation_tokens
     )
 
 
 def has_room(instance: InstanceView, request: RequestView) -> bool:
     """A seat, and blocks for the prompt and a token; an idle instance takes whatever was admitted."""
+    if not instance.can_decode or instance.num_requests >= instance.max_num_seqs:
+        return False
     needed = request.num_prompt_tokens // instance.block_size + 1
-    has_blocks = instance.num_committed_blocks + needed <= instance.num_blocks or instance.num_requests == 0
-    return instance.can_decode and has_blocks and instance.num_requests < instance.max_num_seqs
+    return instance.num_committed_blocks + needed <= instance.num_blocks or instance.num_requests == 0
 
 
 def prefill_load(instance: InstanceView) -> tuple[int, int, str]:

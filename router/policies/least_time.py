@@ -52,7 +52,8 @@ class LeastTime:
 
 def _prefill_s(request: RequestView, prefills: Sequence[InstanceView]) -> Matrix:
     """[num_prefills]: until the first token, from what is queued there and what it has of the prompt already."""
-    num_tokens = [it.num_queued_tokens + request.num_missing_tokens(it.holder) for it in prefills]
+    num_missing = _num_missing_tokens(request, prefills)
+    num_tokens = [it.num_queued_tokens + count for it, count in zip(prefills, num_missing, strict=True)]
     speeds = _about([it.prefill_tokens_per_s for it in prefills], _USUAL_PREFILL_TOKENS_PER_S)
     return np.array(num_tokens, float) / speeds
 
@@ -82,9 +83,11 @@ def _transfer_s(
     request: RequestView, prefills: Sequence[InstanceView], decodes: Sequence[InstanceView], forecast: Forecast
 ) -> Matrix:
     """[num_prefills, num_decodes]; inf where no KV gets through. An instance that can decode keeps what it prefills."""
-    missing = np.array([float(request.num_missing_tokens(it.holder)) for it in decodes])
+    missing = np.array(_num_missing_tokens(request, decodes), float)
     sources, targets = ([it.holder for it in side] for side in (prefills, decodes))
     times_s = _alike(forecast.transfers_s(sources, targets, np.broadcast_to(missing, (len(sources), len(targets)))))
+    if set(sources).isdisjoint(targets) and not any(prefill.unreachable for prefill in prefills):
+        return times_s
     columns = {target: column for column, target in enumerate(targets)}
     for row, prefill in enumerate(prefills):
         if (own := columns.get(prefill.holder)) is not None:
@@ -94,6 +97,13 @@ def _transfer_s(
             if (column := columns.get(target)) is not None and target != prefill.holder:
                 times_s[row, column] = np.inf
     return times_s
+
+
+def _num_missing_tokens(request: RequestView, instances: Sequence[InstanceView]) -> list[int]:
+    """Of each."""
+    if not request.num_known_tokens:
+        return [max(1, request.num_prompt_tokens)] * len(instances)
+    return [request.num_missing_tokens(it.holder) for it in instances]
 
 
 def _alike(times_s: Matrix) -> Matrix:
@@ -110,6 +120,10 @@ def _middle(measured: Sequence[float], usual: float) -> float:
 def _about(measured: Sequence[float], usual: float) -> Matrix:
     """Each its own; of those that are about alike, and those that have measured nothing yet, what is usual."""
     middle = _middle(measured, usual)
-    values = np.where(np.array(measured) > 0.0, measured, middle)
-    is_alike = (values < middle * _SAME_SPEED) & (values * _SAME_SPEED > middle)
-    return np.clip(np.where(is_alike, middle, values), middle / _MOST_APART, middle * _MOST_APART)
+    least, most = middle / _MOST_APART, middle * _MOST_APART
+    return np.array([_unless_alike(value, middle, least, most) for value in measured])
+
+
+def _unless_alike(value: float, middle: float, least: float, most: float) -> float:
+    is_alike = value < middle * _SAME_SPEED and value * _SAME_SPEED > middle
+    return middle if is_alike or value <= 0.0 else min(max(value, least), most)

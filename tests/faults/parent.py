@@ -1,26 +1,22 @@
 """The test's end of one process of the cluster: started, told what to do, listened to, killed."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tests.faults import child
+from tests.forked import fork_server
 
 _START_TIMEOUT_S = 60.0
-# The last is for tests that use the same server of forks later on.
-_IMPORTED_ONCE = [child.__name__, "torch", "cluster.model.runner", "tests.integration.link_processes"]
 
 
 class Parent:
     """`news(kind, *details)` is called in the event loop with all that the child says, but for its start."""
 
     def __init__(self, run: Callable[[Connection, Any], None], config: Any, news: Callable[..., None]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_IMPORTED_ONCE)
+        context = fork_server()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=run, args=(theirs, config), daemon=True)
         self._process.start()

@@ -1,6 +1,5 @@
 """An instance's links in a process of their own, told what to do over a pipe."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -20,6 +19,7 @@ from cluster.links.shared_region import SharedRegion
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Epoch, Holder
 from cluster.secret import SECRET_BYTES, ClusterSecret
+from tests.forked import fork_server
 from tests.netns.hosts import Host, settle_on
 
 NUM_BLOCKS = 256
@@ -46,8 +46,7 @@ class LinkProcess:
         on: Host | None = None,
         **config: Any,
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # imports once, not in every child
+        context = fork_server()
         self._pipe, theirs = context.Pipe()
         self._events, their_events = context.Pipe(duplex=False)
         arguments = (theirs, their_events, Holder(name, incarnation), failpoints, hold, on, LinkConfig(**config))

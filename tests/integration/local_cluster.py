@@ -1,10 +1,8 @@
 """Real instances in processes of their own, and a real router in this one: a cluster without Ray."""
 
 import asyncio
-import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +16,7 @@ from cluster.snapshot import InstanceSnapshot
 from router.client import BatonClient
 from router.config import RouterConfig
 from router.service import RouterService
+from tests.integration.instance_process import InstanceProcess, make_config
 
 MODEL_PATH = Path(__file__).parents[2] / "deploy" / "models" / "baton-tiny"
 
@@ -44,10 +43,14 @@ class LocalCluster:
         self._model_path = model_path
         self._router_options = router or {}
         self.secret = draw_secret()
-        private = {"BATON_FAILPOINTS": failpoints, "BATON_TEST_SECRET": self.secret.value.hex()}
-        self._environment = {**os.environ, **private}
+        self._failpoints = failpoints
+        self._environment = {
+            **os.environ,
+            "BATON_FAILPOINTS": failpoints,
+            "BATON_TEST_SECRET": self.secret.value.hex(),
+        }
         self._options, self._nodes, self._num_ranks = options, nodes or {}, num_ranks or {}
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes: dict[str, InstanceProcess | asyncio.subprocess.Process] = {}
         self.infos: dict[str, InstanceInfo] = {}
 
     async def __aenter__(self) -> Self:
@@ -68,19 +71,10 @@ class LocalCluster:
         await self._end_processes()
 
     async def _spawn(self, name: str, role: str) -> InstanceInfo:
-        process = await asyncio.create_subprocess_exec(
-            *self._command(name, role, {**self._options, **self._node(name), **self._engine(name)}),
-            cwd=Path(__file__).parents[2],
-            env=self._environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+        self._processes[name] = process = self._make_process(
+            name, role, {**self._options, **self._node(name), **self._engine(name)}
         )
-        self._processes[name] = process
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
-        assert line, f"{name} did not start"
-        fields = json.loads(line)
-        return InstanceInfo(**{**fields, "role": InstanceRole(fields["role"])})
+        return await process.started()
 
     def _node(self, name: str) -> dict[str, str]:
         return {"node": self._nodes[name]} if name in self._nodes else {}
@@ -88,9 +82,9 @@ class LocalCluster:
     def _engine(self, name: str) -> dict[str, Any]:
         return {"engine": {**self._options.get("engine", {}), "tensor_parallel_size": self._num_ranks.get(name, 1)}}
 
-    def _command(self, name: str, role: str, options: dict[str, Any]) -> list[str]:
-        module = "tests.integration.instance_process"
-        return [sys.executable, "-m", module, name, role, str(self._model_path), json.dumps(options)]
+    def _make_process(self, name: str, role: str, options: dict[str, Any]) -> InstanceProcess:
+        config = make_config(name, InstanceRole(role), self._model_path, self.secret, options)
+        return InstanceProcess(config, self._failpoints)
 
     async def _start_router(self) -> None:
         config = RouterConfig(
@@ -153,7 +147,7 @@ class LocalCluster:
         await asyncio.gather(*(_end(process) for process in self._processes.values()))
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: InstanceProcess | asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.send_signal(signal.SIGCONT)
         assert process.stdin is not None

@@ -54,7 +54,7 @@ class MortalRouterCluster(LocalCluster):
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        self._processes[ROUTER] = process
+        self._processes[ROUTER] = self._router = process
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), 60)
         assert line, "the router did not start"
@@ -64,7 +64,7 @@ class MortalRouterCluster(LocalCluster):
 
     async def tell_router(self) -> None:
         """Which instances there are."""
-        stdin = self._processes[ROUTER].stdin
+        stdin = self._router.stdin
         assert stdin is not None
         stdin.write(json.dumps([info_to_json(info) for info in self.infos.values()]).encode() + b"\n")
         await stdin.drain()

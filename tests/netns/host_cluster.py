@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.role import InstanceRole
+from tests.integration.instance_process import InstanceProcess, make_config
 from tests.integration.local_cluster import LocalCluster
 from tests.netns.network import Network
 
@@ -19,7 +21,8 @@ class HostCluster(LocalCluster):
         super().__init__(**counts, **options)
         self._hosts = {name: network[place] for name, place in places.items()}
 
-    def _command(self, name: str, role: str, options: dict[str, Any]) -> list[str]:
+    def _make_process(self, name: str, role: str, options: dict[str, Any]) -> InstanceProcess:
         host = self._hosts[name]
         options = {**options, "host": host.address, "node": host.name}
-        return [*host.enter, *super()._command(name, role, options)]
+        config = make_config(name, InstanceRole(role), self._model_path, self.secret, options)
+        return InstanceProcess(config, on=host)

@@ -14,6 +14,7 @@ class Flow:
     """All blocks of one process, again and again, into all blocks of another."""
 
     def __init__(self, source: Host, target: Host) -> None:
+        self.hosts = source, target
         self._source = LinkProcess("prefill-0", on=source, transfer_timeout_s=60.0)
         self._target = LinkProcess("decode-0", on=target, transfer_timeout_s=60.0)
         self._reservation = 0

@@ -18,6 +18,7 @@ class ProbeProcess:
     """`begin_...` asks, `answer` waits for what comes of it: so several can be at it at once."""
 
     def __init__(self, host: Host) -> None:
+        self.host = host
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._pipe, theirs = context.Pipe()

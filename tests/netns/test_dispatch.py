@@ -25,7 +25,7 @@ async def test_the_second_token_comes_sooner_when_links_are_taken_into_account(n
         replay = Replay(
             address=cluster.info.grpc_address, policies=("least_loaded", "least_time"), rate=4.0, num_rounds=2
         )
-        requests = draw_arrivals([REQUEST] * 16, rate=1.0)
+        requests = draw_arrivals([REQUEST] * 8, rate=1.0)
         compared = await asyncio.to_thread(replay.compare, "made up", requests, Console())
         assert await cluster.client.set_dispatch_policy("least_time") == "least_time"
     print(compared.figures())

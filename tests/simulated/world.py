@@ -14,7 +14,7 @@ from cluster.engine.engine import Engine
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import FinishReason, Sequence
 from cluster.instance.config import CoreConfig, HandoverConfig
-from cluster.instance.core import InstanceCore
+from cluster.instance.core import HEARD_MID_STEP, InstanceCore
 from cluster.instance.effects import StartTransfer, ToFront, ToReceiver, ToSource
 from cluster.links.slot_table import Refusal, SlotTable
 from cluster.messages import (
@@ -22,7 +22,6 @@ from cluster.messages import (
     BlockTransfer,
     DispatchRefused,
     GrantRefused,
-    HandOver,
     Held,
     Holder,
     Holdings,
@@ -280,7 +279,7 @@ class World:
     def _is_taken_mid_step(self, key: tuple[str, object, object], node: Node) -> bool:
         kind, source, target = key
         ends = (source, target) if kind in ("link", "moving") else (target,)
-        is_of_handovers = kind != "front" or isinstance(self.channels[key][0], HandOver)
+        is_of_handovers = kind != "front" or isinstance(self.channels[key][0], HEARD_MID_STEP)
         return node.holder in ends and is_of_handovers
 
     def _arrive(self, kind: str, source: object, target: object, message: object) -> None:

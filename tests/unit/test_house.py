@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,13 @@ def brain() -> list[Path]:
     return [file for file in modules() if str(file.relative_to(ROOT)).startswith(BRAIN)]
 
 
-def imports(file: Path) -> Iterator[str]:
+@cache
+def imports(file: Path) -> tuple[str, ...]:
     """All modules a file imports, wherever in it, by their full names."""
+    return tuple(_iter_imports(file))
+
+
+def _iter_imports(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -67,6 +73,7 @@ def imports(file: Path) -> Iterator[str]:
             yield str(node.module)
 
 
+@cache
 def project_module(name: str) -> Path | None:
     path = ROOT / name.replace(".", "/")
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)

@@ -12,8 +12,6 @@ from deploy.planner.goodput.layout import Layout
 RESOLUTION = 0.02
 """Two goodputs that are closer are the same to a simulation of this length."""
 
-_AT_A_TIME = 4
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tried:
@@ -43,13 +41,15 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
     """`tried`: the best first. `num_pruned` could not be better than `pruned_bound`; `num_left` were not looked at for
-    want of time, and cannot be better than `left_bound`. Both per GPU."""
+    want of time, and cannot be better than `left_bound`. Both per GPU. `num_too_small`: their bound is
+    below the rate that is asked for."""
 
     tried: tuple[Tried, ...]
     num_pruned: int
     pruned_bound: float
     num_left: int
     left_bound: float
+    num_too_small: int = 0
 
     @property
     def best(self) -> Tried | None:
@@ -64,14 +64,15 @@ def find_best(
     evaluate: Evaluate,
     *,
     max_asks: int,
+    at_a_time: int,
 ) -> Outcome:
-    """Most goodput per GPU."""
+    """Most goodput per GPU. `at_a_time`: so many are asked about at once."""
     waiting = sorted(candidates, key=lambda each: (-each.estimate_per_gpu, -each.bound_per_gpu, each.unit))
     tried: list[Tried] = []
     best, num_pruned, pruned_bound = 0.0, 0, 0.0
     while waiting and len(tried) < max_asks:
         batch: list[tuple[Candidate, Layout, float]] = []
-        while waiting and len(batch) < _AT_A_TIME:
+        while waiting and len(batch) < min(at_a_time, max_asks - len(tried)):
             candidate = waiting.pop(0)
             bound, layout = candidate.bound, None
             if bound > best * (1.0 + RESOLUTION) * candidate.unit.num_gpus:

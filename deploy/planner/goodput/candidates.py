@@ -10,6 +10,7 @@ from deploy.planner.goodput.bound import compute_bound
 from deploy.planner.goodput.estimate import Estimate
 from deploy.planner.goodput.phase_rates import PhaseRates
 from deploy.planner.goodput.question import Floats, Infeasible, Question
+from deploy.planner.goodput.runnable import can_run
 from deploy.planner.goodput.unit import PoolPlan, Role, Unit
 
 
@@ -61,6 +62,7 @@ class Catalogue:
             for parallelism in self._hardware[kind].parallelisms()
             if parallelism.num_gpus <= most_gpus
             and (self._question.allow_pp or parallelism.pp == 1)
+            and (not self._question.runnable_only or can_run(parallelism))
             and self._fits(kind, parallelism)
         ]
 
@@ -90,12 +92,14 @@ class Catalogue:
 
     def check(self, sizes: Mapping[str, int]) -> None:
         """Infeasible, where nothing could do one of the roles. `sizes`: GPUs of the largest node of each kind."""
-        roles = {
-            role: any(self.pools(role, kind, size) for kind, size in sizes.items())
-            for role in ("prefill", "decode", "mixed")
-        }
-        if not (roles["mixed"] or (roles["prefill"] and roles["decode"])):
-            raise Infeasible(self._why(sizes))
+        if self.why_not(("mixed",), sizes) and (why := self.why_not(("prefill", "decode"), sizes)):
+            raise Infeasible(why)
+
+    def why_not(self, roles: Sequence[Role], sizes: Mapping[str, int]) -> str:
+        """What keeps all instances from one of these roles; "": nothing does."""
+        if all(any(self.pools(role, kind, size) for kind, size in sizes.items()) for role in roles):
+            return ""
+        return self._why(sizes)
 
     def _why(self, sizes: Mapping[str, int]) -> str:
         there = [(kind, each) for kind, size in sizes.items() for each in self.parallelisms(kind, size)]

@@ -1,6 +1,8 @@
 """DistServe's two placements of a question, with our evaluator in the place of its simulator."""
 
 from collections import Counter
+from collections.abc import Sequence
+from math import inf
 
 from cluster.latency.hardware import Parallelism
 from deploy.planner.goodput.bound import compute_bound, layout_bound
@@ -10,6 +12,8 @@ from deploy.planner.goodput.evaluation import Ask, Evaluate
 from deploy.planner.goodput.layout import Ground, Layout, Seated
 from deploy.planner.goodput.question import Question
 from deploy.planner.goodput.unit import PoolPlan, Role, Unit
+
+_ANY_RATE = 1e6
 
 
 class DistServe:
@@ -27,14 +31,14 @@ class DistServe:
         self._phases: dict[tuple[Role, Parallelism], float] = {}
         self._pairs: dict[tuple[Parallelism, Parallelism], float] = {}
 
-    def high(self, rate: float | None = None) -> DistServePlan | None:
-        """Algorithm 1, for a rate or for all GPUs. None: no plan meets the SLOs, or the GPUs are too few."""
+    def high(self, rate: float | None = None, num_gpus: int | None = None) -> DistServePlan | None:
+        """Algorithm 1, for a rate or for so many GPUs, or all. None: no plan meets the SLOs, or GPUs are too few."""
 
         def plan_for(rate: float) -> DistServePlan | None:
             phases = (lambda each: self._phase("prefill", each), lambda each: self._phase("decode", each))
             return high_affinity(self.parallelisms, *phases, rate)
 
-        return plan_for(rate) if rate is not None else fill_gpus(plan_for, self._question.total_gpus)
+        return plan_for(rate) if rate is not None else fill_gpus(plan_for, num_gpus or self._question.total_gpus)
 
     def low(self, rate: float | None = None) -> DistServePlan | None:
         """Algorithm 2, likewise: as many pairs as nodes have room for."""
@@ -42,6 +46,7 @@ class DistServe:
         def plan_for(rate: float) -> DistServePlan | None:
             return low_affinity(self.parallelisms, self.gpus_per_node, self._pair, rate)
 
+        self._try_pairs()
         if rate is not None:
             return plan_for(rate)
         one = plan_for(1e-9)
@@ -60,32 +65,31 @@ class DistServe:
         )
 
     def layout(self, plan: DistServePlan, *, pairs: bool) -> Layout | None:
-        """`pairs`: each pair on one node, as Algorithm 2 wants it; else in the order of nodes, larger ones first."""
+        """`pairs`: each pair on one node, as Algorithm 2 wants it; else as who knows nothing of links places it.
+
+        That is evenly or, where instances are too large for it, packed.
+        """
         unit = self.unit(plan)
+        if pairs:
+            return self._packed(unit, [[pool.one for pool in unit.pools]] * plan.num_prefill)
+        largest_first = sorted(unit.pools, key=lambda pool: -pool.parallelism.num_gpus)
+        singles = [[pool.one] for pool in largest_first for _ in range(pool.num_instances)]
+        return self._ground.lay_out(unit, label_free=True) or self._packed(unit, singles)
+
+    def _packed(self, unit: Unit, groups: Sequence[Sequence[PoolPlan]]) -> Layout | None:
+        """Each group on one node, the first that has room for it. None: there is none."""
         free = {node.name: node.num_gpus for node in self._nodes}
         seats: list[Seated] = []
         numbers: Counter[str] = Counter()
 
-        def seat(pool: PoolPlan, node: str) -> None:
-            seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool.one, node=node))
-            numbers[pool.role] += 1
-            free[node] -= pool.parallelism.num_gpus
-
-        if pairs:
-            together = plan.prefill.num_gpus + plan.decode.num_gpus
-            for _ in range(plan.num_prefill):
-                node = next((name for name in free if free[name] >= together), None)
-                if node is None:
-                    return None
-                for pool in unit.pools:
-                    seat(pool, node)
-        else:
-            for pool in sorted(unit.pools, key=lambda pool: -pool.parallelism.num_gpus):
-                for _ in range(pool.num_instances):
-                    node = next((name for name in free if free[name] >= pool.parallelism.num_gpus), None)
-                    if node is None:
-                        return None
-                    seat(pool, node)
+        for group in groups:
+            node = next((name for name in free if free[name] >= sum(pool.num_gpus for pool in group)), None)
+            if node is None:
+                return None
+            for pool in group:
+                seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool, node=node))
+                numbers[pool.role] += 1
+                free[node] -= pool.num_gpus
         used = [name for name in free if any(seat.node == name for seat in seats)]
         return Layout(unit=unit, seats=tuple(seats), topology=self._ground.among(used).topology)
 
@@ -99,23 +103,45 @@ class DistServe:
         """Of one instance; the other phase costs nothing, wherever it is."""
         pool = PoolPlan(role=role, parallelism=parallelism, kind=self._kind)
         bound = compute_bound(Unit(pools=(pool,)), self._catalogue.rates_of)
-        if bound <= 0.0:
-            return 0.0
+        if bound <= 0.0 or bound == inf:  # outputs of one token take no decoding: nothing is there to simulate
+            return min(bound, _ANY_RATE)
         others: dict[str, Role] = {"prefill": "decode", "decode": "prefill"}
         other = PoolPlan(role=others[role], parallelism=parallelism, kind=self._kind)
         node = self._nodes[0].name
         seats = tuple(Seated(name=f"{each.role}-0", pool=each, node=node) for each in (pool, other))
         layout = Layout(unit=Unit(pools=(pool, other)), seats=seats, topology=self._ground.among([node]).topology)
-        return self._evaluate([Ask(layout=layout, at_most=min(bound, 1e6), phase=role)])[0].rate or 0.0
+        best = max((found / each.num_gpus for (of, each), found in self._phases.items() if of == role), default=0.0)
+        return self._goodput(layout, bound, best * pool.num_gpus, role)
+
+    def _try_pairs(self) -> None:
+        """Those that promise most first: the others then cost little."""
+        pairs = [
+            DistServePlan(prefill=prefill, decode=decode, num_prefill=1, num_decode=1)
+            for prefill in self.parallelisms
+            for decode in self.parallelisms
+            if prefill.num_gpus + decode.num_gpus <= self.gpus_per_node
+        ]
+        estimates = {pair: self._catalogue.candidate(self.unit(pair)).estimate_per_gpu for pair in pairs}
+        for pair in sorted(pairs, key=lambda pair: -estimates[pair]):
+            self._pair(pair.prefill, pair.decode)
 
     def _pair(self, prefill: Parallelism, decode: Parallelism) -> float:
         key = prefill, decode
         if key not in self._pairs:
-            one = DistServePlan(prefill=prefill, decode=decode, num_prefill=1, num_decode=1)
-            layout = self.layout(one, pairs=True)
-            self._pairs[key] = 0.0 if layout is None else self._goodput(layout)
+            self._pairs[key] = self._pair_goodput(*key)
         return self._pairs[key]
 
-    def _goodput(self, layout: Layout) -> float:
+    def _pair_goodput(self, prefill: Parallelism, decode: Parallelism) -> float:
+        one = DistServePlan(prefill=prefill, decode=decode, num_prefill=1, num_decode=1)
+        layout = self.layout(one, pairs=True)
+        if layout is None:
+            return 0.0
         bound = layout_bound(layout, self._catalogue.rates_of, self._question.request_bytes)
-        return (self._evaluate([Ask(layout=layout, at_most=bound)])[0].rate or 0.0) if bound > 0.0 else 0.0
+        best = max((found / sum(each.num_gpus for each in of) for of, found in self._pairs.items()), default=0.0)
+        return self._goodput(layout, bound, best * one.num_gpus)
+
+    def _goodput(self, layout: Layout, bound: float, above: float, phase: Role | None = None) -> float:
+        """0 where it is not above what the best so far reaches per GPU: how far below does not matter."""
+        if bound <= above:
+            return 0.0
+        return self._evaluate([Ask(layout=layout, above=above, at_most=bound, phase=phase)])[0].rate or 0.0

@@ -20,11 +20,15 @@ _BISECTIONS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attainment:
-    """The shares of requests that meet one limit, the other, and both."""
+    """The shares of requests that meet one limit, the other, and both.
+
+    `is_cut_short`: of the first to end: then it was clear that they are too few.
+    """
 
     ttft: float
     tpot: float
     both: float
+    is_cut_short: bool = False
 
 
 NOTHING = Attainment(ttft=0.0, tpot=0.0, both=0.0)

@@ -9,8 +9,9 @@ from deploy.planner.goodput.layout import Layout
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ask:
-    """The highest rate at which the layout meets the SLOs, if it does at `above`; it is at most `at_most`.
+    """The highest rate at which the layout meets the SLOs, if it does at `above`.
 
+    `at_most`: what it can serve in the long run; as much as `above`: no more is asked for.
     `expected`: about there; None: not known. `phase`: None: both; else only that one counts, the other is for nothing.
     """
 
@@ -23,10 +24,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`rate`: None: it does not meet them even at `above`. `attainment`: at the rate, or there."""
+    """`rate`: None: it does not meet them even at `above`. `attainment`: at the rate, or there.
+
+    `is_beyond`: more than can be served in the long run, which no trial lasted for: the SLOs do not tell.
+    """
 
     rate: float | None
     attainment: Attainment
+    is_beyond: bool = False
 
 
 Evaluate = Callable[[Sequence[Ask]], list[Answer]]

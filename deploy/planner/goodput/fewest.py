@@ -10,9 +10,8 @@ from deploy.planner.goodput.estimate import RatesOf
 from deploy.planner.goodput.evaluation import Ask, Evaluate
 from deploy.planner.goodput.layout import Layout
 
-_AT_A_TIME = 4
 _PER_SIZE = 12
-"""So many of one size are tried, those that promise most: the others are taken to fall short too."""
+"""So many of one size are tried, those that promise most: the others are left for want of time."""
 
 
 def find_fewest(
@@ -22,6 +21,8 @@ def find_fewest(
     request_bytes: float,
     evaluate: Evaluate,
     rate: float,
+    *,
+    at_a_time: int,
 ) -> Outcome:
     """Its best is one with the fewest GPUs of those that serve the rate, and None where none does."""
     able = sorted(
@@ -29,27 +30,31 @@ def find_fewest(
         key=lambda each: (each.unit.num_gpus, -each.estimate, each.unit),
     )
     tried: list[Tried] = []
+    left: list[Candidate] = []
     for _, same in groupby(able, key=lambda each: each.unit.num_gpus):
-        laid = _laid_out(same, lay_out, rates_of, request_bytes, rate)
-        while batch := list(islice(laid, _AT_A_TIME)):
+        laid = _laid_out(same, lay_out, rates_of, request_bytes, rate, left)
+        while batch := list(islice(laid, at_a_time)):
             answers = evaluate([Ask(layout=layout, above=rate, at_most=rate) for _, layout, _ in batch])
             tried += [
                 Tried(candidate=candidate, layout=layout, bound=bound, answer=answer, above=rate)
                 for (candidate, layout, bound), answer in zip(batch, answers, strict=True)
             ]
             if any(answer.rate is not None for answer in answers):
-                return _outcome(tried, candidates, rate)
-    return _outcome(tried, candidates, rate)
+                return _outcome(tried, candidates, left, rate)
+    return _outcome(tried, candidates, left, rate)
 
 
-def _outcome(tried: Sequence[Tried], candidates: Sequence[Candidate], rate: float) -> Outcome:
-    unable = [each.bound_per_gpu for each in candidates if each.bound < rate]
+def _outcome(
+    tried: Sequence[Tried], candidates: Sequence[Candidate], left: Sequence[Candidate], rate: float
+) -> Outcome:
+    """Those with more GPUs than the best are not counted: they are neither too small nor left."""
     return Outcome(
         tried=tuple(sorted(tried, key=lambda each: each.rank, reverse=True)),
-        num_pruned=len(unable),
-        pruned_bound=max(unable, default=0.0),
-        num_left=0,
-        left_bound=0.0,
+        num_pruned=0,
+        pruned_bound=0.0,
+        num_left=len(left),
+        left_bound=max((each.bound_per_gpu for each in left), default=0.0),
+        num_too_small=sum(each.bound < rate for each in candidates),
     )
 
 
@@ -59,10 +64,15 @@ def _laid_out(
     rates_of: RatesOf,
     request_bytes: float,
     rate: float,
+    left: list[Candidate],
 ) -> Iterator[tuple[Candidate, Layout, float]]:
+    """Those that are one too many go to `left`."""
     number = 0
     for candidate in candidates:
-        layout = lay_out(candidate) if number < _PER_SIZE else None
+        if number == _PER_SIZE:
+            left.append(candidate)
+            continue
+        layout = lay_out(candidate)
         if layout is not None:
             bound = min(candidate.bound, transfer_bound(layout, rates_of, request_bytes))
             if bound >= rate:

@@ -6,7 +6,7 @@ from deploy.planner.goodput.best_first import RESOLUTION
 from deploy.planner.goodput.estimate import NOTHING, Attainment
 from deploy.planner.goodput.evaluation import Answer
 
-_STEP = 1.2
+_STEP = 1.1  # and its square next, while the other side is not known
 _LEAST = 0.01  # of what cannot be exceeded: below, it is taken to serve nobody
 
 
@@ -22,7 +22,7 @@ def highest_rate(
         low, best = above, first
     is_reached = False  # whether `high` is known to be too much
     guess = min(expected if expected is not None else 0.7 * at_most, at_most)
-    guess = max(guess, low * _STEP)
+    guess, step = max(guess, low * _STEP), _STEP
     while high > low * (1.0 + RESOLUTION) and high > _LEAST * at_most:
         guess = min(max(guess, low * (1.0 + RESOLUTION)), high)
         if is_reached and guess == high:
@@ -30,8 +30,9 @@ def highest_rate(
         found = attain(guess)
         if found.both >= wanted:
             low, best = guess, found
-            guess = guess * _STEP if not is_reached else (low * high) ** 0.5
+            guess = guess * step if not is_reached else (low * high) ** 0.5
         else:
             high, missed, is_reached = guess, found, True
-            guess = (low * high) ** 0.5 if low else guess / _STEP**2
+            guess = (low * high) ** 0.5 if low else guess / step
+        step *= step
     return Answer(rate=low, attainment=best) if low else Answer(rate=None, attainment=missed)

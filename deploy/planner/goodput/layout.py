@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cluster.topology.topology import Topology
-from deploy.planner.goodput.unit import PoolPlan, Unit
+from deploy.planner.goodput.unit import PoolPlan, Unit, join
 from deploy.planner.placement import NoRoom, Placed, PoolNeeds, Traffic
 from deploy.planner.planner import Planner
 
@@ -50,25 +50,57 @@ class Ground:
     def among(self, nodes: Sequence[str]) -> "Ground":
         return Ground(sub_topology(self.topology, nodes), self.kinds, self._request_bytes)
 
-    def lay_out(self, unit: Unit) -> Layout | None:
-        """None: there is no room. Of several kinds, each is placed by itself."""
+    def lay_out(self, unit: Unit, *, label_free: bool = False) -> Layout | None:
+        """None: there is no room. Of several kinds, each is placed by itself. `label_free`: not knowing links."""
         placed: list[tuple[PoolPlan, Placed]] = []
         for kind in unit.kinds:
             nodes = [node.name for node in self.topology.nodes if self.kinds[node.name] == kind or not kind]
-            found = self._place([pool for pool in unit.pools if pool.kind == kind], nodes)
+            found = self._place([pool for pool in unit.pools if pool.kind == kind], nodes, label_free=label_free)
             if found is None:
                 return None
             placed += found
+        return self._layout(unit, [Seated(name="", pool=pool.one, node=at.node, gpus=at.gpus) for pool, at in placed])
+
+    def pack(self, unit: Unit, copies: int) -> Layout | None:
+        """Copies side by side, each on as few nodes as hold it; so many as there is room for. None: for none.
+
+        Of units that want several kinds of nodes, each kind is placed by itself.
+        """
+        if len(unit.kinds) > 1:
+            found = (self.lay_out(unit.times(number)) for number in range(copies, 0, -1))
+            return next((layout for layout in found if layout is not None), None)
+        nodes = [node.name for node in self.topology.nodes]
+        size = min(node.num_gpus for node in self.topology.nodes)
+        width, together = -(-unit.num_gpus // size), max(1, size // unit.num_gpus)
+        blocks: list[Layout] = []
+        for start in range(0, len(nodes) - width + 1, width):
+            if not copies:
+                break
+            block = self.among(nodes[start : start + width]).lay_out(unit.times(min(together, copies)))
+            if block is None:
+                break
+            blocks.append(block)
+            copies -= min(together, copies)
+        return self.side_by_side(blocks) if blocks else None
+
+    def side_by_side(self, layouts: Sequence[Layout]) -> Layout:
+        """All of them as one, on these nodes."""
+        return self._layout(join([layout.unit for layout in layouts]), [it for each in layouts for it in each.seats])
+
+    def _layout(self, unit: Unit, seats: Sequence[Seated]) -> Layout:
+        """Named anew, those of each role in the order given."""
         numbers: Counter[str] = Counter()
-        seats = []
-        for pool, at in placed:
-            seats.append(Seated(name=f"{pool.role}-{numbers[pool.role]}", pool=pool.one, node=at.node, gpus=at.gpus))
-            numbers[pool.role] += 1
+        named = []
+        for seat in seats:
+            named.append(replace(seat, name=f"{seat.pool.role}-{numbers[seat.pool.role]}"))
+            numbers[seat.pool.role] += 1
         used = {seat.node for seat in seats}
         names = [node.name for node in self.topology.nodes if node.name in used]
-        return Layout(unit=unit, seats=tuple(seats), topology=sub_topology(self.topology, names))
+        return Layout(unit=unit, seats=tuple(named), topology=sub_topology(self.topology, names))
 
-    def _place(self, pools: Sequence[PoolPlan], nodes: Sequence[str]) -> list[tuple[PoolPlan, Placed]] | None:
+    def _place(
+        self, pools: Sequence[PoolPlan], nodes: Sequence[str], *, label_free: bool
+    ) -> list[tuple[PoolPlan, Placed]] | None:
         needs = [
             PoolNeeds(
                 name=f"pool{at}",
@@ -85,8 +117,11 @@ class Ground:
         traffic = Traffic(request_bytes=self._request_bytes)
         try:
             planner = Planner(needs, sub_topology(self.topology, nodes), traffic, np.random.default_rng(0))
-            chosen = planner.plan(with_worst=False).chosen
+            plan = planner.plan(with_worst=False)
         except NoRoom:
+            return None
+        chosen = plan.label_free if label_free else plan.chosen
+        if chosen is None:
             return None
         return [(pools[int(at.instance.split("-")[0].removeprefix("pool"))], at) for at in chosen.instances]
 

@@ -1,6 +1,6 @@
 """Nodes that are as good as each other: the same hardware, as many GPUs, links that are not much worse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -39,6 +39,11 @@ def node_classes(topology: Topology, kinds: Mapping[str, str]) -> list[NodeClass
         for (kind, num_gpus, is_slow), names in found.items()
     ]
     return sorted(classes, key=lambda each: (each.is_slow, -each.total_gpus, each.kind))
+
+
+def largest_nodes(classes: Sequence[NodeClass]) -> dict[str, int]:
+    """GPUs of the largest node of each kind."""
+    return {each.kind: each.num_gpus for each in sorted(classes, key=lambda each: each.num_gpus)}
 
 
 def _usual_rates(topology: Topology) -> list[float]:

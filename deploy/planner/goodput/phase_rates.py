@@ -6,7 +6,7 @@ the work is done in steps that take too long.
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, inf
+from math import inf
 
 import numpy as np
 
@@ -168,10 +168,10 @@ class PhaseRates:
 
     def _stages_s(self, num_tokens: float, squares: float, batch: float) -> tuple[float, ...]:
         shape = StepShape(
-            num_prefill_tokens=ceil(num_tokens),
+            num_prefill_tokens=int(num_tokens),  # a bound may round down, and never up
             prefill_squares=squares,
-            num_decodes=ceil(batch),
-            decode_context=ceil(batch * self.context) if batch else 0,
+            num_decodes=int(batch),
+            decode_context=int(batch * self.context),
         )
         return self._model.stages_s(shape)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from deploy.planner.goodput.estimate import Attainment
 from deploy.planner.goodput.layout import Layout
-from deploy.planner.goodput.unit import Unit
+from deploy.planner.goodput.unit import Copies, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -12,15 +12,17 @@ class Plan:
     """`goodput`: requests a second within the SLOs, of all of it. `attainment`: at that rate.
 
     `num_checked_gpus`: what was simulated together; less than all of it for a large plan, of which a part stands for
-    the whole. `unit` is what it is made of, so many times.
+    the whole. `parts` is what it is made of: a unit for each class of nodes, so many times.
+    `standard_error`: of the goodput, from so many seeds.
     """
 
     layout: Layout
-    unit: Unit
-    copies: int
+    parts: tuple[Copies, ...]
     goodput: float
     attainment: Attainment
     num_checked_gpus: int
+    standard_error: float = 0.0
+    num_seeds: int = 1
 
     @property
     def whole(self) -> Unit:
@@ -57,7 +59,8 @@ class Scored:
 class Effort:
     """Of the search: candidates, simulated ones, those that a bound left out and what none of them could exceed.
 
-    `left_bound`: of those that were left out for want of time; 0: none.
+    `left_bound`: of those that were left out for want of time; 0: none. `num_too_small`: by their bound they do not
+    serve the rate that is asked for. `plan_bound`: what no plan at all can exceed by computing and memory. All per GPU.
     """
 
     num_candidates: int
@@ -66,11 +69,16 @@ class Effort:
     pruned_bound: float
     num_left: int
     left_bound: float
+    num_too_small: int
+    plan_bound: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plans:
-    """`mixed` and `disaggregated`: the best of each sort; None where it cannot meet the SLOs at all. `best` is one."""
+    """`mixed` and `disaggregated`: the best of each sort. `best` is one. `runnable`: the best that `baton up` can run.
+
+    What is None has its reason in `why_not_...`, which is "" for the others.
+    """
 
     best: Plan
     mixed: Plan | None
@@ -78,3 +86,7 @@ class Plans:
     lost: tuple[Lost, ...]
     scored: tuple[Scored, ...]
     effort: Effort
+    why_not_mixed: str = ""
+    why_not_disaggregated: str = ""
+    runnable: Plan | None = None
+    why_not_runnable: str = ""

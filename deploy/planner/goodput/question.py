@@ -51,7 +51,8 @@ class Question:
     """`hardware`: of each node, by its name; nodes of one kind have one object.
 
     `rate`: requests a second to be served with the fewest GPUs; None: as many per GPU as can be. `num_gpus`: at most.
-    `pairs_only`: as many prefill as decode instances, as DistServe's Algorithm 2 has them.
+    `runnable_only`: no plan that `baton up` cannot run.
+    `pairs_only`: copies of one prefill and one decode instance, as DistServe's Algorithm 2 has them.
     """
 
     topology: Topology
@@ -61,6 +62,7 @@ class Question:
     rate: float | None = None
     num_gpus: int | None = None
     allow_pp: bool = False
+    runnable_only: bool = False
     pairs_only: bool = False
     engine: Engine = Engine()
 

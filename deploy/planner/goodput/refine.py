@@ -10,7 +10,7 @@ from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
 from deploy.planner.goodput.layout import Ground, Layout
 from deploy.planner.goodput.unit import Unit
 
-_MAX_ROUNDS = 3
+_MAX_ROUNDS = 1
 _KEPT = 0.9  # of its GPUs: a plan is not made better by being made small
 
 

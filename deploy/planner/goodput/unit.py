@@ -66,6 +66,14 @@ class Unit:
         return " + ".join(f"{pool} on {pool.kind}" if has_kinds else str(pool) for pool in self.pools)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Copies:
+    """A unit, so often."""
+
+    unit: Unit
+    number: int
+
+
 def join(units: list[Unit]) -> Unit:
     """All of them as one: pools that are alike but for their number become one."""
     numbers: dict[PoolPlan, int] = {}

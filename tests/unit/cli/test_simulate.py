@@ -89,6 +89,24 @@ def test_figures_uses_and_pictures_come_of_a_simulation(run, deployment, trace, 
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_all_may_be_refused_as_they_come(run, deployment, trace, tmp_path):
+    options = "--goodput", "ttft:1000", "--json", tmp_path / "found.json"
+    code, out, err = run(deployment(), "--trace", trace("0,5000000,5"), *H100, *options)
+    assert (code, err) == (0, "")
+    assert "1 × a prompt of 5000000 tokens: no instance holds more" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["duration"], found["failed"], found["request_throughput"], found["slo_attainment"]) == (0, 1, 0, 0)
+
+
+def test_requests_that_are_cut_short_are_counted(run, deployment, trace, tmp_path):
+    file = deployment({"kv_cache_memory_bytes": "128MiB"})  # 1,024 tokens
+    code, out, _ = run(file, "--trace", trace("0,100,5000"), *H100, "--json", tmp_path / "found.json")
+    assert code == 0
+    assert "1 cut short: no room for all the output asked for" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["completed"], found["cut_short"], found["slo_attainment"]) == (1, 1, 0)
+
+
 def test_the_same_seed_gives_the_same_figures(run, deployment, trace, tmp_path):
     lengths = trace(*["100,5"] * 20, header="prompt_len,output_len")
     for name in ("a", "b"):
@@ -131,6 +149,12 @@ def test_who_dies_is_done_without(run, deployment, trace, tmp_path):
         ((*H100, "--rates", "0"), "--rates '0': each should be above 0"),
         ((*H100, "--death", "decode-0"), "--death 'decode-0' should be NAME:SECONDS"),
         ((*H100, "--death", "decode-9:5"), "there is no instance decode-9"),
+        ((*H100, "--start-up", "decode-0"), "--start-up 'decode-0' should be NAME:SECONDS, such as decode-0:20"),
+        ((*H100, "--start-up", "decode-9:5"), "there is no instance decode-9"),
+        ((*H100, "--believed", "net.json"), "--believed says what the router takes the network for"),
+        ((*H100, "--plot", "found.pdf"), "--plot found.pdf should end in .png"),
+        ((*H100, "--json", "/"), "--json / is a directory; a file is to be written"),
+        ((*H100, "--json", "/dev/null/found.json"), "--json /dev/null/found.json: its folder cannot be made: "),
         ((*H100, "--topology", "nowhere.json"), "nowhere.json: the document: cannot be read: No such file"),
     ],
 )
@@ -141,9 +165,42 @@ def test_what_cannot_be_simulated_is_said_in_a_line(run, deployment, trace, opti
     assert err.count("\n") == 1
 
 
+def test_too_long_a_span_is_said_before_anything_runs(run, deployment, trace):
+    options = "--goodput", "ttft:1", "--rates", "1e-9"
+    code, _, err = run(deployment(), "--trace", trace("0,10,2", "1,10,2"), *H100, *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "at this rate the 2 requests come within 11,574 days; simulated are 8 at most" in err
+
+
+def test_what_lies_beside_the_steps_can_be_given(run, deployment, trace, tmp_path):
+    (tmp_path / "profile.yaml").write_text(PROFILE)
+    options = "--latency", tmp_path / "profile.yaml", "--json", tmp_path / "found.json"
+    options += "--message", "5", "--host-step", "2", "--start-up", "prefill-0:3"
+    assert run(deployment(), "--trace", trace("0,100,11"), *options)[0] == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["p50_ttft_ms"] == pytest.approx(3000 + 20 + 100 + 2 + 2 * 5)
+    assert found["p50_tpot_ms"] == pytest.approx(15 + 2 + 5 / 10)  # the handover's message, over ten tokens
+
+
+def test_the_router_may_believe_other_links_than_there_are(run, deployment, trace, tmp_path):
+    (tmp_path / "other.json").write_text(network(tmp_path, gpus=1).read_text().replace('"b"', '"c"'))
+    asked = deployment(), "--trace", trace("0,10,2"), *H100, "--topology", network(tmp_path, gpus=1)
+    assert run(*asked, "--believed", network(tmp_path, gpus=1))[0] == 0
+    code, _, err = run(*asked, "--believed", tmp_path / "other.json")
+    assert (code, err) == (2, "baton: prefill-0 is on node b, of which the router believes nothing\n")
+
+
+def test_a_file_of_lengths_needs_a_rate(run, deployment, trace):
+    lengths = trace("10,2", header="prompt_len,output_len")
+    assert run(deployment(), "--trace", lengths, *H100)[::2] == (
+        2,
+        f"baton: {lengths} holds no arrival times; give --rate\n",
+    )
+
+
 def test_a_wrong_trace_is_named_with_its_line(run, deployment, trace):
     code, _, err = run(deployment(), "--trace", trace("0,10,2", "1,10,0"), *H100)
-    assert (code, err) == (2, f"baton: {trace('0,10,2', '1,10,0')}, line 3: an output of 0 tokens\n")
+    assert (code, err) == (2, f"baton: {trace('0,10,2', '1,10,0')}, line 3: output_len: an output of 0 tokens\n")
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,10 @@ class FakeTime:
         self.sleepers.append((self.now_s + delay_s, woken))
         await woken
 
+    def is_awaited(self, delay_s):
+        """Somebody sleeps who wakes when the clock moves so far."""
+        return any(not woken.done() and until_s <= self.now_s + delay_s for until_s, woken in self.sleepers)
+
     def advance(self, delay_s):
         self.now_s += delay_s
         for until_s, woken in self.sleepers:

@@ -106,6 +106,7 @@ async def test_a_decode_instance_moves_away_from_a_slow_node_drained_and_then_le
     await wait_for(lambda: cluster.lives["d-0"][0].killed)
     assert cluster.lives["d-0"][0].was_stopped_before_killed
     await wait_for(lambda: running.controller._observed["d-0"].life.name == "GONE")
+    await wait_for(lambda: running.time.is_awaited(0.5))
     running.time.advance(0.5)
     await wait_for(lambda: ("undo_drain", "d-0") in cluster.calls)
     assert cluster.calls == [("drain", "d-0"), ("undo_drain", "d-0")]
@@ -135,6 +136,7 @@ async def test_two_exchange_their_roles_where_only_a_flip_gets_there(run):
     assert len(cluster.calls) == 2
     cluster["p-0"].death.set_result("killed")
     await wait_for(lambda: running.controller._observed["p-0"].life.name == "GONE")
+    await wait_for(lambda: running.time.is_awaited(0.5))
     running.time.advance(0.5)
     await wait_for(lambda: len(cluster.lives["p-0"]) == 2)
     assert cluster["p-0"].info.role.value == "decode", "its next life goes on as what it has become"
@@ -202,6 +204,7 @@ async def test_what_an_operator_has_flipped_is_not_looked_at_as_what_it_was(run)
     assert await running.said() == [], "with two that prefill, this is the best there is"
     cluster["d-0"].death.set_result("killed")
     await wait_for(lambda: running.controller._observed["d-0"].life.name == "GONE")
+    await wait_for(lambda: running.time.is_awaited(0.5))
     running.time.advance(0.5)
     await wait_for(lambda: len(cluster.lives["d-0"]) == 2)
     assert cluster["d-0"].info.role is InstanceRole.PREFILL
@@ -217,6 +220,7 @@ async def test_another_that_cannot_start_does_not_make_a_move_fail(run):
     cluster["d-1"].death.set_result("killed")
     await wait_for(lambda: running.controller._observed["d-1"].life.name == "GONE")
     cluster.errors["d_1"] = "out of memory"
+    await wait_for(lambda: running.time.is_awaited(0.5))
     running.time.advance(0.5)
     await wait_for(lambda: ("undo_drain", "d-0") in cluster.calls)
     await wait_for(running.is_waiting)
@@ -290,6 +294,7 @@ async def test_each_step_goes_by_the_links_as_they_are_when_its_turn_comes(run):
     (first,) = [name for name in homes if cluster.places[name] != homes[name]]
     await wait_for(lambda: running.controller._observed[first].life.name == "GONE")
     cluster.live = LiveLinks(topology=make_topology("abcdef", slow=homes[first]))
+    await wait_for(lambda: running.time.is_awaited(0.5))
     running.time.advance(0.5)
     await wait_for(running.is_waiting)
     assert len([call for call in cluster.calls if call[0] == "drain"]) == 1
@@ -306,6 +311,7 @@ async def test_the_rest_of_a_way_needs_no_three_checks(run):
     for number in (1, 2):
         running.time.advance(INTERVAL_S)
         await wait_for(lambda: any(seen.life.name == "GONE" for seen in running.controller._observed.values()))
+        await wait_for(lambda: running.time.is_awaited(0.5))
         running.time.advance(0.5)
         await wait_for(running.is_waiting)
         assert sum(cluster.places[name] != homes[name] for name in homes) == number

@@ -79,7 +79,7 @@ def test_waiting_for_no_host_is_never_slower():
 
 
 @settings(deadline=None, max_examples=100)
-@given(any_model, st.integers(1, 3000), st.integers(0, 2_000_000), st.integers(0, 60))
+@given(any_model, st.integers(1, 3000), st.integers(0, 2_000_000), st.integers(1, 60))
 def test_fast_forwarded_steps_are_the_single_ones_to_the_bit(model, num_decodes, context, num_steps):
     steps = [StepShape(0, 0.0, num_decodes, context + step * num_decodes) for step in range(num_steps)]
     single = [reduce(add, model.stages_s(step)) for step in steps]

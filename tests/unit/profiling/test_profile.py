@@ -110,6 +110,7 @@ def test_without_a_file_it_goes_to_stdout(run, checkpoint):
     ("arguments", "message"),
     [
         (("--dtype", "int3"), "'int3' is not one of float32, bfloat16"),
+        (("-o", "/"), "--output / is a directory; a file is to be written"),
         (("--kv-cache-memory", "much"), "'much' is no size"),
         (("--kv-cache-memory", "10KiB"), "10 KiB hold the KV of 16 tokens; at least 512 are needed to time anything"),
     ],

@@ -254,7 +254,7 @@ def test_a_request_that_is_to_be_at_an_instance_weighs_there_once() -> None:
 
 def test_a_pair_with_a_broken_link_is_not_chosen_while_there_is_another() -> None:
     near, far = make_view("d0", InstanceRole.DECODE), make_view("d1", InstanceRole.DECODE)
-    cut_off = replace(make_view("p0", InstanceRole.PREFILL), unreachable=frozenset({near.holder}))
+    cut_off = make_view("p0", InstanceRole.PREFILL)._replace(unreachable=frozenset({near.holder}))
     assert LeastLoaded().select(make_request(), [cut_off, near, far], KnowsNothing()) == Decision(
         holder("p0"), holder("d1")
     )

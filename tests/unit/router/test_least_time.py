@@ -1,7 +1,6 @@
 """The pair of instances that takes the least time: by load over equal links, by load and links over others."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -98,7 +97,7 @@ def test_what_an_instance_has_already_need_not_be_computed() -> None:
 def test_a_fast_prefill_instance_is_worth_waiting_for_and_noise_is_worth_nothing() -> None:
     views = [make_view("p0", P), make_view("p1", P, num_queued_tokens=100, prefill_tokens_per_s=6000.0)]
     assert select(*views, make_view("d0", D)) == chosen("p0", "d0")
-    fast = replace(views[1], prefill_tokens_per_s=20_000.0)
+    fast = views[1]._replace(prefill_tokens_per_s=20_000.0)
     assert select(views[0], fast, make_view("p2", P), make_view("d0", D)) == chosen("p1", "d0")
 
 
@@ -178,8 +177,8 @@ def test_the_instance_with_the_best_link_is_not_filled_up_while_others_are_empty
         decision = select(make_view("p0", P), *decodes.values(), forecast=forecast)
         assert decision is not None, "the near one was filled to the brim"
         view = decodes[decision.decode.instance]
-        decodes[view.holder.instance] = replace(
-            view, num_requests=view.num_requests + 1, num_committed_blocks=view.num_committed_blocks + 63
+        decodes[view.holder.instance] = view._replace(
+            num_requests=view.num_requests + 1, num_committed_blocks=view.num_committed_blocks + 63
         )
     assert decodes["d0"].num_committed_blocks < 0.95 * 1000
     if far_s < 0.1:

@@ -1,5 +1,6 @@
 """Questions about small clusters, and evaluators that answer in closed form."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,13 +19,45 @@ CHAT = {OPT_13B: Slos(ttft_s=0.2, tpot_s=0.1), OPT_66B: Slos(ttft_s=2.5, tpot_s=
 
 
 @cache
-def sharegpt_like(num_requests=300):
+def sharegpt_like(num_requests=150):
     """Lengths with about the percentiles of ShareGPT's: prompts of 760 tokens on the average, outputs of 190."""
     rng = np.random.default_rng(1)
     at = [0.0, 0.1, 0.5, 0.9, 0.99, 1.0]
     prompts = np.interp(rng.random(num_requests), at, [4, 60, 680, 1543, 1922, 2000])
     outputs = np.interp(rng.random(num_requests), at, [2, 8, 77, 507, 968, 1500])
     return Lengths(prompts=prompts.round(), outputs=outputs.round())
+
+
+class Slower(DistServeHardware):
+    """The same GPUs at a part of their speed."""
+
+    @property
+    def name(self):
+        return "slower/opt-13b"
+
+    def model(self, parallelism):
+        found = super().model(parallelism)
+        prefill = replace(
+            found.prefill,
+            fixed_s=found.prefill.fixed_s * self.factor,
+            s_per_token=found.prefill.s_per_token * self.factor,
+            s_per_square=found.prefill.s_per_square * self.factor,
+        )
+        decode = tuple(
+            replace(
+                cost,
+                fixed_s=cost.fixed_s * self.factor,
+                s_per_context_token=cost.s_per_context_token * self.factor,
+                s_per_sequence=cost.s_per_sequence * self.factor,
+            )
+            for cost in found.decode
+        )
+        return replace(found, prefill=prefill, decode=decode)
+
+
+def slower(factor):
+    kind = type("SlowerBy", (Slower,), {"factor": factor, "__hash__": object.__hash__})
+    return kind("opt-13b")
 
 
 def make_topology(num_nodes=4, num_gpus=8, *, between=25 * GBPS, slow=(), within=2e11):

@@ -1,9 +1,10 @@
-"""What was simulated for one network and is the same on another: what happens within a node."""
+"""What was simulated for one network and is about the same on another: what sends no KV from node to node."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
+from deploy.planner.goodput.layout import Layout
 
 
 @dataclass(slots=True)
@@ -23,7 +24,10 @@ class _Known:
 
 
 class Memory:
-    """Across the networks of one case. Of layouts on several nodes nothing is kept: links have a part in them."""
+    """Across the networks of one case: of layouts on one node, and of colocated instances, whose requests seldom move.
+
+    For a search only: what is found is measured on its own network.
+    """
 
     def __init__(self) -> None:
         self._known: dict[object, _Known] = {}
@@ -43,15 +47,20 @@ class Memory:
         return remembering
 
     def _find(self, ask: Ask) -> Answer | None:
-        known = self._known.get(_key(ask)) if ask.layout.num_nodes == 1 else None
+        known = self._known.get(_key(ask)) if _sends_nothing(ask.layout) else None
         return None if known is None else known.for_ask(ask)
 
     def _keep(self, ask: Ask, answer: Answer) -> Answer:
-        if ask.layout.num_nodes == 1:
+        if _sends_nothing(ask.layout):
             self._known[_key(ask)] = _Known(answer, ask.above)
         return answer
 
 
+def _sends_nothing(layout: Layout) -> bool:
+    return layout.num_nodes == 1 or layout.unit.is_mixed
+
+
 def _key(ask: Ask) -> object:
-    """On one node it only matters how many there are of each."""
-    return ask.layout.unit, ask.phase
+    """On one node it only matters how many there are of each, and over which link they send."""
+    links = ask.layout.topology
+    return ask.layout.unit, ask.phase, float(links.alpha_s[0, 0]), float(links.beta_bytes_per_s[0, 0])

@@ -1,0 +1,45 @@
+"""What plans serve, from simulations that no search has seen: with other seeds, and longer ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import sqrt
+from statistics import mean, stdev
+
+from deploy.planner.goodput.estimate import Attainment
+from deploy.planner.goodput.evaluation import Answer
+from deploy.planner.goodput.plans import Plan
+from deploy.planning.workers import Again, Workers
+
+SEEDS = (500, 501, 502)
+
+
+def confirm(plans: Sequence[Plan | None], rate: float | None, workers: Workers) -> list[Plan | None]:
+    """With the mean goodput over seeds and its standard error; with a rate, the attainment there.
+
+    A plan of which only a part is simulated stays as it is.
+    """
+    whole = [plan for plan in plans if plan is not None and plan.num_checked_gpus == plan.num_gpus]
+    asks = [
+        Again(layout=plan.layout, seed=seed, rate=rate or plan.goodput, is_searched=rate is None)
+        for plan in whole
+        for seed in SEEDS
+    ]
+    answers = workers.evaluate_again(asks)
+    found = {id(plan): answers[at * len(SEEDS) : (at + 1) * len(SEEDS)] for at, plan in enumerate(whole)}
+    return [_confirmed(plan, found[id(plan)]) if plan is not None and id(plan) in found else plan for plan in plans]
+
+
+def _confirmed(plan: Plan, answers: Sequence[Answer]) -> Plan | None:
+    """None: with none of the seeds it meets the SLOs at any rate near to what was found."""
+    rates = [answer.rate or 0.0 for answer in answers]
+    if not any(rates):
+        return None
+    attained = [answer.attainment for answer in answers if answer.rate]
+    ttft, tpot, both = (mean(shares) for shares in zip(*((it.ttft, it.tpot, it.both) for it in attained), strict=True))
+    return replace(
+        plan,
+        goodput=mean(rates),
+        attainment=Attainment(ttft=ttft, tpot=tpot, both=both),
+        standard_error=stdev(rates) / sqrt(len(rates)),
+        num_seeds=len(rates),
+    )

@@ -1,0 +1,68 @@
+"""The planner's evaluator: the simulator, asked for goodput."""
+
+import pytest
+
+from cluster.latency.distserve import DistServeHardware
+from deploy.planner.goodput.bound import layout_bound
+from deploy.planner.goodput.candidates import Catalogue
+from deploy.planner.goodput.evaluation import Ask
+from deploy.planner.goodput.layout import Ground
+from deploy.planning.plan import setting_of
+from deploy.planning.trial import run_trial
+from deploy.planning.workers import Workers
+from tests.unit.planner.goodput.factories import CHAT, OPT_13B, make_question, make_topology, make_unit
+
+pytestmark = pytest.mark.simulated
+
+AS_MEASURED = DistServeHardware("opt-13b", with_call_overhead=True)
+
+
+@pytest.fixture(scope="module")
+def four_gpus():
+    """OPT-13B on four A100s, with the overheads of calls that DistServe's simulator counts."""
+    return make_question(AS_MEASURED, make_topology(1, 4), slos=CHAT[OPT_13B])
+
+
+def layout_of(question, prefill, decode):
+    ground = Ground(question.topology, {"n0": AS_MEASURED.name}, question.request_bytes)
+    return ground.lay_out(make_unit(prefill, decode, kind=AS_MEASURED.name))
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "is_met"),
+    [((2, 1), (1, 1), True), ((1, 2), (1, 1), False), ((1, 1), (1, 1), False)],
+)
+def test_opt_13b_serves_1_5_requests_per_gpu_only_with_two_ranks_to_prefill_and_one_to_decode(
+    four_gpus, prefill, decode, is_met
+):
+    layout = layout_of(four_gpus, prefill, decode)
+    found = run_trial(setting_of(four_gpus, simulated_s=40.0), layout, 1.5 * layout.unit.num_gpus)
+    assert (found.both >= 0.9) is is_met
+
+
+def test_goodput_is_found_by_bisection_and_the_same_in_other_processes(four_gpus):
+    layout = layout_of(four_gpus, (2, 1), (1, 1))
+    bound = layout_bound(layout, Catalogue(four_gpus).rates_of, four_gpus.request_bytes)
+    setting = setting_of(four_gpus, simulated_s=8.0)
+    too_slow = layout_of(four_gpus, (1, 1), (1, 1))
+    asks = [Ask(layout=layout, at_most=bound), Ask(layout=too_slow, at_most=bound, above=3.0)]
+    counted: list[int] = []
+    with Workers(setting, 0, counted.append) as here:
+        served, hopeless = here.evaluate(asks)
+    assert counted == [1, 2]
+    assert served.rate is not None
+    assert served.rate > 3.0
+    assert served.rate <= bound or served.is_beyond, "so short a trial may serve more than can be kept up"
+    assert served.attainment.both >= 0.9
+    assert hopeless.rate is None
+    with Workers(setting, 1) as elsewhere:
+        assert elsewhere.evaluate(asks) == [served, hopeless]
+
+
+def test_a_phase_by_itself_serves_no_less_than_both(four_gpus):
+    layout = layout_of(four_gpus, (2, 1), (1, 1))
+    setting = setting_of(four_gpus, simulated_s=8.0)
+    both, prefill, decode = (run_trial(setting, layout, 4.0, phase) for phase in (None, "prefill", "decode"))
+    assert prefill.ttft >= both.ttft - 0.02
+    assert decode.tpot >= both.tpot - 0.02
+    assert prefill.tpot == decode.ttft == 1.0
