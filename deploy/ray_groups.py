@@ -1,4 +1,4 @@
-"""Places in a Ray cluster: a placement group of one bundle for each instance, pinned to its node.
+"""Places in a Ray cluster: a placement group for each instance, pinned to its node, with a bundle for each rank.
 
 One each, since the bundles of a group come and go together, and an instance has to be able to move alone. A group is
 its instance's from life to life, so that nobody else takes its place meanwhile; all end with the controller.
@@ -31,6 +31,7 @@ class PlacementGroups:
     def __init__(self) -> None:
         self._places: dict[str, _Place] = {}
         self._left: dict[str, list[_Place]] = {}
+        self._packed: dict[str, PlacementGroup] = {}
 
     async def reserve(self, target: InstanceTarget, node: RayNode) -> None:
         """What it had on another node stays its own until its next life begins. MemberFailed: Ray does not give it."""
@@ -56,7 +57,8 @@ class PlacementGroups:
             remove_placement_group(place.group)
 
     async def _make(self, target: InstanceTarget, node: RayNode) -> _Place:
-        group = placement_group([_bundle(target, node)], bundle_label_selector=[{"ray.io/node-id": node.node_id}])
+        bundles = [_bundle(target.of_a_rank, node)] * target.num_ranks
+        group = placement_group(bundles, bundle_label_selector=[{"ray.io/node-id": node.node_id}] * len(bundles))
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
                 await group.ready()
@@ -67,19 +69,36 @@ class PlacementGroups:
             raise MemberFailed(message) from error
         return _Place(node=node, target=target, group=group)
 
-    def options(self, target: InstanceTarget) -> dict[str, Any]:
-        """For the actor of its next life; {} where nothing is reserved."""
+    def options(self, target: InstanceTarget) -> list[dict[str, Any]]:
+        """For the actors of its next life, one for each rank; [] where nothing is reserved."""
         for place in self._left.pop(target.name, ()):
             remove_placement_group(place.group)
         if target.name not in self._places:
-            return {}
-        group = self._places[target.name].group
-        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)}
+            return []
+        return _in_bundles(self._places[target.name].group, target.num_ranks)
+
+    def together(self, target: InstanceTarget) -> list[dict[str, Any]]:
+        """For the actors of an instance that Ray places, one for each rank: on one node, whichever it is.
+
+        The group is forgotten with the instance's last life, when the controller ends.
+        """
+        group = self._packed.get(target.name)
+        if group is None:
+            bundles = [resources([target.of_a_rank]) or {"CPU": _ANY}] * target.num_ranks
+            group = self._packed[target.name] = placement_group(bundles, strategy="STRICT_PACK")
+        return _in_bundles(group, target.num_ranks)
 
     def on(self, node: RayNode) -> list[InstanceTarget]:
         """Those who have a place there: twice who has two."""
         every = [*self._places.values(), *(place for left in self._left.values() for place in left)]
         return [place.target for place in every if place.node.node_id == node.node_id]
+
+
+def _in_bundles(group: PlacementGroup, count: int) -> list[dict[str, Any]]:
+    return [
+        {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)}
+        for index in range(count)
+    ]
 
 
 def _bundle(target: InstanceTarget, node: RayNode) -> dict[str, float]:

@@ -16,7 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.links.config import LinkConfig
+from cluster.ranks.actor import RankActor
 from cluster.role import InstanceRole, RolePolicies
+from cluster.secret import ClusterSecret
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Node, Topology
 from decode_workers.actor import DecodeActor
@@ -41,10 +43,10 @@ from router.links.live_links import LiveLinks
 class _Watched:
     """What every member answers besides: why it could not start, and when it is gone."""
 
-    async def start(self) -> Any:
+    async def start(self, *arguments: Any) -> Any:
         """Its own errors become one plain line: not every exception survives the way to another process."""
         try:
-            return await super().start()  # type: ignore[misc]
+            return await super().start(*arguments)  # type: ignore[misc]
         except (ValueError, OSError, BatonError) as error:
             raise MemberFailed(first_line(error)) from error
 
@@ -67,6 +69,13 @@ class PrefillInstance(_OnNode, _Watched, PrefillActor):
 
 class DecodeInstance(_OnNode, _Watched, DecodeActor):
     pass
+
+
+class RankProcess(RankActor):
+    """Another rank of an instance than the one that serves."""
+
+    def __init__(self, secret: ClusterSecret, *, on_loopback: bool) -> None:
+        super().__init__(secret, "127.0.0.1" if on_loopback else address_here())
 
 
 class GlobalRouter(_Watched, RouterActor):
@@ -97,16 +106,13 @@ _ACTORS: dict[InstanceRole, type] = {
 
 
 class RayMember:
-    """A process behind a Ray actor: Ray's errors become MemberFailed. `node`: of an instance, while it runs."""
+    """A process behind a Ray actor: Ray's errors become MemberFailed."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
-        self.node = ""
 
     async def start(self) -> InstanceInfo | RouterInfo:
-        info: InstanceInfo | RouterInfo = await call(self._actor, "start")
-        if isinstance(info, InstanceInfo):
-            self.node = info.node
+        info: RouterInfo = await call(self._actor, "start")
         return info
 
     async def progress(self) -> str:
@@ -139,8 +145,31 @@ class RayMember:
         await call(self._actor, "flip", instance, role)
 
     def kill(self) -> None:
-        self.node = ""
         ray.kill(self._actor)
+
+
+class RayInstance(RayMember):
+    """`ranks`: the actors of its other ranks. It fails with any of them, and they end with it.
+
+    `node`: that it is on, while it runs.
+    """
+
+    def __init__(self, actor: Any, ranks: Sequence[Any]) -> None:
+        super().__init__(actor)
+        self._ranks = ranks
+        self.node = ""
+
+    async def start(self) -> InstanceInfo:
+        addresses = await asyncio.gather(*(call(rank, "listen") for rank in self._ranks))
+        info: InstanceInfo = await call(self._actor, "start", tuple(addresses))
+        self.node = info.node
+        return info
+
+    def kill(self) -> None:
+        self.node = ""
+        super().kill()
+        for rank in self._ranks:
+            ray.kill(rank)
 
 
 class RayCluster:
@@ -152,7 +181,7 @@ class RayCluster:
         self._router_node_id = router_node_id
         self._on_loopback = on_loopback
         self._groups = PlacementGroups()
-        self._placed_by_ray: dict[str, tuple[InstanceTarget, RayMember]] = {}
+        self._placed_by_ray: dict[str, tuple[InstanceTarget, RayInstance]] = {}
 
     async def nodes(self) -> list[Node]:
         return [
@@ -176,19 +205,22 @@ class RayCluster:
         self._groups.release(target, node)
 
     def create_instance(self, target: InstanceTarget) -> Member:
-        place = self._groups.options(target)
-        options = {
-            "num_cpus": target.num_cpus,
-            "num_gpus": target.num_gpus,
-            "memory": target.memory_bytes or None,
-            "scheduling_strategy": "SPREAD",
-            **place,
-        }
-        instance = actor_class(_ACTORS[target.config.role], **options)
-        member = RayMember(instance.remote(target.config, ROLE_POLICIES, on_loopback=self._on_loopback))
-        if not place:
+        places = self._groups.options(target)
+        where = places or self._by_ray(target)
+        share = target.of_a_rank
+        amounts = {"num_cpus": share.num_cpus, "num_gpus": share.num_gpus, "memory": share.memory_bytes or None}
+        first, *others = ({**amounts, **place} for place in where)
+        config, on_loopback = target.config, self._on_loopback
+        actor = actor_class(_ACTORS[config.role], **first).remote(config, ROLE_POLICIES, on_loopback=on_loopback)
+        ranks = [actor_class(RankProcess, **it).remote(config.secret, on_loopback=on_loopback) for it in others]
+        member = RayInstance(actor, ranks)
+        if not places:
             self._placed_by_ray[target.name] = target, member
         return member
+
+    def _by_ray(self, target: InstanceTarget) -> list[dict[str, Any]]:
+        """Options that leave the choice of the node to it."""
+        return [{"scheduling_strategy": "SPREAD"}] if target.num_ranks == 1 else self._groups.together(target)
 
     def create_router(self, config: RouterConfig) -> Member:
         """On the node that `baton up` ran on: that is where its user looks for the ports."""

@@ -15,7 +15,7 @@ from router.policies import ReschedulingConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceTarget:
-    """`memory_bytes` 0: not limited."""
+    """Of all ranks together; `memory_bytes` 0: not limited."""
 
     config: InstanceConfig
     num_cpus: float
@@ -25,6 +25,21 @@ class InstanceTarget:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def num_ranks(self) -> int:
+        return self.config.engine.tensor_parallel_size
+
+    @property
+    def of_a_rank(self) -> "InstanceTarget":
+        """Its share: all have the same."""
+        count = self.num_ranks
+        return replace(
+            self,
+            num_cpus=self.num_cpus / count,
+            num_gpus=self.num_gpus / count,
+            memory_bytes=self.memory_bytes // count,
+        )
 
 
 def resources(targets: Iterable[InstanceTarget]) -> dict[str, float]:
@@ -54,7 +69,9 @@ def instance_targets(deployment: Deployment, secret: ClusterSecret) -> tuple[Ins
 def _instance_config(deployment: Deployment, pool: Pool, name: str, secret: ClusterSecret) -> InstanceConfig:
     spec = deployment.spec
     engine = pool.engine.model_dump()
-    engine["num_threads"] = pool.engine.num_threads or max(1, int(pool.resources.cpus))
+    engine["num_threads"] = pool.engine.num_threads or max(
+        1, int(pool.resources.cpus / pool.engine.tensor_parallel_size)
+    )
     engine["device"] = "auto" if pool.resources.gpus else "cpu"
     return InstanceConfig(
         name=name,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 from cluster.instance.config import InstanceConfig, InstanceInfo
 from cluster.instance.instance import Instance
@@ -16,10 +17,13 @@ class InstanceActor:
         self._policies = policies
         self._instance: Instance | None = None
 
-    async def start(self) -> InstanceInfo:
-        """Loads and serves; a second call, after Ray restarted the process, is a new life."""
+    async def start(self, rank_addresses: tuple[str, ...] = ()) -> InstanceInfo:
+        """Loads and serves; a second call, after Ray restarted the process, is a new life.
+
+        `rank_addresses`: where its other ranks wait.
+        """
         if self._instance is None:
-            self._instance = Instance(self._config, self._policies)
+            self._instance = Instance(replace(self._config, rank_addresses=rank_addresses), self._policies)
             info = await self._instance.start()
             self._watch = asyncio.create_task(self._die_with(self._instance))
             return info

@@ -73,13 +73,14 @@ def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:
     if num_gpus and num_ranks > num_gpus:
         message = f"is {num_ranks}, and resources.gpus is {num_gpus:g}: each rank needs a GPU of its own"
         yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
-    elif num_ranks > 1:
-        message = f"is {engine.tensor_parallel_size}; instances of several ranks are not supported yet, use 1"
+    elif num_gpus and num_ranks > 1:
+        message = f"is {num_ranks}; instances of several ranks run on CPUs only as yet, use 1"
         yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
     for name in ("cpus", "gpus"):
-        amount = getattr(pool.resources, name)
+        amount = getattr(pool.resources, name) / num_ranks
         if amount > 1 and amount != int(amount):
-            message = f"is {amount:g}; above 1 Ray counts whole ones only"
+            of = f", of {num_ranks} ranks {amount:g} each" if num_ranks > 1 else ""
+            message = f"is {amount * num_ranks:g}{of}; above 1 Ray counts whole ones only"
             yield Problem(path=(*path, "resources", name), message=message)
 
 

@@ -1,6 +1,7 @@
 """Which placement group an instance has at any time; the groups themselves are not Ray's."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.unit
 
 
 class FakeGroup:
-    def __init__(self, node_id, *, is_full):
-        self.node_id, self.is_full = node_id, is_full
+    def __init__(self, bundles, node_id, *, is_full):
+        self.bundles, self.node_id, self.is_full = bundles, node_id, is_full
 
     async def ready(self):
         if self.is_full:
@@ -30,7 +31,8 @@ def held(monkeypatch):
 
     def make(bundles, *, bundle_label_selector):
         node_id = bundle_label_selector[0]["ray.io/node-id"]
-        groups.append(FakeGroup(node_id, is_full=node_id in full))
+        assert bundle_label_selector == [{"ray.io/node-id": node_id}] * len(bundles)
+        groups.append(FakeGroup(bundles, node_id, is_full=node_id in full))
         return groups[-1]
 
     monkeypatch.setattr("deploy.ray_groups.placement_group", make)
@@ -47,8 +49,17 @@ def ids(held):
     return [group.node_id for group in held[0]]
 
 
-def target():
-    return instance_targets(make_deployment(), draw_secret())[0]
+def target(num_ranks=1):
+    one = instance_targets(make_deployment(), draw_secret())[0]
+    return replace(one, config=replace(one.config, engine=replace(one.config.engine, tensor_parallel_size=num_ranks)))
+
+
+async def test_each_rank_has_a_bundle_with_its_share_on_the_same_node(held):
+    groups, one = PlacementGroups(), target(num_ranks=2)
+    await groups.reserve(one, node("a"))
+    [group] = held[0]
+    assert group.bundles == [{"CPU": one.num_cpus / 2}] * 2
+    assert [it["scheduling_strategy"].placement_group_bundle_index for it in groups.options(one)] == [0, 1]
 
 
 async def test_a_place_that_is_not_needed_after_all_is_given_back(held):

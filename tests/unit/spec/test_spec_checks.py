@@ -35,7 +35,6 @@ def test_fronts_on_one_port_are_refused_unless_the_port_is_drawn(problems, load)
     ("part", "options", "expected"),
     [
         ("engine", {"max_num_batched_tokens": 8, "max_num_seqs": 16}, "max_num_batched_tokens: is 8, less than"),
-        ("engine", {"tensor_parallel_size": 2}, "tensor_parallel_size: is 2; instances of several ranks"),
         ("resources", {"cpus": 1.5}, "resources.cpus: is 1.5; above 1 Ray counts whole ones only"),
     ],
 )
@@ -68,6 +67,12 @@ def test_ranks_that_cannot_share_the_checkpoint_are_refused(problems, tmp_path, 
 def test_more_ranks_than_gpus_are_refused(problems):
     pools = [make_pool(engine={"tensor_parallel_size": 2}, resources={"gpus": 1})]
     expected = "tensor_parallel_size: is 2, and resources.gpus is 1: each rank needs a GPU of its own"
+    assert expected in problems(make_document(pools=pools))[0]
+
+
+def test_ranks_share_whole_cores(problems):
+    pools = [make_pool(engine={"tensor_parallel_size": 2}, resources={"cpus": 3})]
+    expected = "resources.cpus: is 3, of 2 ranks 1.5 each; above 1 Ray counts whole ones only"
     assert expected in problems(make_document(pools=pools))[0]
 
 
