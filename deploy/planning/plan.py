@@ -1,8 +1,9 @@
 """The planning of a question, with simulations as its evaluator."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from deploy.planner.goodput.find_plans import find_plans
+from deploy.planner.goodput.find_plans import Find, find_plans, in_turn
 from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
 from deploy.planning.confirm import confirm
@@ -35,7 +36,14 @@ def plan(
             return confirm(plans, question.rate, workers)
 
         evaluate = Memory().beside(workers.evaluate)  # what `baton up` can run is searched for again
-        return find_plans(question, evaluate, say, again, workers.num_at_once)
+        find_all = _at_once if workers.num_at_once > 1 else in_turn
+        return find_plans(question, evaluate, say, again, find_all, workers.num_at_once)
+
+
+def _at_once(finds: Sequence[Find]) -> list[Plan | None]:
+    """In threads, which mostly wait: rates of one plan are tried one after the other, which leaves processes idle."""
+    with ThreadPoolExecutor(len(finds)) as threads:
+        return [future.result() for future in [threads.submit(find) for find in finds]]
 
 
 def setting_of(
