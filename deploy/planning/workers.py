@@ -103,12 +103,15 @@ def answer(setting: Setting, ask: Ask) -> Answer:
     """By bisection on the rate; every trial has the same requests and gaps.
 
     What is found is not cut to what can be served in the long run: where it is clearly more, trials were too short
-    to tell, and longer ones are made. Who is asked for one rate only is asked for no other.
+    to tell, and longer ones are made, unless the answer may be rough. Who is asked for one rate only is asked for no
+    other.
     """
     is_free = ask.at_most > ask.above
     found = _highest(setting, ask, _NEAR if is_free else 1.0)
     if not is_free or found.rate is None or found.rate < _NEAR * ask.at_most:
         return found
+    if ask.is_rough:
+        return replace(found, is_beyond=True)
     found = _highest(setting.longer(_LONGER), replace(ask, expected=ask.at_most), _ROOM)
     is_beyond = found.rate is not None and found.rate > _NEAR * ask.at_most
     return replace(found, is_beyond=is_beyond)

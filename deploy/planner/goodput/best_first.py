@@ -86,7 +86,7 @@ def find_best(
             batch.append((candidate, layout, bound))
         aboves = [best * (1.0 + RESOLUTION) * candidate.unit.num_gpus for candidate, *_ in batch]
         asks = [
-            Ask(layout=layout, above=above, at_most=bound, expected=candidate.estimate or None)
+            Ask(layout=layout, above=above, at_most=bound, expected=candidate.estimate or None, is_rough=True)
             for (candidate, layout, bound), above in zip(batch, aboves, strict=True)
         ]
         answers = evaluate(asks) if asks else []

@@ -96,10 +96,12 @@ class Check:
         assert layout is not None, "a part of what has room has room"
         key = part.unit, part.nodes, copies
         if key not in self._samples:
-            self._samples[key] = self._best([layout], part.per_gpu, None)
+            self._samples[key] = self._best([layout], part.per_gpu, None, is_rough=False)
         return self._samples[key]
 
-    def _best(self, layouts: Sequence[Layout], per_gpu: float, rate: float | None) -> tuple[Layout, Answer]:
+    def _best(
+        self, layouts: Sequence[Layout], per_gpu: float, rate: float | None, *, is_rough: bool = True
+    ) -> tuple[Layout, Answer]:
         """Of the layouts: with the most goodput per GPU, or serving the rate if any does."""
         asks = []
         for layout in layouts:
@@ -108,7 +110,8 @@ class Check:
             if rate is not None:
                 asks.append(Ask(layout=layout, above=rate, at_most=rate))
             elif bound > 0.0:
-                asks.append(Ask(layout=layout, at_most=bound, expected=per_gpu * layout.unit.num_gpus))
+                expected = per_gpu * layout.unit.num_gpus
+                asks.append(Ask(layout=layout, at_most=bound, expected=expected, is_rough=is_rough))
         answers = self._evaluate(asks)
         found = [(ask.layout, answer) for ask, answer in zip(asks, answers, strict=True)]
         if not found:

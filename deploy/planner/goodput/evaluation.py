@@ -13,6 +13,7 @@ class Ask:
 
     `at_most`: what it can serve in the long run; as much as `above`: no more is asked for.
     `expected`: about there; None: not known. `phase`: None: both; else only that one counts, the other is for nothing.
+    `is_rough`: the plan is looked at again: how far beyond `at_most` a short trial gets does not matter.
     """
 
     layout: Layout
@@ -20,6 +21,7 @@ class Ask:
     at_most: float
     expected: float | None = None
     phase: str | None = None
+    is_rough: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ class Refine:
         bound = layout_bound(layout, self._catalogue.rates_of, self._request_bytes) if layout else 0.0
         if layout is None or bound < above:
             return None
-        return Ask(layout=layout, above=above, at_most=bound if at_most is None else at_most)
+        return Ask(layout=layout, above=above, at_most=bound if at_most is None else at_most, is_rough=True)
 
 
 def _neighbours(unit: Unit, num_gpus: int) -> Iterator[Unit]:
