@@ -59,6 +59,14 @@ def test_goodput_is_found_by_bisection_and_the_same_in_other_processes(four_gpus
         assert elsewhere.evaluate(asks) == [served, hopeless]
 
 
+def test_a_rough_answer_stops_a_little_beyond_what_can_be_served_in_the_long_run(four_gpus):
+    layout = layout_of(four_gpus, (2, 1), (1, 1))
+    with Workers(setting_of(four_gpus, simulated_s=8.0), 0) as workers:
+        [found] = workers.evaluate([Ask(layout=layout, at_most=1.0, is_rough=True)])
+    assert found.rate == pytest.approx(1.05)
+    assert found.is_beyond
+
+
 def test_a_phase_by_itself_serves_no_less_than_both(four_gpus):
     layout = layout_of(four_gpus, (2, 1), (1, 1))
     setting = setting_of(four_gpus, simulated_s=8.0)

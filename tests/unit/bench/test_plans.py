@@ -199,7 +199,7 @@ def test_the_quick_case_is_small():
 def test_a_row_has_all_four_plans_measured_with_the_same_seeds(tmp_path):
     with gzip.open(tmp_path / "distserve_sharegpt_opt13b_rate16.csv.gz", "wt") as file:
         file.write("prompt_len,output_len\n" + "".join(f"{300 + 40 * at},{60 + 10 * at}\n" for at in range(12)))
-    effort = Effort(num_seeds=2, interval_s=0.5, num_ttfts=1.0, search_interval_s=0.5, allow_pp=False)
+    effort = Effort(num_seeds=2, interval_s=0.5, num_ttfts=1.0, search_interval_s=0.5, stages=Stages.NONE)
     told = []
     [row] = CaseRun(QUICK_CASE, tmp_path, effort).rows([QUICK_NETWORK], lambda *text: told.append(text))
     assert list(row.reached) == [OURS, HIGH, LOW, COLOCATED]
