@@ -9,7 +9,7 @@ import pytest
 
 from cluster.latency.distserve import DistServeHardware
 from cluster.latency.hardware import Parallelism
-from deploy.bench.plan_case_run import CaseRun, Effort, high_layout, low_layout
+from deploy.bench.plan_case_run import CaseRun, Effort, Stages, high_layout, low_layout
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, lengths_of, topology_of
 from deploy.bench.plan_plot import write_bars
 from deploy.bench.plan_rows import (
