@@ -92,7 +92,7 @@ def find_best(
         answers = evaluate(asks) if asks else []
         for (candidate, layout, bound), answer, above in zip(batch, answers, aboves, strict=True):
             tried.append(Tried(candidate=candidate, layout=layout, bound=bound, answer=answer, above=above))
-            best = max(best, tried[-1].per_gpu)
+            best = max(best, min(tried[-1].per_gpu, tried[-1].bound_per_gpu))  # of what can be kept up
     over = [each for each in waiting if each.bound_per_gpu > best * (1.0 + RESOLUTION)]
     under = [each.bound_per_gpu for each in waiting if each.bound_per_gpu <= best * (1.0 + RESOLUTION)]
     return Outcome(
