@@ -104,4 +104,4 @@ def test_rates_are_put_in_order():
 
 def test_errors_that_differ_in_numbers_are_one():
     errors = {1: "a prompt of 900 tokens", 2: "no instance", 3: "a prompt of 70 tokens"}
-    assert alike(errors) == [("a prompt of 900 tokens", 2), ("no instance", 1)]
+    assert alike(errors) == [("a prompt of 900 tokens", 2, 2), ("no instance", 1, 3)]
