@@ -70,7 +70,7 @@ def plan(
     from deploy.heat_map import require_matplotlib
     from deploy.output_files import check_output
     from deploy.planner.goodput.question import Infeasible
-    from deploy.planning.asked import Asked, burstiness_of, question_of
+    from deploy.planning.asked import Asked, burstiness_of, question_of, too_long
     from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
     from deploy.planning.planned import Planned, choose
@@ -115,6 +115,8 @@ def plan(
     given: dict[str, Any]
     try:
         question = question_of(deployment, network, requests, asked)
+        if missed := too_long(requests, question):
+            print(missed, file=sys.stderr)
         if running:
             given = {"is_applied": apply, "simulated_s": simulated, "num_processes": processes}
             watch_running(running, question, WatchConfig(num_checks=checks or 3, **given), interval or 30.0)

@@ -54,6 +54,22 @@ def question_of(
     )
 
 
+def too_long(requests: Sequence[WorkloadRequest], question: Question) -> str:
+    """Which of them no instance holds that may be built: they are refused, and count as missed. "": none."""
+    most = question.most_tokens
+    found = [
+        number
+        for number, request in enumerate(requests, 1)
+        if request.num_prompt_tokens + request.num_output_tokens > most
+    ]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(requests)} requests are longer than {most:,} tokens, which no instance holds: "
+        f"they count as missed (the first is number {found[0]})"
+    )
+
+
 def slos_of(deployment: Deployment, asked: Asked) -> Slos:
     own = deployment.spec.slos
     given = asked.slos_ms if asked.slos_ms else {"ttft": own.ttft_ms, "tpot": own.tpot_ms}

@@ -1,12 +1,13 @@
 """What the planner is asked."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.latency.hardware import Hardware
+from cluster.latency.hardware import DoesNotFit, Hardware, UnknownParallelism
 from cluster.topology.topology import Topology
 
 Floats = NDArray[np.float64]
@@ -78,9 +79,29 @@ class Question:
 
     @property
     def request_bytes(self) -> float:
-        """KV of the mean prompt."""
+        """KV of the mean prompt, of those that an instance can hold."""
+        prompts, lengths = self.lengths.prompts, self.lengths.prompts + self.lengths.outputs
+        is_held = lengths <= self.most_tokens
         most = max(hardware.kv_bytes_per_token for hardware in self.hardware.values())
-        return float(self.lengths.prompts.mean()) * most
+        return float(prompts[is_held].mean() if is_held.any() else prompts.min()) * most
+
+    @property
+    def most_tokens(self) -> int:
+        """Prompt and output that the largest instance holds which may be built; 0: none fits."""
+        largest: dict[str, tuple[Hardware, int]] = {}
+        for node in self.topology.nodes:
+            hardware = self.hardware[node.name]
+            _, size = largest.get(hardware.name, (hardware, 0))
+            largest[hardware.name] = hardware, max(size, min(node.num_gpus, self.total_gpus))
+        return max(self._most_tokens(hardware, size) for hardware, size in largest.values())
+
+    def _most_tokens(self, hardware: Hardware, num_gpus: int) -> int:
+        found = 0
+        for parallelism in hardware.parallelisms():
+            if parallelism.num_gpus <= num_gpus and (self.allow_pp or parallelism.pp == 1):
+                with suppress(DoesNotFit, UnknownParallelism):
+                    found = max(found, hardware.num_kv_tokens(parallelism))
+        return found
 
     @property
     def total_gpus(self) -> int:
