@@ -54,7 +54,8 @@ def plan(
         int | None, typer.Option(min=1, help="With --watch: it has to be so in so many in a row. Default: 3.")
     ] = None,
     simulated: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds for which requests arrive in each simulation; else chosen.")
+        float | None,
+        typer.Option(min=0.1, help="Seconds for which requests arrive in each trial of the search; else chosen."),
     ] = None,
     processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
 ) -> None:

@@ -32,8 +32,9 @@ def plan(
     with Workers(setting, num_processes, progress) as workers:
 
         def again(plans: Sequence[Plan | None]) -> Sequence[Plan | None]:
-            say("both again, longer and with other seeds")
-            return confirm(plans, question.rate, workers)
+            if any(plans):
+                say("what was found again, longer and with other seeds")
+            return confirm(plans, question, workers)
 
         evaluate = Memory().beside(workers.evaluate)  # what `baton up` can run is searched for again
         find_all = _at_once if workers.num_at_once > 1 else in_turn

@@ -1,5 +1,7 @@
 """The planner's evaluator: the simulator, asked for goodput."""
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.latency.distserve import DistServeHardware
@@ -7,9 +9,10 @@ from deploy.planner.goodput.bound import layout_bound
 from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.evaluation import Ask
 from deploy.planner.goodput.layout import Ground
+from deploy.planning.interval import confirmed_s, interval_s
 from deploy.planning.plan import setting_of
 from deploy.planning.trial import run_trial
-from deploy.planning.workers import Workers
+from deploy.planning.workers import Again, Workers
 from tests.unit.planner.goodput.factories import CHAT, OPT_13B, make_question, make_topology, make_unit
 
 pytestmark = pytest.mark.simulated
@@ -43,7 +46,7 @@ def test_opt_13b_serves_1_5_requests_per_gpu_only_with_two_ranks_to_prefill_and_
 def test_goodput_is_found_by_bisection_and_the_same_in_other_processes(four_gpus):
     layout = layout_of(four_gpus, (2, 1), (1, 1))
     bound = layout_bound(layout, Catalogue(four_gpus).rates_of, four_gpus.request_bytes)
-    setting = setting_of(four_gpus, simulated_s=8.0)
+    setting = setting_of(four_gpus, simulated_s=4.0)
     too_slow = layout_of(four_gpus, (1, 1), (1, 1))
     asks = [Ask(layout=layout, at_most=bound), Ask(layout=too_slow, at_most=bound, above=3.0)]
     counted: list[int] = []
@@ -57,6 +60,23 @@ def test_goodput_is_found_by_bisection_and_the_same_in_other_processes(four_gpus
     assert hopeless.rate is None
     with Workers(setting, 1) as elsewhere:
         assert elsewhere.evaluate(asks) == [served, hopeless]
+
+
+def test_what_is_confirmed_lasts_longer_and_only_its_second_half_is_judged(four_gpus):
+    layout = layout_of(four_gpus, (2, 1), (1, 1))
+    setting, long_s = setting_of(four_gpus, simulated_s=2.0), 12.0
+    again = Again(layout=layout, seed=500, rate=4.0, interval_s=long_s, is_searched=False)
+    with Workers(setting, 0) as workers:
+        [found] = workers.evaluate_again([again])
+    longer = replace(setting.with_seed(500), interval_s=long_s, warm_up=0.5)
+    assert found.attainment == run_trial(longer, layout, 4.0, to_the_end=True)
+
+
+def test_several_stays_are_confirmed_but_no_more_requests_than_the_search_needs_or_some_thousands(four_gpus):
+    search_s = interval_s(four_gpus)
+    assert confirmed_s(four_gpus, 1.0) == pytest.approx(5.0 * search_s)
+    assert search_s < confirmed_s(four_gpus, 100.0) == pytest.approx(50.0)
+    assert confirmed_s(four_gpus, 1e4) == search_s
 
 
 def test_a_rough_answer_stops_a_little_beyond_what_can_be_served_in_the_long_run(four_gpus):

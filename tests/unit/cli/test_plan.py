@@ -64,6 +64,16 @@ def plan(run_alone, files, *options, latency=True):
 LIMITS = ("--goodput", "ttft:400", "tpot:40")
 
 
+@pytest.fixture
+def is_confirmed_soon(monkeypatch):
+    """What is found is simulated again for a few seconds only."""
+    monkeypatch.setattr("deploy.planning.interval._LEAST_S", 1.0)
+    monkeypatch.setattr("deploy.planning.interval._TTFTS", 1.0)
+    monkeypatch.setattr("deploy.planning.interval._CONFIRMED_STAYS", 2.0)
+    monkeypatch.setattr("deploy.planning.confirm.SEEDS", (500, 501))
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
 def test_the_plan_is_a_deployment_that_loads(run_alone, files):
     code, out, err = plan(run_alone, files, *LIMITS, "-o", files / "best.yaml", "--json", files / "best.json")
     assert code == 0, err
