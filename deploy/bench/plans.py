@@ -15,6 +15,7 @@ from deploy.bench.plan_plot import write_bars
 from deploy.bench.plan_rows import Row, markdown, print_rows, read_rows, write_rows
 from deploy.errors import InputError
 from deploy.heat_map import require_matplotlib
+from deploy.output_files import check_output
 
 _QUICK = Effort(num_seeds=2, interval_s=1.0, num_ttfts=1.0, search_interval_s=1.0, stages=Stages.NONE)
 
@@ -37,6 +38,9 @@ def bench_plans(
     plot: Annotated[Path | None, typer.Option(help="Draw the rows as bars into this PNG.")] = None,
 ) -> None:
     """Compare our plans with DistServe's two and with colocated chunked prefill, by simulation, seed by seed."""
+    for option, file in (("--json", json), ("--markdown", markdown_file)):
+        check_output(option, file)
+    check_output("--plot", plot, ".png")
     if plot is not None:
         require_matplotlib()
     console = Console(width=None if Console().is_terminal else 200)
