@@ -73,6 +73,9 @@ class Search:
         self.ground = Ground(question.topology, kinds, question.request_bytes)
         self.classes = node_classes(question.topology, kinds)
         self.catalogue.check(largest_nodes(self.classes))
+        self._why_none = WhyNone(question, self.catalogue, self.classes)
+        if why := self._why_none.of_too_few_gpus():
+            raise Infeasible(why)
         self._plan_bound = plan_bound(self.catalogue, self.classes)
         most = self._plan_bound * question.total_gpus
         if question.rate is not None and question.rate > most * (1.0 + RESOLUTION):
@@ -80,7 +83,6 @@ class Search:
                 f"{question.rate:g} requests a second are too many: by computing and memory no plan on "
                 f"{question.total_gpus} GPUs serves more than {most:.3g}"
             )
-        self._why_none = WhyNone(question, self.catalogue, self.classes)
         self._check = Check(question, self.ground, self.catalogue, evaluate, say)
         self._num_candidates: list[int] = []
         self._outcomes: list[Outcome] = []
