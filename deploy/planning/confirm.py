@@ -51,4 +51,5 @@ def _confirmed(plan: Plan, answers: Sequence[Answer]) -> Plan | None:
         attainment=Attainment(ttft=ttft, tpot=tpot, both=both),
         standard_error=stdev(rates) / sqrt(len(rates)),
         num_seeds=len(rates),
+        is_beyond=any(answer.is_beyond for answer in answers),
     )

@@ -134,6 +134,8 @@ def summary(plan: Plan, question: Question) -> list[str]:
             f"{slos.attainment:.0%} are asked for: it met that in the search, not in longer simulations; "
             "a plan for a slightly higher rate has more room"
         )
+    if plan.is_beyond:
+        lines.append("more still met the SLOs in the simulations, or they were too short to tell that it cannot last")
     if plan.num_checked_gpus < plan.num_gpus:
         lines.append(f"simulated together: {plan.num_checked_gpus} GPUs of it, which stand for all")
     if found := obstacles(plan.whole):

@@ -28,7 +28,8 @@ class Ask:
 class Answer:
     """`rate`: None: it does not meet them even at `above`. `attainment`: at the rate, or there.
 
-    `is_beyond`: more than can be served in the long run, which no trial lasted for: the SLOs do not tell.
+    `is_beyond`: the SLOs do not tell, as no trial lasted for long enough: it is more than can be served in the long
+    run, or more still would meet them.
     """
 
     rate: float | None
