@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ def plan(
     from deploy.heat_map import require_matplotlib
     from deploy.output_files import check_output
     from deploy.planner.goodput.question import Infeasible
-    from deploy.planning.asked import Asked, burstiness_of, question_of, too_long
+    from deploy.planning.asked import Asked, burstiness_of, question_of, too_long, too_many_gpus
     from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
     from deploy.planning.planned import Planned, choose
@@ -88,6 +89,10 @@ def plan(
         _refuse("with", allow_pp=allow_pp)
     else:
         _refuse("without", apply=apply, interval=interval, checks=checks)
+    if watch and len(gpu or ()) > 1:
+        raise InputError("--watch takes all nodes to have the same GPU: give --gpu once")
+    if simulated is not None and not isfinite(simulated):
+        raise InputError(f"--simulated {simulated:g}: trials have to end")
     check_output("--json", json_file)
     check_output("--output", output)
     check_output("--plot", plot, ".png")
@@ -116,8 +121,9 @@ def plan(
     given: dict[str, Any]
     try:
         question = question_of(deployment, network, requests, asked)
-        if missed := too_long(requests, question):
-            print(missed, file=sys.stderr)
+        for text in (too_long(requests, question), too_many_gpus(question)):
+            if text:
+                print(text, file=sys.stderr)
         if running:
             given = {"is_applied": apply, "simulated_s": simulated, "num_processes": processes}
             watch_running(running, question, WatchConfig(num_checks=checks or 3, **given), interval or 30.0)

@@ -70,6 +70,13 @@ def too_long(requests: Sequence[WorkloadRequest], question: Question) -> str:
     )
 
 
+def too_many_gpus(question: Question) -> str:
+    """ "": there are as many as may be used."""
+    if question.num_gpus is None or question.num_gpus <= question.total_gpus:
+        return ""
+    return f"--gpus {question.num_gpus}: there are {question.total_gpus}"
+
+
 def slos_of(deployment: Deployment, asked: Asked) -> Slos:
     own = deployment.spec.slos
     given = asked.slos_ms if asked.slos_ms else {"ttft": own.ttft_ms, "tpot": own.tpot_ms}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +73,8 @@ class Question:
             raise Infeasible("there is no node to plan for")
         if not any(node.num_gpus for node in self.topology.nodes):
             raise Infeasible("the nodes have no GPU: the topology says gpus: 0 of all of them")
-        if self.rate is not None and self.rate <= 0.0:
-            raise Infeasible(f"a rate of {self.rate:g} requests a second asks for nothing")
+        if self.rate is not None and not 0.0 < self.rate < inf:
+            raise Infeasible(f"a rate of {self.rate:g} requests a second asks for nothing that can be planned")
         if self.slos.ttft_s is None and self.slos.tpot_s is None:
             raise Infeasible("goodput needs an SLO: a limit for TTFT or TPOT")
 

@@ -119,6 +119,7 @@ def test_plans_that_up_cannot_run_are_marked(run_alone, files):
     [
         (("--watch", "--rate", "3"), "--rate means nothing with --watch"),
         (("--watch", "--allow-pp"), "--allow-pp means nothing with --watch"),
+        (("--watch", "--gpu", "a=h100", "--gpu", "b=a100"), "--watch takes all nodes to have the same GPU"),
         (("--apply",), "--apply means nothing without --watch"),
         (("--checks", "2"), "--checks means nothing without --watch"),
     ],
@@ -140,6 +141,9 @@ def test_options_that_would_be_ignored_are_refused(run_alone, files, options, sa
         (("--goodput", "ttft:1"), "TTFT: of 1 ms"),
         (("--goodput", "tpot:1"), "ms too long"),
         ((*LIMITS, "--rate", "100000"), "are too many"),
+        ((*LIMITS, "--rate", "nan"), "a rate of nan requests a second asks for nothing that can be planned"),
+        ((*LIMITS, "--rate", "inf"), "a rate of inf requests a second asks for nothing that can be planned"),
+        ((*LIMITS, "--simulated", "inf"), "--simulated inf: trials have to end"),
     ],
 )
 def test_what_cannot_be_asked_or_done_is_one_line(run_alone, files, options, said):
@@ -162,6 +166,26 @@ def test_unknown_names_and_missing_gpus_are_one_line(run_alone, files, options, 
     code, _, err = plan(run_alone, files, *LIMITS, *options, latency=False)
     assert code == 2
     assert said in err.splitlines()[-1]
+
+
+def test_what_may_be_used_is_too_little_for_the_weights(run_alone, files):
+    write_network(files, gpus=2)
+    options = ("--gpu", "h100", "--model-shape", "llama-3-70b", "--gpus", "1")
+    code, _, err = plan(run_alone, files, "--goodput", "ttft:2000", "tpot:100", *options, latency=False)
+    assert code == 2
+    assert "a mixed instance TP2 needs 2 GPUs, and 1 may be used" in err.splitlines()[-1]
+    assert "simulated" not in err
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
+def test_requests_that_nothing_holds_and_gpus_that_are_not_there_are_told_of(run_alone, files):
+    with (files / "lengths.csv").open("a") as file:
+        file.write("5000000,10\n")
+    code, _, err = plan(run_alone, files, *LIMITS, "--gpus", "9", "--rate", "3")
+    assert code == 0, err
+    assert "1 of 101 requests are longer than " in err
+    assert "(the first is number 101)" in err
+    assert "--gpus 9: there are 2" in err
 
 
 def test_an_empty_workload_is_named(run_alone, files):
