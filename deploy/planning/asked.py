@@ -16,6 +16,7 @@ from deploy.simulating.machines import machines_of
 from deploy.workload.request import WorkloadRequest
 
 _MAX_LENGTHS = 2000
+_MEASURED_TOKENS = 512  # see `cluster.model.saturation`
 _ASSUMED_PROMPT, _ASSUMED_OUTPUT = 2048, 256
 
 
@@ -50,7 +51,7 @@ def question_of(
         rate=asked.rate,
         num_gpus=asked.num_gpus,
         allow_pp=asked.allow_pp,
-        engine=Engine() if on_gpu else _engine(deployment),
+        engine=_gpu_engine(deployment) if on_gpu else _engine(deployment),
     )
 
 
@@ -141,10 +142,24 @@ def _as_deployed(hardware: Hardware, deployment: Deployment) -> Hardware:
     return hardware
 
 
+def _gpu_engine(deployment: Deployment) -> Engine:
+    """As the first pool says; what it does not say is as usual on GPUs."""
+    engine = deployment.spec.pools[0].engine
+    given = {name: getattr(engine, name) for name in ("max_num_seqs", "block_size") if name in engine.model_fields_set}
+    budgets = tuple(budget for budget in Engine().mixed_budgets if budget >= given.get("max_num_seqs", 0))
+    return Engine(**given, mixed_budgets=budgets or (given["max_num_seqs"] + 512,))
+
+
 def _engine(deployment: Deployment) -> Engine:
+    """With as many tokens a step as instances find out when they start."""
     engine = deployment.spec.pools[0].engine
     budgets = tuple(engine.max_num_seqs + chunk for chunk in (64, 128, 256, 512))
-    return Engine(max_num_seqs=engine.max_num_seqs, block_size=engine.block_size, mixed_budgets=budgets)
+    return Engine(
+        max_num_seqs=engine.max_num_seqs,
+        block_size=engine.block_size,
+        most_saturation_tokens=min(_MEASURED_TOKENS, deployment.spec.model.max_model_len or _MEASURED_TOKENS),
+        mixed_budgets=budgets,
+    )
 
 
 def _with_seats(deployment: Deployment, topology: Topology) -> Topology:

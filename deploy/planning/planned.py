@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
 from deploy.errors import InputError
@@ -15,6 +16,7 @@ from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question, Slos
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import PoolPlan
+from deploy.roles import ROLE_POLICIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +63,17 @@ class Planned:
         data = base.model_dump(mode="json", exclude_unset=True)
         engine, resources = dict(data.get("engine", {})), dict(data.get("resources", {}))
         rates = Catalogue(self.question).rates_of(pool)
-        if not self.on_gpu:  # instances measure by themselves how much a step takes, and may change their roles
+        planned = self.question.engine
+        if self.on_gpu:  # what was simulated: instances would try smaller steps than planned with
+            role = ROLE_POLICIES[InstanceRole(pool.role)]
+            budget = role.token_budget(rates.saturation_tokens, planned.max_num_seqs)
+            engine["max_num_batched_tokens"] = pool.token_budget or budget
+            engine["max_num_seqs"] = min(planned.max_num_seqs, engine["max_num_batched_tokens"])
+        else:  # instances measure by themselves how much a step takes, and may change their roles
+            engine |= self._as_simulated(base)
             engine.pop("max_num_batched_tokens", None)
-        elif pool.role == "prefill":
-            engine["max_num_batched_tokens"] = rates.saturation_tokens
-            engine["max_num_seqs"] = min(self.question.engine.max_num_seqs, rates.saturation_tokens)
-        else:
-            engine["max_num_seqs"] = self.question.engine.max_num_seqs
-            engine.pop("max_num_batched_tokens", None)
-        if pool.token_budget is not None:
-            engine["max_num_batched_tokens"] = pool.token_budget
+            if pool.token_budget is not None:
+                engine["max_num_batched_tokens"] = pool.token_budget
         if self.on_gpu:
             hardware = rates.hardware
             engine["tensor_parallel_size"] = pool.parallelism.tp
@@ -80,6 +83,12 @@ class Planned:
             resources.pop("memory", None)
         found = {"name": name, "role": pool.role, "replicas": pool.num_instances}
         return found | {key: value for key, value in (("resources", resources), ("engine", engine)) if value}
+
+    def _as_simulated(self, base: Pool) -> dict[str, Any]:
+        """All instances have the engine of the first pool: what of it the base has otherwise."""
+        first = self.deployment.spec.pools[0].engine
+        names = ("max_num_seqs", "block_size", "kv_cache_memory_bytes")
+        return {name: getattr(first, name) for name in names if getattr(first, name) != getattr(base.engine, name)}
 
     def _base(self, role: str) -> Pool:
         pools = self.deployment.spec.pools

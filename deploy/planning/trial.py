@@ -153,7 +153,7 @@ def _instance(setting: Setting, seat: Seated, phase: str | None) -> SimInstance:
         block_size=engine.block_size,
         max_model_len=num_tokens,
         max_num_seqs=4096 if is_free else engine.max_num_seqs,
-        saturation_tokens=_FREE_TOKENS if is_free else saturation_tokens(model),
+        saturation_tokens=_FREE_TOKENS if is_free else saturation_tokens(model, engine.most_saturation_tokens),
         token_budget=pool.token_budget,
         enable_prefix_caching=False,
     )

@@ -50,7 +50,7 @@ class PhaseRates:
 
     @cached_property
     def saturation_tokens(self) -> int:
-        return saturation_tokens(self._model)
+        return saturation_tokens(self._model, self.engine.most_saturation_tokens)
 
     def prefill_s(self, budget: int | None = None) -> Floats:
         """[num_requests]: from the start of a prompt's first step to the end of its last, with nothing beside it."""

@@ -41,10 +41,14 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What all instances have in common. `mixed_budgets`: the tokens a step that mixed instances are tried with."""
+    """What all instances have in common. `mixed_budgets`: the tokens a step that mixed instances are tried with.
+
+    `most_saturation_tokens`: no more are tried to find out with how many prompts are computed fastest.
+    """
 
     max_num_seqs: int = 256
     block_size: int = 16
+    most_saturation_tokens: int = 8192
     mixed_budgets: tuple[int, ...] = (256, 512, 1024, 2048)
 
 

@@ -4,12 +4,11 @@ from cluster.latency.latency_model import LatencyModel
 from cluster.latency.step_shape import StepShape
 
 _SATURATED = 0.9
-_MAX_POWER = 13
 
 
-def saturation_tokens(model: LatencyModel) -> int:
-    """The least power of two at which a prompt is computed at 0.9 of the best speed that any has."""
-    sizes = [1 << power for power in range(4, _MAX_POWER + 1)]
+def saturation_tokens(model: LatencyModel, most: int) -> int:
+    """The least power of two, up to `most`, at which a prompt is computed at 0.9 of the best speed that any has."""
+    sizes = [1 << power for power in range(4, most.bit_length())] or [most]
     speeds = [
         size / sum(model.stages_s(StepShape(num_prefill_tokens=size, prefill_squares=float(size * size))))
         for size in sizes
