@@ -77,6 +77,7 @@ def plan(
     from deploy.planning.plan import plan as find
     from deploy.planning.planned import Planned, choose
     from deploy.planning.plot import write_plot
+    from deploy.planning.routing import routing_of
     from deploy.planning.watch import WatchConfig
     from deploy.simulating.deployment import read_deployment
     from deploy.workload.read import read_workload
@@ -118,17 +119,21 @@ def plan(
         attainment=attainment,
     )
     console = Console(width=None if sys.stdout.isatty() else 120)
-    given: dict[str, Any]
+    given: dict[str, Any] = {
+        "simulated_s": simulated,
+        "num_processes": processes,
+        "routing": routing_of(deployment),
+    }
     try:
         question = question_of(deployment, network, requests, asked)
         for text in (too_long(requests, question), too_many_gpus(question)):
             if text:
                 print(text, file=sys.stderr)
         if running:
-            given = {"is_applied": apply, "simulated_s": simulated, "num_processes": processes}
-            watch_running(running, question, WatchConfig(num_checks=checks or 3, **given), interval or 30.0)
+            config = WatchConfig(num_checks=checks or 3, is_applied=apply, **given)
+            watch_running(running, question, config, interval or 30.0)
         with _progress() as say:
-            given = {"burstiness": burstiness_of(requests), "simulated_s": simulated, "num_processes": processes}
+            given["burstiness"] = burstiness_of(requests)
             found = find(question, **given, say=say)
             swept = sweep_bandwidths(question, found.mixed, **given, say=say) if crossover else None
     except Infeasible as error:

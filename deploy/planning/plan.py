@@ -9,6 +9,7 @@ from deploy.planner.goodput.question import Question
 from deploy.planning.confirm import confirm
 from deploy.planning.interval import LEAST_REQUESTS, interval_s
 from deploy.planning.memory import Memory
+from deploy.planning.routing import Routing
 from deploy.planning.trial import Setting
 from deploy.planning.workers import Workers
 
@@ -21,10 +22,11 @@ def plan(
     burstiness: float = 1.0,
     simulated_s: float | None = None,
     num_processes: int | None = None,
+    routing: Routing | None = None,
     say: Say,
 ) -> Plans:
     """Infeasible, where nothing meets the SLOs or the rate. `simulated_s`: see `setting_of`."""
-    setting = setting_of(question, burstiness, simulated_s=simulated_s)
+    setting = setting_of(question, burstiness, simulated_s=simulated_s, routing=routing)
 
     def progress(number: int) -> None:
         say(f"{number} goodputs simulated")
@@ -48,7 +50,12 @@ def _at_once(finds: Sequence[Find]) -> list[Plan | None]:
 
 
 def setting_of(
-    question: Question, burstiness: float = 1.0, seed: int = 0, *, simulated_s: float | None = None
+    question: Question,
+    burstiness: float = 1.0,
+    seed: int = 0,
+    *,
+    simulated_s: float | None = None,
+    routing: Routing | None = None,
 ) -> Setting:
     """`simulated_s`: for so long requests arrive in each simulation; None: as long as it should take."""
     return Setting(
@@ -60,4 +67,5 @@ def setting_of(
         least_requests=1 if simulated_s else LEAST_REQUESTS,
         burstiness=burstiness,
         seed=seed,
+        routing=routing or Routing(),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -15,6 +15,7 @@ from deploy.planner.goodput.layout import Layout, Seated
 from deploy.planner.goodput.question import Engine, Lengths, Slos
 from deploy.planner.goodput.saturation import saturation_tokens
 from deploy.planning.no_cost import NoCost
+from deploy.planning.routing import Routing
 from deploy.simulator.cluster import SimCluster, SimInstance
 from deploy.simulator.recorder import RequestRecord
 from deploy.simulator.simulate import simulate
@@ -40,6 +41,7 @@ class Setting:
     warm_up: float = 0.25
     burstiness: float = 1.0
     seed: int = 0
+    routing: Routing = field(default_factory=Routing)
 
     def longer(self, times: float) -> "Setting":
         """For so many times as long, and with so many times the requests."""
@@ -66,7 +68,16 @@ def run_trial(
     tally = Tally(setting.slos, judged_from_s, num_judged, phase, to_the_end=to_the_end)
     instances = tuple(_instance(setting, seat, phase) for seat in layout.seats)
     topology = layout.topology if phase is None else _without_limits(layout.topology)
-    cluster = SimCluster(instances=instances, topology=topology, seed=setting.seed)
+    routing = setting.routing
+    cluster = SimCluster(
+        instances=instances,
+        topology=topology,
+        policy=routing.policy,
+        rescheduling=routing.rescheduling,
+        handover=routing.handover,
+        max_queued_requests=routing.max_queued_requests,
+        seed=setting.seed,
+    )
     with suppress(_TooMany):
         simulate(cluster, requests, recorder=tally)
     return tally.attainment()
