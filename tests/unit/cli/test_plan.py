@@ -69,7 +69,7 @@ def is_confirmed_soon(monkeypatch):
     """What is found is simulated again for a few seconds only."""
     monkeypatch.setattr("deploy.planning.interval._LEAST_S", 1.0)
     monkeypatch.setattr("deploy.planning.interval._TTFTS", 1.0)
-    monkeypatch.setattr("deploy.planning.interval._CONFIRMED_STAYS", 2.0)
+    monkeypatch.setattr("deploy.planning.interval._LONGER", 2.0)
     monkeypatch.setattr("deploy.planning.confirm.SEEDS", (500, 501))
 
 
