@@ -60,6 +60,7 @@ class CaseRun:
         self._slos = Slos(ttft_s=case.limits_ms[0] / 1e3, tpot_s=case.limits_ms[1] / 1e3)
         self._interval_s = max(effort.interval_s, effort.num_ttfts * case.limits_ms[0] / 1e3)
         self._memory = Memory()
+        self._measure: Measure | None = None
 
     def rows(self, networks: Sequence[Network], say: Say) -> Iterator[Row]:
         """`say(network, text)` is told how far it is."""
@@ -79,8 +80,7 @@ class CaseRun:
             search = Search(question, evaluate, say)
             theirs = replace(question, allow_pp=self._effort.stages is not Stages.NONE)
             layouts = _layouts(theirs, search, evaluate, say)
-        measured = replace(setting, interval_s=self._interval_s)
-        measure = Measure(measured, search.catalogue, question.request_bytes, self._effort.num_seeds)
+        measure = self._measured(setting, search, question)
         reached = {}
         for plan, layout in layouts.items():
             reached[plan] = self._reached(measure, layout)
@@ -92,6 +92,14 @@ class CaseRun:
             reached=reached,
             seconds=round(monotonic() - start_s, 1),
         )
+
+    def _measured(self, setting: Setting, search: Search, question: Question) -> Measure:
+        """On another network than before."""
+        if self._measure is None:
+            longer, num_seeds = replace(setting, interval_s=self._interval_s), self._effort.num_seeds
+            self._measure = Measure(longer, search.catalogue, question.request_bytes, num_seeds)
+        self._measure.forget_network()
+        return self._measure
 
     def _reached(self, measure: Measure, layout: Layout | None) -> Reached:
         if layout is None:

@@ -3,6 +3,7 @@
 import gzip
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cluster.latency.distserve import DistServeHardware
 from cluster.latency.hardware import Parallelism
 from deploy.bench.plan_case_run import CaseRun, Effort, Stages, high_layout, low_layout
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, lengths_of, topology_of
+from deploy.bench.plan_measure import Measure
 from deploy.bench.plan_plot import write_bars
 from deploy.bench.plan_rows import (
     COLOCATED,
@@ -189,6 +191,27 @@ def test_that_it_did_not_reach_a_rate_says_nothing_of_lower_ones(pairs):
     assert len(asked) == 1
     remembering([replace(ask, above=3.0)])
     assert len(asked) == 2
+
+
+def test_on_another_network_only_what_sends_kv_is_measured_anew(pairs, monkeypatch):
+    mixed = replace(pairs, seats=tuple(replace(it, pool=replace(it.pool, role="mixed")) for it in pairs.seats))
+    measured = []
+
+    def answer(setting, ask):
+        measured.append(ask.layout)
+        return Answer(rate=5.0, attainment=NOTHING, is_beyond=True)
+
+    monkeypatch.setattr("deploy.bench.plan_measure.answer", answer)
+    monkeypatch.setattr("deploy.bench.plan_measure.layout_bound", lambda *_: 10.0)
+    setting = SimpleNamespace(with_seed=lambda seed: seed)
+    measure = Measure(setting, SimpleNamespace(rates_of=None), 0.0, num_seeds=2)
+    for _ in range(2):
+        assert [measure.goodputs(each) for each in (mixed, pairs)] == [(5.0, 5.0)] * 2
+    assert measured == [mixed, mixed, pairs, pairs]
+    measure.forget_network()
+    assert [measure.goodputs(each) for each in (mixed, pairs)] == [(5.0, 5.0)] * 2
+    assert measured[4:] == [pairs, pairs]
+    assert measure.num_beyond[mixed.seats] == measure.num_beyond[pairs.seats] == 2
 
 
 def test_the_quick_case_is_small():
