@@ -43,8 +43,8 @@ def _confirmed(plan: Plan, answers: Sequence[Answer]) -> Plan | None:
     rates = [answer.rate or 0.0 for answer in answers]
     if not any(rates):
         return None
-    attained = [answer.attainment for answer in answers if answer.rate]
-    ttft, tpot, both = (mean(shares) for shares in zip(*((it.ttft, it.tpot, it.both) for it in attained), strict=True))
+    attained = [(it.ttft, it.tpot, it.both) for it in (answer.attainment for answer in answers)]
+    ttft, tpot, both = (mean(shares) for shares in zip(*attained, strict=True))
     return replace(
         plan,
         goodput=mean(rates),

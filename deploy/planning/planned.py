@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 
 from cluster.role import InstanceRole
@@ -35,11 +36,13 @@ class Planned:
         """For what it was planned, which the deployment's file may not be for."""
         devices = dict.fromkeys(each.name.rpartition("/")[0] for each in self.question.hardware.values())
         path, on = self.deployment.spec.model.path, f"on {', '.join(devices)}"
+        lengths = self.question.lengths
+        prompt, output = (float(np.median(tokens)) for tokens in (lengths.prompts, lengths.outputs))
+        usual = f"the median request has {prompt:.0f} prompt and {output:.0f} output tokens"
         if self.model_shape is None:
-            return [f"planned for the model in {path} {on}"]
-        return [
-            f"planned for {self.model_shape} {on}; spec.model.path is still {path}: `baton up` needs that model there"
-        ]
+            return [f"planned for the model in {path} {on}", usual]
+        needs = f"spec.model.path is still {path}: `baton up` needs that model there"
+        return [f"planned for {self.model_shape} {on}; {needs}", usual]
 
     def yaml(self, plan: Plan) -> str:
         """What `cluster.spec` reads. InputError: a deployment's file cannot say it."""
