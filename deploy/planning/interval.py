@@ -6,7 +6,7 @@ LEAST_REQUESTS = 150
 _LEAST_S, _MOST_S = 15.0, 600.0
 _TTFTS = 10.0  # limits of TTFT: a queue that grows is to be seen
 _LONGER = 5.0
-_MOST_CONFIRMED_REQUESTS = 4000
+_MOST_CONFIRMED_REQUESTS = 3000
 
 
 def interval_s(question: Question) -> float:
