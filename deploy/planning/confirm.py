@@ -15,16 +15,16 @@ from deploy.planning.workers import Again, Workers
 SEEDS = (500, 501, 502)
 
 
-def confirm(plans: Sequence[Plan | None], question: Question, workers: Workers) -> list[Plan | None]:
+def confirm(plans: Sequence[Plan], question: Question, workers: Workers) -> list[Plan | None]:
     """With the mean goodput over seeds and its standard error; where a rate is asked for, the attainment there.
 
     A plan of which only a part is simulated stays as it is.
     """
-    whole = [plan for plan in plans if plan is not None and plan.num_checked_gpus == plan.num_gpus]
+    whole = [plan for plan in plans if plan.num_checked_gpus == plan.num_gpus]
     asks = [_again(plan, question, seed) for plan in whole for seed in SEEDS]
     answers = workers.evaluate_again(asks)
     found = {id(plan): answers[at * len(SEEDS) : (at + 1) * len(SEEDS)] for at, plan in enumerate(whole)}
-    return [_confirmed(plan, found[id(plan)]) if plan is not None and id(plan) in found else plan for plan in plans]
+    return [_confirmed(plan, found[id(plan)]) if id(plan) in found else plan for plan in plans]
 
 
 def _again(plan: Plan, question: Question, seed: int) -> Again:

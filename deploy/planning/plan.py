@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deploy.planner.goodput.find_plans import Find, find_plans, in_turn
+from deploy.planner.goodput.layout import Seated
 from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question
 from deploy.planning.confirm import confirm
@@ -32,11 +33,15 @@ def plan(
         say(f"{number} goodputs simulated")
 
     with Workers(setting, num_processes, progress) as workers:
+        confirmed: dict[tuple[Seated, ...], Plan | None] = {}  # what up can run may be what was the best anyway
 
         def again(plans: Sequence[Plan | None]) -> Sequence[Plan | None]:
-            if any(plans):
+            new = [plan for plan in plans if plan is not None and plan.layout.seats not in confirmed]
+            if new:
                 say("what was found again, longer and with other seeds")
-            return confirm(plans, question, workers)
+            found = confirm(new, question, workers)
+            confirmed.update(zip((plan.layout.seats for plan in new), found, strict=True))
+            return [plan and confirmed[plan.layout.seats] for plan in plans]
 
         evaluate = Memory().beside(workers.evaluate)  # what `baton up` can run is searched for again
         find_all = _at_once if workers.num_at_once > 1 else in_turn

@@ -1,6 +1,7 @@
 """The planner's evaluator: the simulator, asked for goodput."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.evaluation import Ask
 from deploy.planner.goodput.layout import Ground
 from deploy.planning.interval import confirmed_s, interval_s
-from deploy.planning.plan import setting_of
+from deploy.planning.plan import plan, setting_of
 from deploy.planning.trial import run_trial
 from deploy.planning.workers import Again, Workers
 from tests.unit.planner.goodput.factories import CHAT, OPT_13B, make_question, make_topology, make_unit
@@ -94,3 +95,23 @@ def test_a_phase_by_itself_serves_no_less_than_both(four_gpus):
     assert prefill.ttft >= both.ttft - 0.02
     assert decode.tpot >= both.tpot - 0.02
     assert prefill.tpot == decode.ttft == 1.0
+
+
+def test_a_plan_is_confirmed_once(four_gpus, monkeypatch):
+    plans = [
+        SimpleNamespace(layout=layout_of(four_gpus, (2, 1), decode), name=decode) for decode in ((1, 1), (2, 1), (1, 1))
+    ]
+    confirmed = []
+
+    def confirm(asked, *_):
+        confirmed.append([each.name for each in asked])
+        return [each.name for each in asked]
+
+    def find_plans(question, evaluate, say, again, *_):
+        return [again([plans[0], None, plans[1]]), again([plans[2]])]
+
+    monkeypatch.setattr("deploy.planning.plan.confirm", confirm)
+    monkeypatch.setattr("deploy.planning.plan.find_plans", find_plans)
+    found = plan(four_gpus, num_processes=0, say=lambda _: None)
+    assert found == [[(1, 1), None, (2, 1)], [(1, 1)]]
+    assert confirmed == [[(1, 1), (2, 1)], []]
