@@ -8,6 +8,7 @@ import numpy as np
 
 from cluster.latency.fitted import FittedHardware
 from cluster.latency.hardware import Hardware
+from cluster.latency.saturation import MEASURED_TOKENS
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Node, Topology
 from deploy.errors import InputError
@@ -16,7 +17,6 @@ from deploy.simulating.machines import machines_of
 from deploy.workload.request import WorkloadRequest
 
 _MAX_LENGTHS = 2000
-_MEASURED_TOKENS = 512  # see `cluster.model.saturation`
 _ASSUMED_PROMPT, _ASSUMED_OUTPUT = 2048, 256
 
 
@@ -157,7 +157,7 @@ def _engine(deployment: Deployment) -> Engine:
     return Engine(
         max_num_seqs=engine.max_num_seqs,
         block_size=engine.block_size,
-        most_saturation_tokens=min(_MEASURED_TOKENS, deployment.spec.model.max_model_len or _MEASURED_TOKENS),
+        most_saturation_tokens=min(MEASURED_TOKENS, deployment.spec.model.max_model_len or MEASURED_TOKENS),
         mixed_budgets=budgets,
     )
 

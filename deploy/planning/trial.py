@@ -8,12 +8,12 @@ from math import inf
 import numpy as np
 
 from cluster.latency.hardware import Hardware
+from cluster.latency.saturation import saturation_tokens
 from cluster.role import InstanceRole
 from cluster.topology.topology import Topology
 from deploy.planner.goodput.estimate import Attainment
 from deploy.planner.goodput.layout import Layout, Seated
 from deploy.planner.goodput.question import Engine, Lengths, Slos
-from deploy.planner.goodput.saturation import saturation_tokens
 from deploy.planning.no_cost import NoCost
 from deploy.planning.routing import Routing
 from deploy.simulator.cluster import SimCluster, SimInstance

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cluster.latency.hardware import Hardware, Parallelism
 from cluster.latency.latency_model import LatencyModel
+from cluster.latency.saturation import saturation_tokens
 from cluster.latency.step_shape import StepShape
 from deploy.planner.goodput.question import Engine, Floats, Lengths, Slos
-from deploy.planner.goodput.saturation import saturation_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,9 @@
 from cluster.latency.latency_model import LatencyModel
 from cluster.latency.step_shape import StepShape
 
+MEASURED_TOKENS = 512
+"""What an instance tries at most when it measures this at its start: see `cluster.model.saturation`."""
+
 _SATURATED = 0.9
 
 
@@ -14,3 +17,8 @@ def saturation_tokens(model: LatencyModel, most: int) -> int:
         for size in sizes
     ]
     return next(size for size, speed in zip(sizes, speeds, strict=True) if speed >= _SATURATED * max(speeds))
+
+
+def measured_saturation(model: LatencyModel, max_model_len: int) -> int:
+    """As an instance that computes so fast would measure it."""
+    return saturation_tokens(model, min(MEASURED_TOKENS, max_model_len))
