@@ -1,6 +1,7 @@
 """`baton plan` as people type it, with short simulations."""
 
 import json
+import random
 
 import pytest
 import yaml
@@ -87,6 +88,35 @@ def test_the_plan_is_a_deployment_that_loads(run_alone, files):
     assert best["attainment"]["both"] >= 0.9
     assert best["baton_up_cannot_run"] == []
     assert sum(pool["instances"] for pool in best["pools"]) == sum(pool.replicas for pool in found.spec.pools)
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
+@pytest.mark.parametrize(
+    ("machine", "has", "limits", "rate"),
+    [
+        (("--latency", "profile.yaml"), {"cpus": 1}, LIMITS, 4.5),
+        (("--gpu", "distserve-a100", "--model-shape", "opt-13b"), {"gpus": 1}, ("--goodput", "ttft:90 tpot:25"), 14),
+    ],
+)
+def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypatch, machine, has, limits, rate):
+    monkeypatch.setattr("deploy.planning.interval._LONGER", 120.0)
+    monkeypatch.chdir(files)
+    write_network(files, **has)
+    asked = (*machine, *limits, "--rate", rate)
+    code, _, err = plan(run_alone, files, *asked, "-o", "best.yaml", "--json", "best.json", latency=False)
+    assert code == 0, err
+    predicted = json.loads((files / "best.json").read_text())["best"]["attainment"]["both"]
+    header, *lengths = (files / "lengths.csv").read_text().splitlines(keepends=True)
+    long = lengths * 20
+    random.Random(0).shuffle(long)  # a plan is for requests in any order
+    (files / "long.csv").write_text(header + "".join(long))
+    traffic = ("--topology", "net.json", "--trace", "long.csv", "--rate", rate, "--json", "found.json")
+    code, _, err = run_alone("simulate", "best.yaml", *machine, *traffic)
+    assert code == 0, err
+    found = json.loads((files / "found.json").read_text())
+    assert found["completed"] == 2000
+    assert 0.9 <= predicted < 0.99
+    assert found["slo_attainment"] == pytest.approx(predicted, abs=0.03)
 
 
 def test_plans_that_up_cannot_run_are_marked(run_alone, files):
