@@ -99,7 +99,7 @@ def test_the_plan_is_a_deployment_that_loads(run_alone, files):
     ],
 )
 def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypatch, machine, has, limits, rate):
-    monkeypatch.setattr("deploy.planning.interval._LONGER", 120.0)
+    monkeypatch.setattr("deploy.planning.interval._LONGER", 300.0)
     monkeypatch.chdir(files)
     write_network(files, **has)
     asked = (*machine, *limits, "--rate", rate)
