@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-ranks test-worlds test-faults test-planner soak lint format proto clean
+.PHONY: install serve test test-unit test-integration test-exhaustive test-gpu test-kernels test-ranks test-worlds test-faults test-planner soak compiled uncompiled lint format proto clean
 
 install: $(STAMP)
 
@@ -67,6 +67,16 @@ test-exhaustive: install
 # The planner's claims by simulation: its two limits, its anchor, its bounds (docs/placement.md). Minutes.
 test-planner: install
 	$(BIN)/python -m tests.planner
+
+# What simulations spend their time in, compiled where it lies: 1.7 times as fast, with the same outcome. Takes a C
+# compiler and two minutes; what is edited afterwards is not seen before `make uncompiled`.
+compiled: install
+	$(BIN)/mypyc $$(cat deploy/simulator/compiled.txt)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 $(patsubst %,tests/simulated/test_%.py,golden fast_forward planning)
+
+uncompiled:
+	rm -rf build *__mypyc.*.so
+	find cluster router deploy -name '*.so' -delete
 
 lint: install
 	$(BIN)/ruff format --check

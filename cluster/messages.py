@@ -4,6 +4,7 @@
 Times that end in `_s` and are not durations are seconds of the speaker's own clock.
 """
 
+from collections.abc import Sequence as List
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ class SequenceState:
 
     request_id: str
     front: str
-    prompt_token_ids: tuple[int, ...]
+    prompt_token_ids: List[int]
     output_token_ids: tuple[int, ...] = ()
     sampling_params: SamplingParams
     arrival_time_s: float

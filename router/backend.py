@@ -1,6 +1,6 @@
 """The seam between the fronts and what runs the tokens: admitted requests go in, streams of tokens come out."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ class AdmittedRequest:
     """`deadline_s` is on the clock of `time.monotonic`."""
 
     request_id: str
-    prompt_token_ids: tuple[int, ...]
+    prompt_token_ids: Sequence[int]
     sampling_params: SamplingParams
     deadline_s: float | None
     priority: int

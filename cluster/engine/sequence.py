@@ -1,5 +1,6 @@
 """A request as an engine sees it: its tokens, how many of them have KV, and the blocks that hold it."""
 
+from collections.abc import Sequence as List
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -53,7 +54,7 @@ class Sequence:
     """
 
     request_id: str
-    prompt_token_ids: tuple[int, ...]
+    prompt_token_ids: List[int]
     sampling_params: SamplingParams
     arrival_time_s: float
     deadline_s: float | None = None

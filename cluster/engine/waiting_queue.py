@@ -38,7 +38,7 @@ class WaitingQueue:
         while self._heap:
             key = self._heap[0]
             entry = self._entries.get(key[-1])
-            if entry is not None and entry[0] is key:
+            if entry is not None and entry[0] == key:
                 return entry[1]
             heappop(self._heap)
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -28,17 +29,24 @@ _MAX_LENGTHS = 4000
 Say = Callable[[str, str], None]
 
 
+class Stages(StrEnum):
+    NONE = "none"
+    DISTSERVE = "distserve"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """Where a plan is measured, requests arrive for `interval_s`, and at least for `num_ttfts` times the limit of TTFT:
     a queue that grows is to be seen. Where it is found, for `search_interval_s` (None: as `baton plan` does).
+    `stages`: whose plans may have pipeline stages.
     """
 
     num_seeds: int = 3
     interval_s: float = 30.0
     num_ttfts: float = 10.0
     search_interval_s: float | None = None
-    allow_pp: bool = True
+    stages: Stages = Stages.DISTSERVE
 
 
 class CaseRun:
@@ -52,6 +60,7 @@ class CaseRun:
         self._slos = Slos(ttft_s=case.limits_ms[0] / 1e3, tpot_s=case.limits_ms[1] / 1e3)
         self._interval_s = max(effort.interval_s, effort.num_ttfts * case.limits_ms[0] / 1e3)
         self._memory = Memory()
+        self._measure: Measure | None = None
 
     def rows(self, networks: Sequence[Network], say: Say) -> Iterator[Row]:
         """`say(network, text)` is told how far it is."""
@@ -69,9 +78,9 @@ class CaseRun:
         with Workers(setting, 0) as workers:
             evaluate = self._memory.beside(workers.evaluate)
             search = Search(question, evaluate, say)
-            layouts = _layouts(question, search, evaluate, say)
-        measured = replace(setting, interval_s=self._interval_s)
-        measure = Measure(measured, search.catalogue, question.request_bytes, self._effort.num_seeds)
+            theirs = replace(question, allow_pp=self._effort.stages is not Stages.NONE)
+            layouts = _layouts(theirs, search, evaluate, say)
+        measure = self._measured(setting, search, question)
         reached = {}
         for plan, layout in layouts.items():
             reached[plan] = self._reached(measure, layout)
@@ -83,6 +92,14 @@ class CaseRun:
             reached=reached,
             seconds=round(monotonic() - start_s, 1),
         )
+
+    def _measured(self, setting: Setting, search: Search, question: Question) -> Measure:
+        """On another network than before."""
+        if self._measure is None:
+            longer, num_seeds = replace(setting, interval_s=self._interval_s), self._effort.num_seeds
+            self._measure = Measure(longer, search.catalogue, question.request_bytes, num_seeds)
+        self._measure.forget_network()
+        return self._measure
 
     def _reached(self, measure: Measure, layout: Layout | None) -> Reached:
         if layout is None:
@@ -103,15 +120,15 @@ class CaseRun:
             hardware={node.name: self._hardware for node in topology.nodes},
             lengths=self._lengths,
             slos=self._slos,
-            allow_pp=self._effort.allow_pp,
+            allow_pp=self._effort.stages is Stages.ALL,
         )
 
 
 def _layouts(
-    question: Question, search: Search, evaluate: Evaluate, say: Callable[[str], None]
+    theirs: Question, search: Search, evaluate: Evaluate, say: Callable[[str], None]
 ) -> dict[str, Layout | None]:
     say("DistServe's plans")
-    found = {HIGH: high_layout(question, evaluate), LOW: low_layout(question, evaluate)}
+    found = {HIGH: high_layout(theirs, evaluate), LOW: low_layout(theirs, evaluate)}
     disaggregated, mixed = search.best_plan(is_mixed=False), search.best_plan(is_mixed=True)
     best = search.plans(disaggregated, mixed).best
     return {OURS: best.layout, **found, COLOCATED: mixed.layout if mixed else None}

@@ -6,23 +6,32 @@ from dataclasses import replace
 from deploy.planner.goodput.bound import layout_bound
 from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.evaluation import Ask
-from deploy.planner.goodput.layout import Layout
+from deploy.planner.goodput.layout import Layout, Seated
 from deploy.planning.trial import Setting
 from deploy.planning.workers import answer
+
+Seats = tuple[Seated, ...]
 
 FIRST_SEED = 1000
 """The search has its own, from 0 on."""
 
 
 class Measure:
-    """With the same seeds all plans have the same requests. A layout that is there twice is measured once."""
+    """With the same seeds all plans have the same requests. A layout that is there twice is measured once.
+
+    `num_beyond`: by seats, of how many seeds more was found than can be served in the long run.
+    """
 
     def __init__(self, setting: Setting, catalogue: Catalogue, request_bytes: float, num_seeds: int) -> None:
         self._setting, self._catalogue, self._request_bytes = setting, catalogue, request_bytes
         self._seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
-        self._known: dict[object, tuple[float, ...]] = {}
-        self.num_beyond: Counter[object] = Counter()
-        """By seats: of how many seeds more was found than can be served in the long run."""
+        self._known: dict[Seats, tuple[float, ...]] = {}
+        self.num_beyond: Counter[Seats] = Counter()
+
+    def forget_network(self) -> None:
+        """What is known of plans that send KV. Colocated instances keep theirs, whatever lies between them."""
+        for seats in [seats for seats in self._known if not all(seat.pool.role == "mixed" for seat in seats)]:
+            del self._known[seats], self.num_beyond[seats]
 
     def goodputs(self, layout: Layout) -> tuple[float, ...]:
         """Requests a second, for each seed, as simulated: not cut to any bound."""

@@ -8,15 +8,16 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
-from deploy.bench.plan_case_run import Effort
+from deploy.bench.plan_case_run import Effort, Stages
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, Case, Network
 from deploy.bench.plan_jobs import Job, run_jobs
 from deploy.bench.plan_plot import write_bars
 from deploy.bench.plan_rows import Row, markdown, print_rows, read_rows, write_rows
 from deploy.errors import InputError
 from deploy.heat_map import require_matplotlib
+from deploy.output_files import check_output
 
-_QUICK = Effort(num_seeds=2, interval_s=1.0, num_ttfts=1.0, search_interval_s=1.0, allow_pp=False)
+_QUICK = Effort(num_seeds=2, interval_s=1.0, num_ttfts=1.0, search_interval_s=1.0, stages=Stages.NONE)
 
 Named = TypeVar("Named", Case, Network)
 
@@ -28,7 +29,7 @@ def bench_plans(
     network: Annotated[list[str] | None, typer.Option(help="Only networks with this in their names; likewise.")] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Each plan is measured with so many.")] = 3,
     interval: Annotated[float, typer.Option(min=1.0, help="Seconds for which requests arrive, at least.")] = 30.0,
-    allow_pp: Annotated[bool, typer.Option(help="Plans may have pipeline stages: ours and theirs.")] = True,
+    stages: Annotated[Stages, typer.Option(help="Whose plans may have pipeline stages.")] = Stages.DISTSERVE,
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     traces: Annotated[Path | None, typer.Option(help="The folder of the workloads; else BATON_TRACES.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One small row, to see that it works.")] = False,
@@ -37,10 +38,13 @@ def bench_plans(
     plot: Annotated[Path | None, typer.Option(help="Draw the rows as bars into this PNG.")] = None,
 ) -> None:
     """Compare our plans with DistServe's two and with colocated chunked prefill, by simulation, seed by seed."""
+    for option, file in (("--json", json), ("--markdown", markdown_file)):
+        check_output(option, file)
+    check_output("--plot", plot, ".png")
     if plot is not None:
         require_matplotlib()
     console = Console(width=None if Console().is_terminal else 200)
-    effort = _QUICK if quick else Effort(num_seeds=seeds, interval_s=interval, allow_pp=allow_pp)
+    effort = _QUICK if quick else Effort(num_seeds=seeds, interval_s=interval, stages=stages)
     cases = [QUICK_CASE] if quick else _chosen(CASES, case, "--case")
     networks = [QUICK_NETWORK] if quick else _chosen(NETWORKS, network, "--network")
     settings = asdict(effort)

@@ -21,11 +21,20 @@ from deploy.bench.report import write_json
 from deploy.bench.simulator_cluster import checkpoint, one_of_each, real_cluster, two_cores
 from deploy.bench.simulator_measured import Measured
 from deploy.bench.simulator_sides import as_json, compare, table_of
-from deploy.bench.simulator_speed import FLEET_REQUESTS, golden_folder, lengths_file, on_fleet, on_references, show
+from deploy.bench.simulator_speed import (
+    FLEET_REQUESTS,
+    fleet_requests,
+    golden_folder,
+    lengths_file,
+    on_fleet,
+    on_references,
+    show,
+)
 from deploy.bench.simulator_steps import Expected
 from deploy.bench.traffic import TrafficOptions, read_requests
 from deploy.durations import format_duration
-from deploy.errors import DeployError
+from deploy.errors import DeployError, InputError
+from deploy.output_files import check_output
 from deploy.simulating.simulated import run
 from deploy.workload.arrivals import mean_rate
 from deploy.workload.prompts import PromptMaker
@@ -47,7 +56,10 @@ def bench_simulator(
 ) -> None:
     """The simulator beside a real cluster of one prefill and one decode instance, a core each."""
     console = Console(width=None if Console().is_terminal else 120)
+    check_output("--json", json_file)
     if speed:
+        if json_file or rate:
+            raise InputError("--speed has no use for --json and --rate")
         _show_speed(trace, requests, console)
         return
     trace = trace or RECORDED
@@ -74,9 +86,9 @@ def bench_simulator(
 
 
 def _show_speed(trace: Path | None, requests: int | None, console: Console) -> None:
-    golden, lengths = golden_folder(), trace or lengths_file()
+    golden, fleet = golden_folder(), fleet_requests(trace or lengths_file(), requests or FLEET_REQUESTS)
     show(list(on_references(golden, os.cpu_count() or 1)), console)
-    show([on_fleet(lengths, requests or FLEET_REQUESTS)], console)
+    show([on_fleet(fleet)], console)
 
 
 def _both_sides(workload: list[WorkloadRequest], seed: int, console: Console) -> tuple[Figures, Figures, Measured]:

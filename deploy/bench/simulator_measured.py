@@ -5,11 +5,11 @@ from typing import Any
 
 from cluster.latency.coefficients import CoefficientModel
 from cluster.latency.fit import TimedStep, fit, residuals
+from cluster.latency.saturation import measured_saturation
 from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Topology
 from deploy.errors import DeployError
-from deploy.simulating.capacity import saturation_tokens
 from deploy.simulator.cluster import SimCluster, SimInstance
 
 
@@ -46,7 +46,7 @@ class Measured:
                     block_size=pool.engine.block_size,
                     max_model_len=self.max_model_len,
                     max_num_seqs=pool.engine.max_num_seqs,
-                    saturation_tokens=saturation_tokens(latency, self.max_model_len),
+                    saturation_tokens=measured_saturation(latency, self.max_model_len),
                     token_budget=pool.engine.max_num_batched_tokens,
                     enable_prefix_caching=pool.engine.enable_prefix_caching,
                 )

@@ -23,6 +23,7 @@ from deploy.simulating.simulated import run
 from deploy.simulator.cluster import SimCluster, SimInstance
 from deploy.workload.arrivals import draw_arrivals
 from deploy.workload.read import read_workload
+from deploy.workload.request import WorkloadRequest
 
 DISTSERVE_REQUESTS_PER_S = 100.0
 """What DistServe's simulator does on these references, with two cores."""
@@ -98,16 +99,19 @@ def _run_reference(file: Path) -> Speed:
     )
 
 
-def on_fleet(trace: Path, num_requests: int) -> Speed:
-    """64 instances of Llama-3-8B on H100s, half of them for prefill; the trace's lengths over and over, Poisson."""
-    lengths = islice(cycle(read_workload(trace)), num_requests)
-    requests = draw_arrivals(list(lengths), rate=_FLEET_RATE)
+def fleet_requests(trace: Path, count: int) -> list[WorkloadRequest]:
+    """The trace's lengths over and over, Poisson."""
+    return draw_arrivals(list(islice(cycle(read_workload(trace)), count)), rate=_FLEET_RATE)
+
+
+def on_fleet(requests: list[WorkloadRequest]) -> Speed:
+    """64 instances of Llama-3-8B on H100s, half of them for prefill."""
     found = run(fleet(), requests, {})
     if found.errors:
         raise AssertionError(f"{len(found.errors)} requests of the fleet failed: {next(iter(found.errors.values()))}")
     return Speed(
         name=f"{_NUM_NODES * _GPUS_A_NODE} instances",
-        num_requests=num_requests,
+        num_requests=len(requests),
         duration_s=found.report.duration_s,
         wall_s=found.wall_s,
     )
@@ -126,7 +130,7 @@ def fleet() -> SimCluster:
             num_blocks=hardware.num_kv_tokens(Parallelism()) // block_size,
             block_bytes=round(hardware.kv_bytes_per_token * block_size),
             block_size=block_size,
-            max_model_len=8192,
+            max_model_len=16_384,  # of Azure's conversations the longest has 14,050
             enable_prefix_caching=False,
         )
         for at, node in enumerate(topology.nodes)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,8 @@ def plan(
         int | None, typer.Option(min=1, help="With --watch: it has to be so in so many in a row. Default: 3.")
     ] = None,
     simulated: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds for which requests arrive in each simulation; else chosen.")
+        float | None,
+        typer.Option(min=0.1, help="Seconds for which requests arrive in each trial of the search; else chosen."),
     ] = None,
     processes: Annotated[int | None, typer.Option(min=0, help="That simulate; default: one a core.")] = None,
 ) -> None:
@@ -70,11 +72,12 @@ def plan(
     from deploy.heat_map import require_matplotlib
     from deploy.output_files import check_output
     from deploy.planner.goodput.question import Infeasible
-    from deploy.planning.asked import Asked, burstiness_of, question_of
+    from deploy.planning.asked import Asked, burstiness_of, question_of, too_long, too_many_gpus
     from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
     from deploy.planning.planned import Planned, choose
     from deploy.planning.plot import write_plot
+    from deploy.planning.routing import routing_of
     from deploy.planning.watch import WatchConfig
     from deploy.simulating.deployment import read_deployment
     from deploy.workload.read import read_workload
@@ -87,6 +90,10 @@ def plan(
         _refuse("with", allow_pp=allow_pp)
     else:
         _refuse("without", apply=apply, interval=interval, checks=checks)
+    if watch and len(gpu or ()) > 1:
+        raise InputError("--watch takes all nodes to have the same GPU: give --gpu once")
+    if simulated is not None and not isfinite(simulated):
+        raise InputError(f"--simulated {simulated:g}: trials have to end")
     check_output("--json", json_file)
     check_output("--output", output)
     check_output("--plot", plot, ".png")
@@ -112,14 +119,21 @@ def plan(
         attainment=attainment,
     )
     console = Console(width=None if sys.stdout.isatty() else 120)
-    given: dict[str, Any]
+    given: dict[str, Any] = {
+        "simulated_s": simulated,
+        "num_processes": processes,
+        "routing": routing_of(deployment),
+    }
     try:
         question = question_of(deployment, network, requests, asked)
+        for text in (too_long(requests, question), too_many_gpus(question)):
+            if text:
+                print(text, file=sys.stderr)
         if running:
-            given = {"is_applied": apply, "simulated_s": simulated, "num_processes": processes}
-            watch_running(running, question, WatchConfig(num_checks=checks or 3, **given), interval or 30.0)
+            config = WatchConfig(num_checks=checks or 3, is_applied=apply, **given)
+            watch_running(running, question, config, interval or 30.0)
         with _progress() as say:
-            given = {"burstiness": burstiness_of(requests), "simulated_s": simulated, "num_processes": processes}
+            given["burstiness"] = burstiness_of(requests)
             found = find(question, **given, say=say)
             swept = sweep_bandwidths(question, found.mixed, **given, say=say) if crossover else None
     except Infeasible as error:

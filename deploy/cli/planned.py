@@ -132,12 +132,16 @@ def _effort(plans: Plans, question: Question) -> list[str]:
         line += f"; {effort.num_left} were left out for want of time, none exceeds {effort.left_bound:.3g} per GPU"
     bound = effort.plan_bound
     if question.rate is None:
-        return [
-            line,
-            f"no plan at all exceeds {bound:.3g} per GPU: this one is {max(0.0, 1 - best.per_gpu / bound):.0%} below",
-        ]
+        return [line, f"no plan at all exceeds {bound:.3g} per GPU: {_below(best.per_gpu / bound)}"]
     least = ceil(question.rate / bound)
     return [line, f"no plan at all serves this rate with fewer than {least} GPUs: this one has {best.num_gpus}"]
+
+
+def _below(share: float) -> str:
+    """`share`: of the bound."""
+    if share <= 1.0:
+        return f"this one is {1.0 - share:.0%} below"
+    return f"this one is {share - 1.0:.1%} above, so its simulations were too short to see it, or the bound is off"
 
 
 def _places(plan: Plan) -> Table:

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,6 +96,9 @@ def simulate(
     check_output("--plot", plot, ".png")
     if plot is not None:
         require_matplotlib()  # before anything is simulated
+    for option, value in (("--message", message), ("--host-step", host_step)):
+        if not isfinite(value):
+            raise InputError(f"{option} is {value:g}; should be some milliseconds")
     if believed and not topology:
         raise InputError("--believed says what the router takes the network for: give --topology, how it is")
     deployment = read_deployment(file)

@@ -30,8 +30,9 @@ def show(found: "Simulated", console: "Console") -> None:
         console.print(f"handovers, {reason}: {listed}", highlight=False)
     if found.num_cut_short:
         console.print(f"{found.num_cut_short:,} cut short: no room for all the output asked for", highlight=False)
-    for error, count in alike(found.errors)[:_MAX_ERRORS]:
-        console.print(f"{count:,} × {error}", markup=False, highlight=False)
+    for error, count, first in alike(found.errors)[:_MAX_ERRORS]:
+        which = f"request {first}" if count == 1 else f"the first is request {first}"
+        console.print(f"{count:,} × {error} ({which})", markup=False, highlight=False)
     speed = found.report.num_requests / found.wall_s
     console.print(
         f"simulated in {found.wall_s:.2f} s: {speed:,.0f} requests/s, {found.report.num_events:,} events",

@@ -8,6 +8,7 @@ import numpy as np
 
 from cluster.latency.fitted import FittedHardware
 from cluster.latency.hardware import Hardware
+from cluster.latency.saturation import MEASURED_TOKENS
 from cluster.spec.deployment import Deployment
 from cluster.topology.topology import Node, Topology
 from deploy.errors import InputError
@@ -50,8 +51,31 @@ def question_of(
         rate=asked.rate,
         num_gpus=asked.num_gpus,
         allow_pp=asked.allow_pp,
-        engine=Engine() if on_gpu else _engine(deployment),
+        engine=_gpu_engine(deployment) if on_gpu else _engine(deployment),
     )
+
+
+def too_long(requests: Sequence[WorkloadRequest], question: Question) -> str:
+    """Which of them no instance holds that may be built: they are refused, and count as missed. "": none."""
+    most = question.most_tokens
+    found = [
+        number
+        for number, request in enumerate(requests, 1)
+        if request.num_prompt_tokens + request.num_output_tokens > most
+    ]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(requests)} requests are longer than {most:,} tokens, which no instance holds: "
+        f"they count as missed (the first is number {found[0]})"
+    )
+
+
+def too_many_gpus(question: Question) -> str:
+    """ "": there are as many as may be used."""
+    if question.num_gpus is None or question.num_gpus <= question.total_gpus:
+        return ""
+    return f"--gpus {question.num_gpus}: there are {question.total_gpus}"
 
 
 def slos_of(deployment: Deployment, asked: Asked) -> Slos:
@@ -118,10 +142,24 @@ def _as_deployed(hardware: Hardware, deployment: Deployment) -> Hardware:
     return hardware
 
 
+def _gpu_engine(deployment: Deployment) -> Engine:
+    """As the first pool says; what it does not say is as usual on GPUs."""
+    engine = deployment.spec.pools[0].engine
+    given = {name: getattr(engine, name) for name in ("max_num_seqs", "block_size") if name in engine.model_fields_set}
+    budgets = tuple(budget for budget in Engine().mixed_budgets if budget >= given.get("max_num_seqs", 0))
+    return Engine(**given, mixed_budgets=budgets or (given["max_num_seqs"] + 512,))
+
+
 def _engine(deployment: Deployment) -> Engine:
+    """With as many tokens a step as instances find out when they start."""
     engine = deployment.spec.pools[0].engine
     budgets = tuple(engine.max_num_seqs + chunk for chunk in (64, 128, 256, 512))
-    return Engine(max_num_seqs=engine.max_num_seqs, block_size=engine.block_size, mixed_budgets=budgets)
+    return Engine(
+        max_num_seqs=engine.max_num_seqs,
+        block_size=engine.block_size,
+        most_saturation_tokens=min(MEASURED_TOKENS, deployment.spec.model.max_model_len or MEASURED_TOKENS),
+        mixed_budgets=budgets,
+    )
 
 
 def _with_seats(deployment: Deployment, topology: Topology) -> Topology:

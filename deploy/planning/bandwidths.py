@@ -17,6 +17,7 @@ from deploy.planner.goodput.plans import Plan
 from deploy.planner.goodput.question import Question
 from deploy.planning.memory import Memory
 from deploy.planning.plan import setting_of
+from deploy.planning.routing import Routing
 from deploy.planning.workers import Workers
 
 GBIT_PER_S = 1e9 / 8
@@ -42,11 +43,13 @@ def sweep_bandwidths(
     burstiness: float = 1.0,
     simulated_s: float | None = None,
     num_processes: int | None = None,
+    routing: Routing | None = None,
     say: Callable[[str], None],
     bandwidths: Sequence[float] = BANDWIDTHS,
 ) -> Swept:
     """What happens within a node is simulated once for all."""
-    with Workers(setting_of(question, burstiness, simulated_s=simulated_s), num_processes) as workers:
+    setting = setting_of(question, burstiness, simulated_s=simulated_s, routing=routing)
+    with Workers(setting, num_processes) as workers:
         evaluate = Memory().beside(workers.evaluate)
 
         def plan_at(bytes_per_s: float) -> Plan | None:

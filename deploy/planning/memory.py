@@ -24,9 +24,10 @@ class _Known:
 
 
 class Memory:
-    """Across the networks of one case: of layouts on one node, and of colocated instances, whose requests seldom move.
+    """Of layouts on one node, and of colocated instances, whose requests seldom move: across the networks of one case,
+    or the searches of one plan.
 
-    For a search only: what is found is measured on its own network.
+    For a search only: what is found is simulated again on its own network.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,9 @@ def _sends_nothing(layout: Layout) -> bool:
 
 
 def _key(ask: Ask) -> object:
-    """On one node it only matters how many there are of each, and over which link they send."""
-    links = ask.layout.topology
-    return ask.layout.unit, ask.phase, float(links.alpha_s[0, 0]), float(links.beta_bytes_per_s[0, 0])
+    """On one node it only matters how many there are of each, and over which link they send.
+
+    Who was asked for one rate has not told what it serves at most.
+    """
+    links, is_free = ask.layout.topology, ask.at_most > ask.above
+    return ask.layout.unit, ask.phase, is_free, float(links.alpha_s[0, 0]), float(links.beta_bytes_per_s[0, 0])

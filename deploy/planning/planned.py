@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 
+from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
 from deploy.errors import InputError
@@ -15,6 +17,7 @@ from deploy.planner.goodput.plans import Plan, Plans
 from deploy.planner.goodput.question import Question, Slos
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import PoolPlan
+from deploy.roles import ROLE_POLICIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +36,13 @@ class Planned:
         """For what it was planned, which the deployment's file may not be for."""
         devices = dict.fromkeys(each.name.rpartition("/")[0] for each in self.question.hardware.values())
         path, on = self.deployment.spec.model.path, f"on {', '.join(devices)}"
+        lengths = self.question.lengths
+        prompt, output = (float(np.median(tokens)) for tokens in (lengths.prompts, lengths.outputs))
+        usual = f"the median request has {prompt:.0f} prompt and {output:.0f} output tokens"
         if self.model_shape is None:
-            return [f"planned for the model in {path} {on}"]
-        return [
-            f"planned for {self.model_shape} {on}; spec.model.path is still {path}: `baton up` needs that model there"
-        ]
+            return [f"planned for the model in {path} {on}", usual]
+        needs = f"spec.model.path is still {path}: `baton up` needs that model there"
+        return [f"planned for {self.model_shape} {on}; {needs}", usual]
 
     def yaml(self, plan: Plan) -> str:
         """What `cluster.spec` reads. InputError: a deployment's file cannot say it."""
@@ -61,16 +66,17 @@ class Planned:
         data = base.model_dump(mode="json", exclude_unset=True)
         engine, resources = dict(data.get("engine", {})), dict(data.get("resources", {}))
         rates = Catalogue(self.question).rates_of(pool)
-        if not self.on_gpu:  # instances measure by themselves how much a step takes, and may change their roles
+        planned = self.question.engine
+        if self.on_gpu:  # what was simulated: instances would try smaller steps than planned with
+            role = ROLE_POLICIES[InstanceRole(pool.role)]
+            budget = role.token_budget(rates.saturation_tokens, planned.max_num_seqs)
+            engine["max_num_batched_tokens"] = pool.token_budget or budget
+            engine["max_num_seqs"] = min(planned.max_num_seqs, engine["max_num_batched_tokens"])
+        else:  # instances measure by themselves how much a step takes, and may change their roles
+            engine |= self._as_simulated(base)
             engine.pop("max_num_batched_tokens", None)
-        elif pool.role == "prefill":
-            engine["max_num_batched_tokens"] = rates.saturation_tokens
-            engine["max_num_seqs"] = min(self.question.engine.max_num_seqs, rates.saturation_tokens)
-        else:
-            engine["max_num_seqs"] = self.question.engine.max_num_seqs
-            engine.pop("max_num_batched_tokens", None)
-        if pool.token_budget is not None:
-            engine["max_num_batched_tokens"] = pool.token_budget
+            if pool.token_budget is not None:
+                engine["max_num_batched_tokens"] = pool.token_budget
         if self.on_gpu:
             hardware = rates.hardware
             engine["tensor_parallel_size"] = pool.parallelism.tp
@@ -80,6 +86,12 @@ class Planned:
             resources.pop("memory", None)
         found = {"name": name, "role": pool.role, "replicas": pool.num_instances}
         return found | {key: value for key, value in (("resources", resources), ("engine", engine)) if value}
+
+    def _as_simulated(self, base: Pool) -> dict[str, Any]:
+        """All instances have the engine of the first pool: what of it the base has otherwise."""
+        first = self.deployment.spec.pools[0].engine
+        names = ("max_num_seqs", "block_size", "kv_cache_memory_bytes")
+        return {name: getattr(first, name) for name in names if getattr(first, name) != getattr(base.engine, name)}
 
     def _base(self, role: str) -> Pool:
         pools = self.deployment.spec.pools
@@ -129,6 +141,13 @@ def summary(plan: Plan, question: Question) -> list[str]:
         f"predicted: {plan.goodput:.4g} requests/s{_spread(plan)}, {plan.per_gpu:.3g} per GPU, "
         f"{attainment.both:.1%} within the SLOs ({', '.join(limits)})",
     ]
+    if attainment.both < slos.attainment - 1e-9:
+        lines.append(
+            f"{slos.attainment:.0%} are asked for: it met that in the search, not in longer simulations; "
+            "a plan for a slightly higher rate has more room"
+        )
+    if plan.is_beyond:
+        lines.append("more still met the SLOs in the simulations, or they were too short to tell that it cannot last")
     if plan.num_checked_gpus < plan.num_gpus:
         lines.append(f"simulated together: {plan.num_checked_gpus} GPUs of it, which stand for all")
     if found := obstacles(plan.whole):

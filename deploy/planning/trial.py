@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
 
 from cluster.latency.hardware import Hardware
+from cluster.latency.saturation import saturation_tokens
 from cluster.role import InstanceRole
 from cluster.topology.topology import Topology
 from deploy.planner.goodput.estimate import Attainment
 from deploy.planner.goodput.layout import Layout, Seated
 from deploy.planner.goodput.question import Engine, Lengths, Slos
-from deploy.planner.goodput.saturation import saturation_tokens
 from deploy.planning.no_cost import NoCost
+from deploy.planning.routing import Routing
 from deploy.simulator.cluster import SimCluster, SimInstance
 from deploy.simulator.recorder import RequestRecord
 from deploy.simulator.simulate import simulate
@@ -40,6 +41,7 @@ class Setting:
     warm_up: float = 0.25
     burstiness: float = 1.0
     seed: int = 0
+    routing: Routing = field(default_factory=Routing)
 
     def longer(self, times: float) -> "Setting":
         """For so many times as long, and with so many times the requests."""
@@ -66,7 +68,16 @@ def run_trial(
     tally = Tally(setting.slos, judged_from_s, num_judged, phase, to_the_end=to_the_end)
     instances = tuple(_instance(setting, seat, phase) for seat in layout.seats)
     topology = layout.topology if phase is None else _without_limits(layout.topology)
-    cluster = SimCluster(instances=instances, topology=topology, seed=setting.seed)
+    routing = setting.routing
+    cluster = SimCluster(
+        instances=instances,
+        topology=topology,
+        policy=routing.policy,
+        rescheduling=routing.rescheduling,
+        handover=routing.handover,
+        max_queued_requests=routing.max_queued_requests,
+        seed=setting.seed,
+    )
     with suppress(_TooMany):
         simulate(cluster, requests, recorder=tally)
     return tally.attainment()
@@ -153,7 +164,7 @@ def _instance(setting: Setting, seat: Seated, phase: str | None) -> SimInstance:
         block_size=engine.block_size,
         max_model_len=num_tokens,
         max_num_seqs=4096 if is_free else engine.max_num_seqs,
-        saturation_tokens=_FREE_TOKENS if is_free else saturation_tokens(model),
+        saturation_tokens=_FREE_TOKENS if is_free else saturation_tokens(model, engine.most_saturation_tokens),
         token_budget=pool.token_budget,
         enable_prefix_caching=False,
     )

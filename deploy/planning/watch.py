@@ -1,7 +1,7 @@
 """Looks now and then at what runs: whether other roles would serve what comes now better, over links as they are."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cluster.topology.topology import Topology
@@ -14,6 +14,7 @@ from deploy.planner.goodput.resplit import Resplit, find_resplit
 from deploy.planner.goodput.unit import Role
 from deploy.planning.live_workload import LiveWorkload, Totals, between, stretched
 from deploy.planning.plan import setting_of
+from deploy.planning.routing import Routing
 from deploy.planning.workers import Workers
 
 
@@ -42,6 +43,7 @@ class WatchConfig:
     is_applied: bool = False
     simulated_s: float | None = None
     num_processes: int | None = None
+    routing: Routing = field(default_factory=Routing)
 
 
 class Watch:
@@ -71,7 +73,7 @@ class Watch:
             return
         if found.changes == self._said:
             return
-        setting = setting_of(question, simulated_s=self._config.simulated_s)
+        setting = setting_of(question, simulated_s=self._config.simulated_s, routing=self._config.routing)
         with Workers(setting, self._config.num_processes) as workers:
             simulated = self._resplit(question, workers)
         if simulated.best < simulated.current * (1.0 + self._config.margin):

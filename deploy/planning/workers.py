@@ -24,6 +24,9 @@ OnProgress = Callable[[int], None]
 _CONFIRMED_REQUESTS = 8
 """What is confirmed has so many times the requests of the search at least."""
 
+_CONFIRMED_WARM_UP = 0.5
+"""Of what is confirmed the second half is judged: by then a queue or a batch that grows has grown."""
+
 _LONGER = 2.0
 _ROOM = 1.3  # beyond what can be served in the long run, to see when a trial cannot tell
 _NEAR = 1.05  # so much more is within what a trial can tell
@@ -31,11 +34,15 @@ _NEAR = 1.05  # so much more is within what a trial can tell
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Again:
-    """With another seed: the highest rate near to this one or, unless `is_searched`, how it does at this one."""
+    """With another seed: the highest rate near to this one or, unless `is_searched`, how it does at this one.
+
+    `interval_s`: for so long at least.
+    """
 
     layout: Layout
     seed: int
     rate: float
+    interval_s: float = 0.0
     is_searched: bool = True
 
 
@@ -89,9 +96,6 @@ class Workers:
         except BrokenProcessPool as error:
             raise DeployError("a process of the planner died; it may have run out of memory") from error
 
-    def attainment(self, layout: Layout, rate: float) -> Attainment:
-        return run_trial(self._setting, layout, rate)
-
     def _counted(self, each: Answer) -> Answer:
         self._num_answered += 1
         if self._on_progress is not None:
@@ -103,12 +107,15 @@ def answer(setting: Setting, ask: Ask) -> Answer:
     """By bisection on the rate; every trial has the same requests and gaps.
 
     What is found is not cut to what can be served in the long run: where it is clearly more, trials were too short
-    to tell, and longer ones are made. Who is asked for one rate only is asked for no other.
+    to tell, and longer ones are made, unless the answer may be rough. Who is asked for one rate only is asked for no
+    other.
     """
     is_free = ask.at_most > ask.above
     found = _highest(setting, ask, _NEAR if is_free else 1.0)
     if not is_free or found.rate is None or found.rate < _NEAR * ask.at_most:
         return found
+    if ask.is_rough:
+        return replace(found, is_beyond=True)
     found = _highest(setting.longer(_LONGER), replace(ask, expected=ask.at_most), _ROOM)
     is_beyond = found.rate is not None and found.rate > _NEAR * ask.at_most
     return replace(found, is_beyond=is_beyond)
@@ -129,6 +136,8 @@ def answer_again(setting: Setting, again: Again) -> Answer:
     """Where attainment crosses what is wanted; or what it is at the rate."""
     longer = replace(
         setting.with_seed(again.seed),
+        interval_s=max(setting.interval_s, again.interval_s),
+        warm_up=_CONFIRMED_WARM_UP,
         least_requests=_CONFIRMED_REQUESTS * setting.least_requests,
     )
 

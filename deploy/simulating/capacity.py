@@ -2,12 +2,9 @@
 
 from cluster.latency.hardware import DoesNotFit, Hardware, Parallelism, UnknownParallelism
 from cluster.latency.latency_model import LatencyModel
-from cluster.latency.step_shape import StepShape
 from cluster.spec.pool import Pool
 from cluster.spec.problem import Problem, YamlPath
 from cluster.spec.quantity import format_bytes
-
-_SATURATION_SHARE, _MOST_SATURATION_TOKENS = 0.9, 512
 
 
 class CannotRun(ValueError):
@@ -52,16 +49,6 @@ def num_blocks_of(pool: Pool, path: YamlPath, hardware: Hardware, *, on_gpu: boo
         )
         raise CannotRun(field, message)
     return _at_least_one(int((left_bytes if given is None else given) / block_bytes), field, block_bytes)
-
-
-def saturation_tokens(latency: LatencyModel, max_model_len: int) -> int:
-    """As an instance measures when it starts: see `cluster.model.saturation`."""
-    limit = min(_MOST_SATURATION_TOKENS, max_model_len)
-    lengths = [1 << power for power in range(4, limit.bit_length()) if 1 << power <= limit] or [limit]
-    speeds = [length / sum(latency.stages_s(StepShape(length, float(length**2)))) for length in lengths]
-    return next(
-        length for length, speed in zip(lengths, speeds, strict=True) if speed >= _SATURATION_SHARE * max(speeds)
-    )
 
 
 def _at_least_one(num_blocks: int, field: YamlPath, block_bytes: float) -> int:

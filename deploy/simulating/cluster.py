@@ -7,6 +7,7 @@ from statistics import fmean
 
 from cluster.instance.config import HandoverConfig
 from cluster.latency.hardware import Hardware
+from cluster.latency.saturation import measured_saturation
 from cluster.role import InstanceRole
 from cluster.spec.deployment import Deployment
 from cluster.spec.problem import SpecError, YamlPath
@@ -14,7 +15,7 @@ from cluster.spec.yaml_source import read_yaml
 from cluster.topology.topology import Topology
 from deploy.no_room import spec_error
 from deploy.planner.placement import NoRoom
-from deploy.simulating.capacity import CannotRun, latency_of, num_blocks_of, saturation_tokens
+from deploy.simulating.capacity import CannotRun, latency_of, num_blocks_of
 from deploy.simulating.seats import one_node, seats_of
 from deploy.simulator.cluster import Death, SimCluster, SimInstance
 from deploy.workload.request import WorkloadRequest
@@ -83,7 +84,7 @@ def _instances(deployment: Deployment, machines: Machines, seats: dict[str, str]
                 block_size=pool.engine.block_size,
                 max_model_len=max_model_len,
                 max_num_seqs=pool.engine.max_num_seqs,
-                saturation_tokens=saturation_tokens(latency, max_model_len),
+                saturation_tokens=measured_saturation(latency, max_model_len),
                 token_budget=pool.engine.max_num_batched_tokens,
                 enable_prefix_caching=pool.engine.enable_prefix_caching,
             )

@@ -39,7 +39,7 @@ class Simulated:
             "links": [self._use(use) for use in self.report.links],
             "handovers": self.report.handovers,
             "cut_short": self.num_cut_short,
-            "errors": dict(alike(self.errors)),
+            "errors": {text: count for text, count, _ in alike(self.errors)},
             "simulation": {
                 "wall_s": self.wall_s,
                 "num_events": self.report.num_events,
@@ -77,10 +77,13 @@ def run(
     )
 
 
-def alike(errors: Mapping[int, str]) -> list[tuple[str, int]]:
-    """The most frequent first. Those that differ in numbers only are one, told in the words of the first of them."""
-    first: dict[str, str] = {}
-    for text in errors.values():
-        first.setdefault(_NUMBER.sub("0", text), text)
+def alike(errors: Mapping[int, str]) -> list[tuple[str, int, int]]:
+    """What failed, how many, and the number of the first, from 1 on; the most frequent first.
+
+    Those that differ in numbers only are one, told in the words of the first of them.
+    """
+    first: dict[str, int] = {}
+    for number in sorted(errors):
+        first.setdefault(_NUMBER.sub("0", errors[number]), number)
     counts = Counter(_NUMBER.sub("0", text) for text in errors.values())
-    return [(first[form], count) for form, count in counts.most_common()]
+    return [(errors[first[form]], count, first[form] + 1) for form, count in counts.most_common()]

@@ -1,6 +1,7 @@
 """The router of a simulation: the real ledger, scheduler, forecast and rescheduler, and what `router/` does around."""
 
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as List
 from functools import partial
 
 from cluster.engine.block_hash import hash_blocks
@@ -110,7 +111,7 @@ class Front:
             self._carry_out(self._ledger.fail(request_id, Failure.NO_INSTANCE, reason))
         self.dispatch()
 
-    def _hashes(self, token_ids: tuple[int, ...]) -> tuple[bytes, ...]:
+    def _hashes(self, token_ids: List[int]) -> tuple[bytes, ...]:
         block_size = self.scheduler.block_size
         return tuple(hash_blocks(token_ids[:], block_size)) if block_size and self._hashes_prompts else ()
 

@@ -4,7 +4,7 @@ Tokens are equal where the trace says that prefixes are; all others are a reques
 """
 
 from collections.abc import Iterator, Sequence
-from typing import cast, overload
+from typing import overload
 
 from cluster.messages import SequenceState
 from deploy.workload.request import WorkloadRequest
@@ -50,12 +50,12 @@ def own_token(number: int) -> int:
     return _OWN + number % (_OWN // 2)
 
 
-def make_prompt(request: WorkloadRequest, number: int) -> tuple[int, ...]:
-    """What can be asked of a tuple of tokens, without one. Two prompts of which nothing is said begin differently."""
+def make_prompt(request: WorkloadRequest, number: int) -> Sequence[int]:
+    """Without holding its tokens. Two prompts of which nothing is said begin differently."""
     if request.hash_ids:
-        return cast(tuple[int, ...], _Prompt(request, own_token(number)))
+        return _Prompt(request, own_token(number))
     first = own_token(number)
-    return cast(tuple[int, ...], range(first, first + request.num_prompt_tokens))
+    return range(first, first + request.num_prompt_tokens)
 
 
 class Computed(Sequence[int]):

@@ -12,7 +12,7 @@ from router.validation import Limits, RequestedSampling, resolve_sampling
 
 class Refusals:
     def __init__(self, instances: Sequence[SimInstance]) -> None:
-        self._max_prompt_tokens = max(map(_max_prompt_tokens, instances))
+        self._most, self._by = max(map(_max_prompt_tokens, instances))
         self._limits = Limits()
         self._model = ModelInfo(
             model="simulated",
@@ -24,9 +24,9 @@ class Refusals:
 
     def reason(self, request: WorkloadRequest) -> str | None:
         """Why it is refused, or None."""
-        found, limit = request.num_prompt_tokens, self._max_prompt_tokens
-        if found > limit:
-            return f"a prompt of {found} tokens: no instance holds more than {limit}"
+        found = request.num_prompt_tokens
+        if found > self._most:
+            return f"a prompt of {found} tokens: no instance holds more than {self._most}, by its {self._by}"
         asked = RequestedSampling(max_tokens=request.num_output_tokens)
         try:
             resolve_sampling(asked, num_prompt_tokens=found, seed=0, model=self._model, limits=self._limits)
@@ -35,8 +35,8 @@ class Refusals:
         return None
 
 
-def _max_prompt_tokens(spec: SimInstance) -> int:
-    """That it can compute, and yield a token from."""
+def _max_prompt_tokens(spec: SimInstance) -> tuple[int, str]:
+    """That it can compute, and yield a token from; and by what that is limited."""
     if spec.role is InstanceRole.DECODE:
-        return 0
-    return min(spec.max_model_len - 1, spec.num_blocks * spec.block_size)
+        return 0, "role"
+    return min((spec.max_model_len - 1, "max_model_len"), (spec.num_blocks * spec.block_size, "KV memory"))

@@ -96,7 +96,7 @@ class Ledger:
         entry.holders[prefill.holder] = entry.epoch
         notes = [entry.note(Step.DISPATCHED)]
         if decode is not None:
-            notes.append(self._open_grant(entry, decode, "prefill"))
+            notes.append(self._open_grant(entry, decode, "prefill")[1])
         dispatch = Dispatch(state=entry.current_state(), epoch=entry.epoch, grant=entry.grant, number=number)
         return [Tell(prefill.holder, dispatch), *notes]
 
@@ -111,16 +111,15 @@ class Ledger:
             raise CannotMove(f"{request_id} is being handed over to {entry.grant.receiver.instance} already")
         if entry.owner == to.holder:
             raise CannotMove(f"{request_id} is in {to.holder.instance} already")
-        note = self._open_grant(entry, to, reason)
-        assert entry.grant is not None
-        return [Tell(entry.owner, HandOver(request_id=request_id, epoch=entry.epoch, grant=entry.grant)), note]
+        grant, note = self._open_grant(entry, to, reason)
+        return [Tell(entry.owner, HandOver(request_id=request_id, epoch=entry.epoch, grant=grant)), note]
 
-    def _open_grant(self, entry: Entry, to: Place, reason: str) -> Note:
+    def _open_grant(self, entry: Entry, to: Place, reason: str) -> tuple[Grant, Note]:
         epoch = self._mint()
         entry.holders[to.holder] = epoch
-        entry.grant = Grant(epoch=epoch, receiver=to.holder, address=to.address, link_address=to.link_address)
-        entry.grant_reason = reason
-        return entry.note(Step.GRANTED, peer=to.holder, reason=reason)
+        grant = Grant(epoch=epoch, receiver=to.holder, address=to.address, link_address=to.link_address)
+        entry.grant, entry.grant_reason = grant, reason
+        return grant, entry.note(Step.GRANTED, peer=to.holder, reason=reason)
 
     # What instances say
 

@@ -21,6 +21,16 @@ LATENCY = CoefficientModel(
     ),
 )
 
+EAGER = ReschedulingConfig(
+    policy="load_balance",
+    interval_s=0.4,
+    source_below_steps=400.0,
+    target_above_steps=500.0,
+    cooldown_rounds=2,
+    margin_steps=10.0,
+)
+"""Moves requests at the least difference."""
+
 
 @dataclass(slots=True)
 class Kept:
@@ -101,14 +111,7 @@ def any_cluster(seed: int) -> tuple[SimCluster, list[WorkloadRequest]]:
         policy=draw.choice(("least_time", "least_loaded")),
         message_s=draw.choice((0.0, 0.0, 3e-4)),
         host_step_s=draw.choice((0.0, 1e-3)),
-        rescheduling=ReschedulingConfig(
-            policy=draw.choice(("none", "load_balance")),
-            interval_s=0.4,
-            source_below_steps=400.0,
-            target_above_steps=500.0,
-            cooldown_rounds=2,
-            margin_steps=10.0,
-        ),
+        rescheduling=replace(EAGER, policy=draw.choice(("none", "load_balance"))),
         handover=HandoverConfig(piece_bytes=1 << 20, headroom_blocks=2),
         deaths=_deaths(draw, roles),
         start_up_s={f"{roles[-1]}{len(roles) - 1}": draw.choice((0.0, 1.5))},

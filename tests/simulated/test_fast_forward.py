@@ -8,8 +8,7 @@ import pytest
 from cluster.instance.config import HandoverConfig
 from deploy.simulator import Death, Report, SimCluster, simulate
 from deploy.workload.request import WorkloadRequest
-from router.policies import ReschedulingConfig
-from tests.simulated.clusters import LATENCY, Kept, any_cluster, cluster, network, workload
+from tests.simulated.clusters import EAGER, LATENCY, Kept, any_cluster, cluster, network, workload
 
 pytestmark = pytest.mark.simulated
 
@@ -59,14 +58,7 @@ def test_who_is_in_a_pipeline_stays_there_when_its_receiver_is_lost():
         topology=network(4, cable=5e8),
         policy="least_loaded",
         message_s=5e-3,
-        rescheduling=ReschedulingConfig(
-            policy="load_balance",
-            interval_s=0.4,
-            source_below_steps=400.0,
-            target_above_steps=500.0,
-            cooldown_rounds=2,
-            margin_steps=10.0,
-        ),
+        rescheduling=EAGER,
         handover=HandoverConfig(piece_bytes=1 << 20, headroom_blocks=2),
         deaths=(Death(at_s=1.16, instance="d2"),),
         start_up_s={"d3": 1.5},

@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster.spec.deployment import Deployment
 from deploy.planner.goodput.question import Slos
+from deploy.planning.routing import Routing, routing_of
 from deploy.planning.trial import Tally
+from tests.unit.spec.factories import make_document
 
 pytestmark = pytest.mark.simulated
 
@@ -22,6 +25,15 @@ def ended(arrival_s, *, ttft_s=0.5):
         error=None,
         is_cut_short=False,
     )
+
+
+def test_the_router_in_trials_does_what_the_file_says():
+    document = make_document(
+        router={"policy": "least_loaded", "max_queued_requests": 7, "rescheduling": {"policy": "none"}}
+    )
+    found = routing_of(Deployment.model_validate(document))
+    assert (found.policy, found.max_queued_requests, found.rescheduling.policy) == ("least_loaded", 7, "none")
+    assert routing_of(Deployment.model_validate(make_document())) == Routing(max_queued_requests=1024)
 
 
 def test_who_is_never_answered_meets_nothing():

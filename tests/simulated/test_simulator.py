@@ -63,7 +63,7 @@ def test_equal_prefixes_are_computed_once():
 
 def test_a_prompt_that_nobody_can_hold_is_told_of():
     records = records_of(cluster("pd", shape={"num_blocks": 20}), [request(num_prompt_tokens=321), request()])
-    assert records[0].error == "a prompt of 321 tokens: no instance holds more than 320"
+    assert records[0].error == "a prompt of 321 tokens: no instance holds more than 320, by its KV memory"
     assert not records[1].error
 
 

@@ -86,13 +86,13 @@ def find_best(
             batch.append((candidate, layout, bound))
         aboves = [best * (1.0 + RESOLUTION) * candidate.unit.num_gpus for candidate, *_ in batch]
         asks = [
-            Ask(layout=layout, above=above, at_most=bound, expected=candidate.estimate or None)
+            Ask(layout=layout, above=above, at_most=bound, expected=candidate.estimate or None, is_rough=True)
             for (candidate, layout, bound), above in zip(batch, aboves, strict=True)
         ]
         answers = evaluate(asks) if asks else []
         for (candidate, layout, bound), answer, above in zip(batch, answers, aboves, strict=True):
             tried.append(Tried(candidate=candidate, layout=layout, bound=bound, answer=answer, above=above))
-            best = max(best, tried[-1].per_gpu)
+            best = max(best, min(tried[-1].per_gpu, tried[-1].bound_per_gpu))  # of what can be kept up
     over = [each for each in waiting if each.bound_per_gpu > best * (1.0 + RESOLUTION)]
     under = [each.bound_per_gpu for each in waiting if each.bound_per_gpu <= best * (1.0 + RESOLUTION)]
     return Outcome(

@@ -72,11 +72,12 @@ class Check:
     def _by_parts(self, whole: Whole) -> Plan | None:
         """Each part by itself on its own nodes: as many copies as are simulated stand for all of them."""
         most = CHECKED_GPUS // len(whole.shares)
-        goodput, num_checked_gpus, found = 0.0, 0, []
+        goodput, num_checked_gpus, is_beyond, found = 0.0, 0, False, []
         for share in whole.shares:
             layout, answer = self._sample(share, most)
             own = (answer.rate or 0.0) * share.layout.unit.num_gpus / layout.unit.num_gpus
             found.append((own, answer.attainment))
+            is_beyond = is_beyond or answer.is_beyond
             goodput, num_checked_gpus = goodput + own, num_checked_gpus + layout.unit.num_gpus
         if not goodput:
             return None
@@ -86,6 +87,7 @@ class Check:
             goodput=goodput,
             attainment=_mean(found),
             num_checked_gpus=num_checked_gpus,
+            is_beyond=is_beyond,
         )
 
     def _sample(self, share: Share, most_gpus: int) -> tuple[Layout, Answer]:
@@ -96,10 +98,12 @@ class Check:
         assert layout is not None, "a part of what has room has room"
         key = part.unit, part.nodes, copies
         if key not in self._samples:
-            self._samples[key] = self._best([layout], part.per_gpu, None)
+            self._samples[key] = self._best([layout], part.per_gpu, None, is_rough=False)
         return self._samples[key]
 
-    def _best(self, layouts: Sequence[Layout], per_gpu: float, rate: float | None) -> tuple[Layout, Answer]:
+    def _best(
+        self, layouts: Sequence[Layout], per_gpu: float, rate: float | None, *, is_rough: bool = True
+    ) -> tuple[Layout, Answer]:
         """Of the layouts: with the most goodput per GPU, or serving the rate if any does."""
         asks = []
         for layout in layouts:
@@ -108,7 +112,8 @@ class Check:
             if rate is not None:
                 asks.append(Ask(layout=layout, above=rate, at_most=rate))
             elif bound > 0.0:
-                asks.append(Ask(layout=layout, at_most=bound, expected=per_gpu * layout.unit.num_gpus))
+                expected = per_gpu * layout.unit.num_gpus
+                asks.append(Ask(layout=layout, at_most=bound, expected=expected, is_rough=is_rough))
         answers = self._evaluate(asks)
         found = [(ask.layout, answer) for ask, answer in zip(asks, answers, strict=True)]
         if not found:
@@ -126,6 +131,7 @@ def _plan(layout: Layout, copies: tuple[Copies, ...], answer: Answer) -> Plan | 
         parts=copies if is_copies else (Copies(unit=layout.unit, number=1),),
         goodput=answer.rate,
         attainment=answer.attainment,
+        is_beyond=answer.is_beyond,
         num_checked_gpus=layout.unit.num_gpus,
     )
 

@@ -10,7 +10,10 @@ _MAX_STEPS = 16
 
 
 def crossing(attain: Callable[[float], Attainment], wanted: float, expected: float) -> Answer:
-    """Steps from what is expected until both sides are known, then as if attainment fell in a straight line."""
+    """Steps from what is expected until both sides are known, then as if attainment fell in a straight line.
+
+    `is_beyond`: the last step still met it.
+    """
     rate, found = expected, attain(expected)
     is_met = found.both >= wanted
     for _ in range(_MAX_STEPS):
@@ -20,7 +23,7 @@ def crossing(attain: Callable[[float], Attainment], wanted: float, expected: flo
             low, high = ((rate, found), (next_rate, other)) if is_met else ((next_rate, other), (rate, found))
             return _between(low, high, wanted)
         rate, found = next_rate, other
-    return Answer(rate=rate if is_met else None, attainment=found)
+    return Answer(rate=rate if is_met else None, attainment=found, is_beyond=is_met)
 
 
 def _between(low: tuple[float, Attainment], high: tuple[float, Attainment], wanted: float) -> Answer:

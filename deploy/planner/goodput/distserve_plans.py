@@ -141,7 +141,11 @@ class DistServe:
         return self._goodput(layout, bound, best * one.num_gpus)
 
     def _goodput(self, layout: Layout, bound: float, above: float, phase: Role | None = None) -> float:
-        """0 where it is not above what the best so far reaches per GPU: how far below does not matter."""
+        """0 where it is not above what the best so far reaches per GPU: how far below does not matter.
+
+        No more than can be served in the long run: what a short trial finds beyond that would rule out who is better.
+        """
         if bound <= above:
             return 0.0
-        return self._evaluate([Ask(layout=layout, above=above, at_most=bound, phase=phase)])[0].rate or 0.0
+        ask = Ask(layout=layout, above=above, at_most=bound, phase=phase, is_rough=True)
+        return min(self._evaluate([ask])[0].rate or 0.0, bound)

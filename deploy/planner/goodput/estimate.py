@@ -40,6 +40,7 @@ class Estimate:
     def __init__(self, unit: Unit, slos: Slos, rates_of: RatesOf, transfer_s: float = 0.0) -> None:
         self._slos, self._transfer_s = slos, transfer_s
         self._pools = [(pool, rates_of(pool)) for pool in unit.pools]
+        self._held = min(float(np.mean(rates.is_held)) for _, rates in self._pools)  # the others are refused
 
     def goodput(self, at_most: float, attainment: float | None = None) -> float:
         """The highest rate, by bisection, that meets the SLOs."""
@@ -57,13 +58,17 @@ class Estimate:
         tpot = sum(share * self._tpot(pool, rates, own) for pool, rates, own, share in decode)
         if prefill or decode:
             ttft, tpot = ttft if prefill else 1.0, tpot if decode else 1.0
-            return Attainment(ttft=ttft, tpot=tpot, both=ttft * tpot)
+            return self._of_all(ttft, tpot, ttft * tpot)
         mixed = [(share, self._mixed(pool, rates, own)) for pool, rates, own, share in _shares(list(self._pools), rate)]
-        return Attainment(
-            ttft=sum(share * each.ttft for share, each in mixed),
-            tpot=sum(share * each.tpot for share, each in mixed),
-            both=sum(share * each.both for share, each in mixed),
+        return self._of_all(
+            sum(share * each.ttft for share, each in mixed),
+            sum(share * each.tpot for share, each in mixed),
+            sum(share * each.both for share, each in mixed),
         )
+
+    def _of_all(self, ttft: float, tpot: float, both: float) -> Attainment:
+        """Who is refused has met nothing."""
+        return Attainment(ttft=self._held * ttft, tpot=self._held * tpot, both=self._held * both)
 
     def _ttft(self, pool: PoolPlan, rates: PhaseRates, rate: float) -> float:
         load = rate * rates.prefill_request_s / pool.num_instances
@@ -82,9 +87,9 @@ class Estimate:
     def _steps_in_time(self, rates: PhaseRates, batches: Floats, times_s: Floats, batch: float) -> float:
         if self._slos.tpot_s is None:
             return 1.0
-        steps = np.maximum(rates.lengths.outputs - 1, 1)
-        sent_s = self._transfer_s * rates.lengths.prompts / rates.mean_prompt
-        limits_s = np.where(rates.lengths.outputs > 1, self._slos.tpot_s - sent_s / steps, inf)
+        steps = np.maximum(rates.steps, 1)
+        sent_s = self._transfer_s * rates.prompts / rates.mean_prompt
+        limits_s = np.where(rates.steps > 0, self._slos.tpot_s - sent_s / steps, inf)
         places = np.searchsorted(times_s, limits_s, side="right")  # so many batch sizes are in time
         largest = np.concatenate(([-inf], batches[:-1], [inf]))[places]
         levels, counts = np.unique(largest, return_counts=True)
@@ -102,7 +107,7 @@ class Estimate:
                 return NOTHING
             step_s = rates.mixed_s(chunk, batch) / pool.parallelism.pp
         full_s = rates.mixed_s(budget - batch, batch)
-        alone_s = np.ceil(rates.lengths.prompts / (budget - batch)) * full_s
+        alone_s = np.ceil(rates.prompts / (budget - batch)) * full_s
         ttft = _in_time(alone_s, chunk / (budget - batch), pool.num_instances, self._slos.ttft_s)
         batches = rates.decode_steps[0]
         times_s = np.array([rates.mixed_s(chunk, each) for each in batches])

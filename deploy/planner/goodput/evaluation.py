@@ -13,6 +13,7 @@ class Ask:
 
     `at_most`: what it can serve in the long run; as much as `above`: no more is asked for.
     `expected`: about there; None: not known. `phase`: None: both; else only that one counts, the other is for nothing.
+    `is_rough`: the plan is looked at again: how far beyond `at_most` a short trial gets does not matter.
     """
 
     layout: Layout
@@ -20,13 +21,15 @@ class Ask:
     at_most: float
     expected: float | None = None
     phase: str | None = None
+    is_rough: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """`rate`: None: it does not meet them even at `above`. `attainment`: at the rate, or there.
 
-    `is_beyond`: more than can be served in the long run, which no trial lasted for: the SLOs do not tell.
+    `is_beyond`: the SLOs do not tell, as no trial lasted for long enough: it is more than can be served in the long
+    run, or more still would meet them.
     """
 
     rate: float | None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from deploy.planner.goodput.best_first import RESOLUTION, Outcome, Tried, find_best
 from deploy.planner.goodput.candidates import Candidate, Catalogue, disaggregated_units, mixed_units
@@ -31,24 +32,33 @@ _NUM_LOST = 4
 Confirm = Callable[[Sequence[Plan | None]], Sequence[Plan | None]]
 """The same plans with what they are found to serve when looked at again; None for those that serve nothing then."""
 
+Find = Callable[[], Plan | None]
+FindAll = Callable[[Sequence[Find]], list[Plan | None]]
+"""Calls all of them, in an order of its own or at once: they do not depend on each other."""
+
+
+def in_turn(finds: Sequence[Find]) -> list[Plan | None]:
+    return [find() for find in finds]
+
 
 def find_plans(
     question: Question,
     evaluate: Evaluate,
     say: Say = lambda _: None,
     confirm: Confirm = lambda plans: plans,
+    find_all: FindAll = in_turn,
     at_a_time: int = 2,
 ) -> Plans:
     """Infeasible, where nothing meets the SLOs, or the rate. `at_a_time`: so many units are simulated at once."""
     search = Search(question, evaluate, say, at_a_time)
-    disaggregated, mixed = confirm([search.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)])
+    disaggregated, mixed = confirm(find_all(search.best_of_each_sort))
     found = search.plans(disaggregated, mixed)
     if not obstacles(found.best.whole):
         return replace(found, runnable=found.best)
     say("what baton up can run")
     try:
         runnable = Search(replace(question, runnable_only=True, allow_pp=False), evaluate, say, at_a_time)
-        plans = [runnable.best_plan(is_mixed=is_mixed) for is_mixed in (False, True)]
+        plans = find_all(runnable.best_of_each_sort)
         best = confirm([runnable.best_of([plan for plan in plans if plan is not None])])
         return replace(found, runnable=runnable.best_of([plan for plan in best if plan is not None]))
     except Infeasible as error:
@@ -63,6 +73,9 @@ class Search:
         self.ground = Ground(question.topology, kinds, question.request_bytes)
         self.classes = node_classes(question.topology, kinds)
         self.catalogue.check(largest_nodes(self.classes))
+        self._why_none = WhyNone(question, self.catalogue, self.classes)
+        if why := self._why_none.of_too_few_gpus():
+            raise Infeasible(why)
         self._plan_bound = plan_bound(self.catalogue, self.classes)
         most = self._plan_bound * question.total_gpus
         if question.rate is not None and question.rate > most * (1.0 + RESOLUTION):
@@ -70,11 +83,15 @@ class Search:
                 f"{question.rate:g} requests a second are too many: by computing and memory no plan on "
                 f"{question.total_gpus} GPUs serves more than {most:.3g}"
             )
-        self._why_none = WhyNone(question, self.catalogue, self.classes)
         self._check = Check(question, self.ground, self.catalogue, evaluate, say)
-        self._num_candidates = 0
+        self._num_candidates: list[int] = []
         self._outcomes: list[Outcome] = []
         self._too_little: list[Plan] = []  # with all GPUs they serve less than the rate
+
+    @property
+    def best_of_each_sort(self) -> list[Find]:
+        """Apart, and colocated."""
+        return [partial(self.best_plan, is_mixed=is_mixed) for is_mixed in (False, True)]
 
     def best_plan(self, *, is_mixed: bool) -> Plan | None:
         """None: none meets the SLOs, or the rate."""
@@ -151,7 +168,7 @@ class Search:
 
     def _effort(self) -> Effort:
         return Effort(
-            num_candidates=self._num_candidates,
+            num_candidates=sum(self._num_candidates),
             num_tried=len(self._tried),
             num_pruned=sum(outcome.num_pruned for outcome in self._outcomes),
             pruned_bound=max(outcome.pruned_bound for outcome in self._outcomes),
@@ -182,7 +199,7 @@ class Search:
         for nodes in self.classes:
             units, ground = self._units(nodes, is_mixed=is_mixed)
             candidates = [self.catalogue.candidate(unit) for unit in units]
-            self._num_candidates += len(candidates)
+            self._num_candidates.append(len(candidates))
             found = find_fewest(
                 candidates,
                 _once(ground.lay_out),
@@ -242,7 +259,7 @@ class Search:
 
     def _find_best(self, units: Sequence[Unit], ground: Ground) -> Outcome:
         candidates = [self.catalogue.candidate(unit) for unit in units]
-        self._num_candidates += len(candidates)
+        self._num_candidates.append(len(candidates))
         outcome = find_best(
             candidates,
             _once(ground.lay_out),

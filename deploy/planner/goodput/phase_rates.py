@@ -1,7 +1,8 @@
 """What one instance can serve of a workload at most, in closed form; and what its steps then look like.
 
-In the long run: all that comes has to be computed. Full steps are taken to be the cheapest; at most 1 - attainment of
-the work is done in steps that take too long.
+In the long run: all that comes has to be computed, but for requests longer than KV memory: they are refused, cost
+nothing, and count as missed. Full steps are taken to be the cheapest; at most 1 - attainment of the work is done in
+steps that take too long.
 """
 
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from functools import cached_property
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.latency.hardware import Hardware, Parallelism
 from cluster.latency.latency_model import LatencyModel
+from cluster.latency.saturation import saturation_tokens
 from cluster.latency.step_shape import StepShape
 from deploy.planner.goodput.question import Engine, Floats, Lengths, Slos
-from deploy.planner.goodput.saturation import saturation_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,23 @@ class PhaseRates:
         return self.hardware.num_kv_tokens(self.parallelism)
 
     @cached_property
+    def is_held(self) -> NDArray[np.bool_]:
+        """[num_requests]: prompt and output fit into KV memory."""
+        return self.lengths.prompts + self.lengths.outputs <= self.num_kv_tokens
+
+    @cached_property
+    def prompts(self) -> Floats:
+        """Tokens that have to be computed: none of who is refused."""
+        return np.where(self.is_held, self.lengths.prompts, 0.0)
+
+    @cached_property
+    def steps(self) -> Floats:
+        """Decode steps likewise: the first token comes from the prefill."""
+        return np.where(self.is_held, self.lengths.outputs - 1.0, 0.0)
+
+    @cached_property
     def saturation_tokens(self) -> int:
-        return saturation_tokens(self._model)
+        return saturation_tokens(self._model, self.engine.most_saturation_tokens)
 
     def prefill_s(self, budget: int | None = None) -> Floats:
         """[num_requests]: from the start of a prompt's first step to the end of its last, with nothing beside it."""
@@ -47,7 +64,7 @@ class PhaseRates:
         return {}
 
     def _prompts_alone_s(self, budget: int) -> Floats:
-        prompts, times_s = self.lengths.prompts, np.zeros(len(self.lengths.prompts))
+        prompts, times_s = self.prompts, np.zeros(len(self.prompts))
         for start in range(0, int(prompts.max()), budget):
             ends = np.minimum(prompts, start + budget)
             for end in np.unique(ends[ends > start]):
@@ -63,26 +80,26 @@ class PhaseRates:
         empty_s, full_s = self._bottleneck_s(budget, 0.0), self._bottleneck_s(budget, float(budget) ** 2)
         per_token_s = min(self._bottleneck_s(size, 0.0) / size for size in sizes_up_to(budget))
         per_square_s = max(0.0, full_s - empty_s) / budget**2
-        prompts = self.lengths.prompts
+        prompts = self.prompts
         return float(np.mean(prompts * per_token_s + prompts**2 * per_square_s))
 
     @cached_property
     def prefill_bound(self) -> float:
         """Requests a second; 0 where too many prompts take longer than the limit when they are alone."""
-        is_in_time = self.slos.ttft_s is None or np.mean(self.prefill_s() <= self.slos.ttft_s) >= self.slos.attainment
-        return 1.0 / self.prefill_request_s if is_in_time and self._holds(self.lengths.prompts) else 0.0
+        fits = self.lengths.prompts <= self.num_kv_tokens
+        return self._rate(self.prefill_request_s) if self._is_enough(self._is_in_time(self.prefill_s()) & fits) else 0.0
 
     @cached_property
     def num_steps(self) -> float:
-        """Decode steps of a request, on the average: its first token comes from its prefill."""
-        return float(np.mean(self.lengths.outputs - 1))
+        """Decode steps of a request, on the average."""
+        return float(np.mean(self.steps))
 
     @cached_property
     def context(self) -> float:
         """Tokens of KV that a sequence has which decodes, on the average over its steps."""
-        steps = self.lengths.outputs - 1
+        steps = self.steps
         total = float(steps.sum())
-        return float(((self.lengths.prompts + (steps + 1) / 2) * steps).sum()) / total if total else 0.0
+        return float(((self.prompts + (steps + 1) / 2) * steps).sum()) / total if total else 0.0
 
     @cached_property
     def max_batch(self) -> int:
@@ -103,7 +120,7 @@ class PhaseRates:
     @cached_property
     def decode_bound(self) -> float:
         """Requests a second; inf where outputs have one token only."""
-        if not self._holds(self.lengths.prompts + self.lengths.outputs):
+        if not self._is_enough(self.is_held):
             return 0.0
         if not self.num_steps:
             return inf
@@ -114,12 +131,10 @@ class PhaseRates:
 
     def mixed_bound(self, budget: int) -> float:
         """Requests a second of an instance that does both, `budget` tokens a step."""
-        alone = self.prefill_s(budget)
-        is_in_time = self.slos.ttft_s is None or np.mean(alone <= self.slos.ttft_s) >= self.slos.attainment
-        if not is_in_time or not self._holds(self.lengths.prompts + self.lengths.outputs):
+        if not self._is_enough(self._is_in_time(self.prefill_s(budget)) & self.is_held):
             return 0.0
         if not self.num_steps:
-            return 1.0 / self.prompt_s(budget)
+            return self._rate(self.prompt_s(budget))
         times_s, rates = [], []
         for batch in sizes_up_to(self.max_batch):
             chunk = min(batch * self.mean_prompt / self.num_steps, max(1.0, budget - batch))
@@ -142,11 +157,11 @@ class PhaseRates:
 
     @cached_property
     def mean_prompt(self) -> float:
-        return float(self.lengths.prompts.mean())
+        return float(self.prompts.mean())
 
     @cached_property
     def _squares_per_token(self) -> float:
-        return float((self.lengths.prompts**2).mean()) / self.mean_prompt
+        return float((self.prompts**2).mean()) / self.mean_prompt
 
     def _within_tpot(self, times_s: list[float], rates: list[float]) -> float:
         """The best rate whose steps are in time; of the share that need not be, the best there is."""
@@ -157,8 +172,15 @@ class PhaseRates:
         attainment = self.slos.attainment
         return attainment * max(in_time) + (1.0 - attainment) * max(rates)
 
-    def _holds(self, tokens: Floats) -> bool:
-        return bool(np.mean(tokens <= self.num_kv_tokens) >= self.slos.attainment)
+    def _is_in_time(self, times_s: Floats) -> NDArray[np.bool_]:
+        return times_s <= (inf if self.slos.ttft_s is None else self.slos.ttft_s)
+
+    def _is_enough(self, is_met: NDArray[np.bool_]) -> bool:
+        return bool(np.mean(is_met) >= self.slos.attainment)
+
+    @staticmethod
+    def _rate(request_s: float) -> float:
+        return 1.0 / request_s if request_s else 0.0
 
     def _latency_s(self, num_tokens: float, squares: float) -> float:
         return sum(self._stages_s(num_tokens, squares, 0))

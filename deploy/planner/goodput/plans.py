@@ -13,7 +13,7 @@ class Plan:
 
     `num_checked_gpus`: what was simulated together; less than all of it for a large plan, of which a part stands for
     the whole. `parts` is what it is made of: a unit for each class of nodes, so many times.
-    `standard_error`: of the goodput, from so many seeds.
+    `standard_error`: of the goodput, from so many seeds. `is_beyond`: no trial told where it ends: see `Answer`.
     """
 
     layout: Layout
@@ -23,6 +23,7 @@ class Plan:
     num_checked_gpus: int
     standard_error: float = 0.0
     num_seeds: int = 1
+    is_beyond: bool = False
 
     @property
     def whole(self) -> Unit:

@@ -1,4 +1,4 @@
-"""A whole plan made a little better: an instance more or less of a pool, as long as simulation says that it helps."""
+"""A whole plan made a little better: an instance more or less of a pool, where simulation says that it helps."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +10,6 @@ from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
 from deploy.planner.goodput.layout import Ground, Layout
 from deploy.planner.goodput.unit import Unit
 
-_MAX_ROUNDS = 1
 _KEPT = 0.9  # of its GPUs: a plan is not made better by being made small
 
 
@@ -21,25 +20,13 @@ class Refine:
 
     def most_per_gpu(self, layout: Layout, answer: Answer, num_gpus: int) -> tuple[Layout, Answer]:
         """With at most so many GPUs, and not many less; what it was where nothing is better."""
-        least = _KEPT * layout.unit.num_gpus
-        for _ in range(_MAX_ROUNDS):
-            best = (answer.rate or 0.0) / layout.unit.num_gpus
-            asks = []
-            for unit in _neighbours(layout.unit, num_gpus):
-                if unit.num_gpus < least:
-                    continue
-                above = best * (1.0 + RESOLUTION) * unit.num_gpus
-                if (ask := self._ask(unit, above)) is not None:
-                    asks.append(ask)
-            better = [
-                (ask.layout, found)
-                for ask, found in zip(asks, self._evaluate(asks), strict=True)
-                if found.rate is not None
-            ]
-            if not better:
-                break
-            layout, answer = max(better, key=lambda each: (each[1].rate or 0.0) / each[0].unit.num_gpus)
-        return layout, answer
+        least, best = _KEPT * layout.unit.num_gpus, (answer.rate or 0.0) / layout.unit.num_gpus
+        units = [unit for unit in _neighbours(layout.unit, num_gpus) if unit.num_gpus >= least]
+        found = [self._ask(unit, best * (1.0 + RESOLUTION) * unit.num_gpus) for unit in units]
+        asks = [ask for ask in found if ask is not None]
+        answers = [(ask.layout, own) for ask, own in zip(asks, self._evaluate(asks), strict=True)]
+        better = [(it, own) for it, own in answers if own.rate is not None]
+        return max(better, key=lambda each: (each[1].rate or 0.0) / each[0].unit.num_gpus, default=(layout, answer))
 
     def fewest(self, layout: Layout, answer: Answer, rate: float) -> tuple[Layout, Answer]:
         """Without what is not needed for this rate, an instance at a time."""
@@ -63,7 +50,7 @@ class Refine:
         bound = layout_bound(layout, self._catalogue.rates_of, self._request_bytes) if layout else 0.0
         if layout is None or bound < above:
             return None
-        return Ask(layout=layout, above=above, at_most=bound if at_most is None else at_most)
+        return Ask(layout=layout, above=above, at_most=bound if at_most is None else at_most, is_rough=True)
 
 
 def _neighbours(unit: Unit, num_gpus: int) -> Iterator[Unit]:

@@ -3,14 +3,16 @@
 import gzip
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cluster.latency.distserve import DistServeHardware
 from cluster.latency.hardware import Parallelism
-from deploy.bench.plan_case_run import CaseRun, Effort, high_layout, low_layout
+from deploy.bench.plan_case_run import CaseRun, Effort, Stages, high_layout, low_layout
 from deploy.bench.plan_cases import CASES, NETWORKS, QUICK_CASE, QUICK_NETWORK, lengths_of, topology_of
+from deploy.bench.plan_measure import Measure
 from deploy.bench.plan_plot import write_bars
 from deploy.bench.plan_rows import (
     COLOCATED,
@@ -191,6 +193,27 @@ def test_that_it_did_not_reach_a_rate_says_nothing_of_lower_ones(pairs):
     assert len(asked) == 2
 
 
+def test_on_another_network_only_what_sends_kv_is_measured_anew(pairs, monkeypatch):
+    mixed = replace(pairs, seats=tuple(replace(it, pool=replace(it.pool, role="mixed")) for it in pairs.seats))
+    measured = []
+
+    def answer(setting, ask):
+        measured.append(ask.layout)
+        return Answer(rate=5.0, attainment=NOTHING, is_beyond=True)
+
+    monkeypatch.setattr("deploy.bench.plan_measure.answer", answer)
+    monkeypatch.setattr("deploy.bench.plan_measure.layout_bound", lambda *_: 10.0)
+    setting = SimpleNamespace(with_seed=lambda seed: seed)
+    measure = Measure(setting, SimpleNamespace(rates_of=None), 0.0, num_seeds=2)
+    for _ in range(2):
+        assert [measure.goodputs(each) for each in (mixed, pairs)] == [(5.0, 5.0)] * 2
+    assert measured == [mixed, mixed, pairs, pairs]
+    measure.forget_network()
+    assert [measure.goodputs(each) for each in (mixed, pairs)] == [(5.0, 5.0)] * 2
+    assert measured[4:] == [pairs, pairs]
+    assert measure.num_beyond[mixed.seats] == measure.num_beyond[pairs.seats] == 2
+
+
 def test_the_quick_case_is_small():
     assert topology_of(QUICK_CASE, NETWORKS[0]).nodes[0].num_gpus == 2
     assert Parallelism(2) in DistServeHardware(QUICK_CASE.shape).parallelisms()
@@ -199,7 +222,7 @@ def test_the_quick_case_is_small():
 def test_a_row_has_all_four_plans_measured_with_the_same_seeds(tmp_path):
     with gzip.open(tmp_path / "distserve_sharegpt_opt13b_rate16.csv.gz", "wt") as file:
         file.write("prompt_len,output_len\n" + "".join(f"{300 + 40 * at},{60 + 10 * at}\n" for at in range(12)))
-    effort = Effort(num_seeds=2, interval_s=0.5, num_ttfts=1.0, search_interval_s=0.5, allow_pp=False)
+    effort = Effort(num_seeds=2, interval_s=0.5, num_ttfts=1.0, search_interval_s=0.5, stages=Stages.NONE)
     told = []
     [row] = CaseRun(QUICK_CASE, tmp_path, effort).rows([QUICK_NETWORK], lambda *text: told.append(text))
     assert list(row.reached) == [OURS, HIGH, LOW, COLOCATED]

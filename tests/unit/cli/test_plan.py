@@ -1,6 +1,7 @@
 """`baton plan` as people type it, with short simulations."""
 
 import json
+import random
 
 import pytest
 import yaml
@@ -64,6 +65,16 @@ def plan(run_alone, files, *options, latency=True):
 LIMITS = ("--goodput", "ttft:400", "tpot:40")
 
 
+@pytest.fixture
+def is_confirmed_soon(monkeypatch):
+    """What is found is simulated again for a few seconds only."""
+    monkeypatch.setattr("deploy.planning.interval._LEAST_S", 1.0)
+    monkeypatch.setattr("deploy.planning.interval._TTFTS", 1.0)
+    monkeypatch.setattr("deploy.planning.interval._LONGER", 2.0)
+    monkeypatch.setattr("deploy.planning.confirm.SEEDS", (500, 501))
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
 def test_the_plan_is_a_deployment_that_loads(run_alone, files):
     code, out, err = plan(run_alone, files, *LIMITS, "-o", files / "best.yaml", "--json", files / "best.json")
     assert code == 0, err
@@ -77,6 +88,35 @@ def test_the_plan_is_a_deployment_that_loads(run_alone, files):
     assert best["attainment"]["both"] >= 0.9
     assert best["baton_up_cannot_run"] == []
     assert sum(pool["instances"] for pool in best["pools"]) == sum(pool.replicas for pool in found.spec.pools)
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
+@pytest.mark.parametrize(
+    ("machine", "has", "limits", "rate"),
+    [
+        (("--latency", "profile.yaml"), {"cpus": 1}, LIMITS, 4.5),
+        (("--gpu", "distserve-a100", "--model-shape", "opt-13b"), {"gpus": 1}, ("--goodput", "ttft:90 tpot:25"), 14),
+    ],
+)
+def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypatch, machine, has, limits, rate):
+    monkeypatch.setattr("deploy.planning.interval._LONGER", 300.0)
+    monkeypatch.chdir(files)
+    write_network(files, **has)
+    asked = (*machine, *limits, "--rate", rate)
+    code, _, err = plan(run_alone, files, *asked, "-o", "best.yaml", "--json", "best.json", latency=False)
+    assert code == 0, err
+    predicted = json.loads((files / "best.json").read_text())["best"]["attainment"]["both"]
+    header, *lengths = (files / "lengths.csv").read_text().splitlines(keepends=True)
+    long = lengths * 20
+    random.Random(0).shuffle(long)  # a plan is for requests in any order
+    (files / "long.csv").write_text(header + "".join(long))
+    traffic = ("--topology", "net.json", "--trace", "long.csv", "--rate", rate, "--json", "found.json")
+    code, _, err = run_alone("simulate", "best.yaml", *machine, *traffic)
+    assert code == 0, err
+    found = json.loads((files / "found.json").read_text())
+    assert found["completed"] == 2000
+    assert 0.9 <= predicted < 0.99
+    assert found["slo_attainment"] == pytest.approx(predicted, abs=0.03)
 
 
 def test_plans_that_up_cannot_run_are_marked(run_alone, files):
@@ -109,6 +149,7 @@ def test_plans_that_up_cannot_run_are_marked(run_alone, files):
     [
         (("--watch", "--rate", "3"), "--rate means nothing with --watch"),
         (("--watch", "--allow-pp"), "--allow-pp means nothing with --watch"),
+        (("--watch", "--gpu", "a=h100", "--gpu", "b=a100"), "--watch takes all nodes to have the same GPU"),
         (("--apply",), "--apply means nothing without --watch"),
         (("--checks", "2"), "--checks means nothing without --watch"),
     ],
@@ -130,6 +171,9 @@ def test_options_that_would_be_ignored_are_refused(run_alone, files, options, sa
         (("--goodput", "ttft:1"), "TTFT: of 1 ms"),
         (("--goodput", "tpot:1"), "ms too long"),
         ((*LIMITS, "--rate", "100000"), "are too many"),
+        ((*LIMITS, "--rate", "nan"), "a rate of nan requests a second asks for nothing that can be planned"),
+        ((*LIMITS, "--rate", "inf"), "a rate of inf requests a second asks for nothing that can be planned"),
+        ((*LIMITS, "--simulated", "inf"), "--simulated inf: trials have to end"),
     ],
 )
 def test_what_cannot_be_asked_or_done_is_one_line(run_alone, files, options, said):
@@ -152,6 +196,26 @@ def test_unknown_names_and_missing_gpus_are_one_line(run_alone, files, options, 
     code, _, err = plan(run_alone, files, *LIMITS, *options, latency=False)
     assert code == 2
     assert said in err.splitlines()[-1]
+
+
+def test_what_may_be_used_is_too_little_for_the_weights(run_alone, files):
+    write_network(files, gpus=2)
+    options = ("--gpu", "h100", "--model-shape", "llama-3-70b", "--gpus", "1")
+    code, _, err = plan(run_alone, files, "--goodput", "ttft:2000", "tpot:100", *options, latency=False)
+    assert code == 2
+    assert "a mixed instance TP2 needs 2 GPUs, and 1 may be used" in err.splitlines()[-1]
+    assert "simulated" not in err
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
+def test_requests_that_nothing_holds_and_gpus_that_are_not_there_are_told_of(run_alone, files):
+    with (files / "lengths.csv").open("a") as file:
+        file.write("5000000,10\n")
+    code, _, err = plan(run_alone, files, *LIMITS, "--gpus", "9", "--rate", "3")
+    assert code == 0, err
+    assert "1 of 101 requests are longer than " in err
+    assert "(the first is number 101)" in err
+    assert "--gpus 9: there are 2" in err
 
 
 def test_an_empty_workload_is_named(run_alone, files):

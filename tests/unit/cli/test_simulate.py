@@ -75,6 +75,7 @@ def test_figures_uses_and_pictures_come_of_a_simulation(run, deployment, trace, 
     )
     assert (code, err) == (0, "")
     assert "1 × a prompt of 600000 tokens: no instance holds more" in out
+    assert "(request 41)" in " ".join(out.split())
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["completed"], found["failed"]) == (40, 1)
     assert found["slo_attainment"] == pytest.approx(40 / 41)
@@ -152,6 +153,8 @@ def test_who_dies_is_done_without(run, deployment, trace, tmp_path):
         ((*H100, "--start-up", "decode-0"), "--start-up 'decode-0' should be NAME:SECONDS, such as decode-0:20"),
         ((*H100, "--start-up", "decode-9:5"), "there is no instance decode-9"),
         ((*H100, "--believed", "net.json"), "--believed says what the router takes the network for"),
+        ((*H100, "--message", "inf"), "--message is inf; should be some milliseconds"),
+        ((*H100, "--host-step", "inf"), "--host-step is inf; should be some milliseconds"),
         ((*H100, "--plot", "found.pdf"), "--plot found.pdf should end in .png"),
         ((*H100, "--json", "/"), "--json / is a directory; a file is to be written"),
         ((*H100, "--json", "/dev/null/found.json"), "--json /dev/null/found.json: its folder cannot be made: "),

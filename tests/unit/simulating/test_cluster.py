@@ -5,10 +5,10 @@ import pytest
 from cluster.latency.coefficients import CoefficientModel, DecodeCost, PrefillCost
 from cluster.latency.fitted import FittedHardware
 from cluster.latency.named import hardware_named
+from cluster.latency.saturation import measured_saturation
 from cluster.spec.deployment import Deployment
 from cluster.topology.link_model import LinkModel
 from cluster.topology.topology import Node, Topology
-from deploy.simulating.capacity import saturation_tokens
 from deploy.simulating.cluster import Machines, make_cluster
 from deploy.simulating.rates import parse_rates
 from deploy.simulating.simulated import alike
@@ -95,7 +95,7 @@ def test_engine_and_model_options_are_the_deployments():
 
 @pytest.mark.parametrize(("fixed_s", "expected"), [(0.0, 16), (0.01, 128), (1.0, 512)])
 def test_a_batch_saturates_at_nine_tenths_of_the_best_speed(fixed_s, expected):
-    assert saturation_tokens(make_model(fixed_s=fixed_s), 2048) == expected
+    assert measured_saturation(make_model(fixed_s=fixed_s), 2048) == expected
 
 
 def test_rates_are_put_in_order():
@@ -104,4 +104,4 @@ def test_rates_are_put_in_order():
 
 def test_errors_that_differ_in_numbers_are_one():
     errors = {1: "a prompt of 900 tokens", 2: "no instance", 3: "a prompt of 70 tokens"}
-    assert alike(errors) == [("a prompt of 900 tokens", 2), ("no instance", 1)]
+    assert alike(errors) == [("a prompt of 900 tokens", 2, 2), ("no instance", 1, 3)]

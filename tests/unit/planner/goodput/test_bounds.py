@@ -8,11 +8,21 @@ import pytest
 from cluster.latency.hardware import Parallelism
 from deploy.planner.goodput.bound import compute_bound, layout_bound, transfer_bound
 from deploy.planner.goodput.candidates import Catalogue, disaggregated_units
+from deploy.planner.goodput.find_plans import find_plans
 from deploy.planner.goodput.layout import Ground
 from deploy.planner.goodput.max_flow import MaxFlow
-from deploy.planner.goodput.question import Lengths, Slos
+from deploy.planner.goodput.question import Infeasible, Lengths, Slos
 from deploy.planner.goodput.unit import PoolPlan
-from tests.unit.planner.goodput.factories import GBPS, OPT_13B, make_question, make_topology, make_unit
+from tests.unit.planner.goodput.factories import (
+    CHAT,
+    GBPS,
+    OPT_13B,
+    estimated,
+    make_question,
+    make_topology,
+    make_unit,
+    sharegpt_like,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -57,6 +67,22 @@ def test_decode_is_bounded_by_memory_by_seats_and_by_tpot():
 def test_requests_longer_than_memory_are_served_by_none():
     long = Lengths(prompts=np.full(3, 1e6), outputs=np.full(3, 10.0))
     assert rates(lengths=long, slos=Slos(tpot_s=0.1)).decode_bound == 0.0
+
+
+def test_who_no_instance_holds_costs_nothing_and_counts_as_missed():
+    """The plan of 50 requests is that of the same and one which is too long, and so are bounds and rates."""
+    fit = sharegpt_like(50)
+    spoilt = Lengths(prompts=np.append(fit.prompts, 2e6), outputs=np.append(fit.outputs, 10.0))
+    without, beside = (make_question(topology=make_topology(1, 4), lengths=lengths) for lengths in (fit, spoilt))
+    assert beside.request_bytes == without.request_bytes
+    plain, found = (find_plans(question, estimated(question)) for question in (without, beside))
+    assert found.mixed is not None
+    assert found.best.whole.split == plain.best.whole.split
+    assert found.best.goodput == pytest.approx(plain.best.goodput, rel=0.15)
+    assert found.effort.plan_bound == pytest.approx(plain.effort.plan_bound * 51 / 50)
+    strict = make_question(topology=make_topology(1, 4), lengths=spoilt, slos=replace(CHAT[OPT_13B], attainment=0.99))
+    with pytest.raises(Infeasible, match="KV memory: 99% of the requests have up to 2000010 tokens"):
+        find_plans(strict, estimated(strict))
 
 
 def test_a_unit_is_bounded_by_its_weaker_phase():

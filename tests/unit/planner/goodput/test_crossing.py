@@ -22,3 +22,10 @@ def test_it_is_found_from_either_side(expected):
 
 def test_who_meets_the_slos_at_no_rate_has_none():
     assert crossing(lambda rate: Attainment(ttft=0.0, tpot=1.0, both=0.0), 0.9, 10.0).rate is None
+
+
+def test_who_meets_them_at_every_rate_that_is_tried_serves_that_much_at_least():
+    found = crossing(lambda rate: Attainment(ttft=1.0, tpot=1.0, both=1.0), 0.9, 10.0)
+    assert found.rate is not None
+    assert found.rate > 10.0
+    assert found.is_beyond

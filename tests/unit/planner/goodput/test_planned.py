@@ -6,12 +6,15 @@ import pytest
 import yaml
 
 from cluster.latency.hardware import Parallelism
+from cluster.role import InstanceRole
 from cluster.spec.load import load_deployment
 from deploy.errors import InputError
+from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.find_plans import find_plans
 from deploy.planner.goodput.question import Slos
 from deploy.planner.goodput.unit import Unit
 from deploy.planning.planned import Planned, choose
+from deploy.roles import ROLE_POLICIES
 from tests.unit.planner.goodput.factories import OPT_66B, estimated, make_question, make_topology
 from tests.unit.spec.factories import make_checkpoint, make_document
 
@@ -40,6 +43,10 @@ def test_where_the_best_cannot_be_run_the_best_that_can_is_written(file):
     found = load_deployment(written)
     assert {pool.engine.tensor_parallel_size for pool in found.spec.pools} == {1}
     assert sum(pool.replicas for pool in found.spec.pools) == len(chosen.layout.seats)
+    for pool, own in zip(found.spec.pools, chosen.whole.pools, strict=True):
+        saturation = Catalogue(question).rates_of(own).saturation_tokens
+        budget = ROLE_POLICIES[InstanceRole(pool.role)].token_budget(saturation, question.engine.max_num_seqs)
+        assert pool.engine.max_num_batched_tokens == (own.token_budget or budget), "as it was simulated"
     lines = written.read_text().splitlines()
     assert any(line.startswith("# planned for opt-13b on ") and "spec.model.path is still" in line for line in lines)
     assert any(line.startswith("#   n0: ") for line in lines)
