@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from cluster.links import xxh3_kernel
 from cluster.links.kv_region import checksum
 from cluster.links.nccl_device import Communicator, DeviceBuffer, Event, NcclUnavailable, Stream
+from cluster.links.nccl_versions import NO_CUPY, NO_NCCL, check_cuda, check_cupy, check_nccl
 
 THREADS = 256
 MAX_BLOCKS_PER_RECORD = 32
@@ -40,12 +42,16 @@ extern "C" __global__ void move_records(
 
 
 class CupyDevice:
-    """Implements `NcclDevice`. Raises NcclUnavailable where there is none; `cupy` is for tests."""
+    """Implements `NcclDevice`. Raises NcclUnavailable where there is none, or not in the version that is needed.
 
-    def __init__(self, device_id: int = 0, cupy: Any = None) -> None:
+    `cuda`: what others in this process, such as torch, are built for ("12.8"). `cupy` is for tests.
+    """
+
+    def __init__(self, device_id: int = 0, cupy: Any = None, *, cuda: str | None = None) -> None:
         self._cupy = cupy or _import_cupy()
         self._nccl = self._cupy.cuda.nccl
         self.device_id = device_id
+        check_cupy(self._cupy.__version__)
         try:
             self.num_devices = count = int(self._cupy.cuda.runtime.getDeviceCount())
         except Exception as error:  # CUDARuntimeError: no driver, or one that is too old
@@ -53,7 +59,9 @@ class CupyDevice:
         if device_id >= count:
             raise NcclUnavailable(f"no CUDA device {device_id}: there are {count}")
         if not self._nccl.available:
-            raise NcclUnavailable("cupy finds no NCCL library")
+            raise NcclUnavailable(NO_NCCL)
+        check_nccl(self.nccl_version(), built_for=int(self._nccl.get_build_version()))
+        check_cuda(int(self._cupy.cuda.runtime.runtimeGetVersion()), cuda)
         with self._cupy.cuda.Device(device_id):
             self._move_records = self._cupy.RawKernel(_MOVE_RECORDS, "move_records")
             self._load_kernel()
@@ -107,13 +115,39 @@ class CupyDevice:
         event.synchronize()
 
     def checksummer(self, pointer: int, record_bytes: int) -> Callable[[Sequence[int]], tuple[int, ...]]:
-        """XXH3-64 of records at `pointer`, computed by the CPU on a copy: right, and no faster than that copy."""
+        """XXH3-64 of records at `pointer`, of which there is at least one; its kernel is loaded now."""
+        if record_bytes < xxh3_kernel.MIN_RECORD_BYTES or (pointer | record_bytes) % xxh3_kernel.ALIGNMENT_BYTES:
+            return self._host_checksummer(pointer, record_bytes)
+        with self._cupy.cuda.Device(self.device_id):
+            kernel = self._cupy.RawKernel(xxh3_kernel.CODE, xxh3_kernel.NAME)
+        runtime = self._cupy.cuda.runtime
+
+        def checksums(block_ids: Sequence[int]) -> tuple[int, ...]:
+            if not block_ids:
+                return ()
+            found = np.empty(len(block_ids), np.uint64)
+            with self._cupy.cuda.Device(self.device_id):
+                stream = self.make_stream()  # the default one would wait for the engine's work
+                ids, results = self.upload(block_ids, stream), self.allocate(found.nbytes)
+                pointers = np.uint64(pointer), np.uint64(ids.pointer), np.uint64(record_bytes)
+                with stream:
+                    kernel((len(block_ids),), (xxh3_kernel.NUM_THREADS,), (*pointers, np.uint64(results.pointer)))
+                to_host = runtime.memcpyDeviceToHost
+                runtime.memcpyAsync(found.ctypes.data, results.pointer, found.nbytes, to_host, stream.ptr)
+                stream.synchronize()
+            return tuple(found.tolist())
+
+        checksums((0,))
+        return checksums
+
+    def _host_checksummer(self, pointer: int, record_bytes: int) -> Callable[[Sequence[int]], tuple[int, ...]]:
+        """Computed by the CPU on a copy: for records of a size or place that the kernel does not read."""
         runtime = self._cupy.cuda.runtime
 
         def checksums(block_ids: Sequence[int]) -> tuple[int, ...]:
             host, found = np.empty(record_bytes, np.uint8), []
             with self._cupy.cuda.Device(self.device_id):
-                stream = self.make_stream()  # the default one would wait for the engine's work
+                stream = self.make_stream()
                 for block_id in block_ids:
                     source = pointer + block_id * record_bytes
                     runtime.memcpyAsync(host.ctypes.data, source, record_bytes, runtime.memcpyDeviceToHost, stream.ptr)
@@ -169,5 +203,5 @@ def _import_cupy() -> Any:
         cupy = importlib.import_module("cupy")
         importlib.import_module("cupy.cuda.nccl")
     except ImportError as error:
-        raise NcclUnavailable(f"no cupy: {error}; pip install 'baton[gpu]'") from error
+        raise NcclUnavailable(f"{NO_CUPY}: {error}") from error
     return cupy

@@ -12,8 +12,8 @@ Stream = Any
 Event = Any
 
 
-class NcclUnavailable(RuntimeError):
-    """There is no GPU, no driver, no cupy or no NCCL: the text says which."""
+class NcclUnavailable(ValueError):
+    """There is no GPU, no driver, no cupy or no NCCL, or not the version that is needed: the text says which."""
 
 
 class DeviceBuffer(Protocol):

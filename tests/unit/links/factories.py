@@ -71,14 +71,21 @@ class Node:
         )
         self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=secret, **ranks)
 
-    def transfer(self, block_ids: tuple[int, ...], reservation: int = 1, first_block: int = 0, epoch: Epoch = EPOCH):
+    def transfer(
+        self,
+        block_ids: tuple[int, ...],
+        reservation: int = 1,
+        first_block: int = 0,
+        epoch: Epoch = EPOCH,
+        checksums: tuple[int, ...] | None = None,
+    ):
         return BlockTransfer(
             request_id="r",
             epoch=epoch,
             reservation=reservation,
             first_block=first_block,
             block_ids=block_ids,
-            checksums=self.region.checksums(block_ids),
+            checksums=self.region.checksums(block_ids) if checksums is None else checksums,
         )
 
     def send(self, receiver: "Node", transfer: BlockTransfer) -> None:

@@ -18,6 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from cluster.links.xxh3_kernel import NUM_THREADS
+
+from .xxh3_model import xxh3_of
+
 PATIENCE_S = 20.0
 UNIQUE_ID_BYTES = 128
 UINT8 = 1
@@ -65,6 +69,7 @@ class World:
         self.violations: list[str] = []
         self.delivered: list[int] = []  # sizes of messages, in order
         self.num_packs = 0
+        self.num_checksum_launches = 0
         self.num_communicators = 0
         self.changed = threading.Condition(threading.RLock())
         self.communicators: dict[bytes, dict[int, FakeCommunicator]] = {}
@@ -153,6 +158,12 @@ class World:
             else:
                 slot[:] = record
         self.num_packs += 1
+
+    def checksum_records(self, records: int, ids: int, count: int, record_bytes: int, checksums: int) -> None:
+        found = self.view(checksums, 8 * count).view(np.uint64)
+        for index, block_id in enumerate(self.view(ids, 8 * count).view(np.int64)):
+            found[index], _ = xxh3_of(self.view(records + int(block_id) * record_bytes, record_bytes))
+        self.num_checksum_launches += 1
 
     def _check_unposted(self, pointer: int, num_bytes: int, kind: str) -> None:
         for pair in self.communicators.values():
@@ -328,6 +339,8 @@ class FakeCommunicator:
 class FakeCupy:
     """The part of the module that `CupyDevice` uses; `num_devices` 0: as on a machine without a GPU."""
 
+    __version__ = "14.2.0"
+
     def __init__(self, world: World, num_devices: int = 1) -> None:
         self._world = world
         self.cuda = SimpleNamespace(
@@ -339,9 +352,9 @@ class FakeCupy:
             alloc=lambda size: FakePointer(world, size),
         )
 
-    def RawKernel(self, code: str, name: str) -> "FakeKernel":
-        assert f"void {name}(" in code
-        return FakeKernel(self._world)
+    def RawKernel(self, code: str, name: str) -> "FakeKernel | FakeChecksumKernel":
+        assert f" {name}(" in code
+        return {"move_records": FakeKernel, "xxh3_records": FakeChecksumKernel}[name](self._world)
 
     def asarray(self, array: np.ndarray) -> Any:
         data = FakePointer(self._world, array.nbytes)
@@ -365,6 +378,9 @@ class FakeNccl:
     def get_version(self) -> int:
         return 23000
 
+    def get_build_version(self) -> int:
+        return 22501
+
     def get_unique_id(self) -> bytes:
         self._world._num_ids += 1
         return self._world._num_ids.to_bytes(UNIQUE_ID_BYTES, "little")
@@ -384,6 +400,9 @@ class FakeRuntime:
         if not self._num_devices:
             raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
         return self._num_devices
+
+    def runtimeGetVersion(self) -> int:
+        return 12090
 
     def memcpyAsync(self, dst: int, src: int, size: int, kind: int, stream: int) -> None:
         assert kind == self.memcpyDeviceToHost
@@ -434,6 +453,24 @@ class FakeKernel:
             self._world.move_records(records, ids, grid[0], record_bytes, packed, to_records)
 
         self._world.enqueue(_bound.streams[-1], Operation(move))
+
+
+class FakeChecksumKernel:
+    """`xxh3_records`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]) -> None:
+        assert [type(each) for each in args] == [np.uint64] * 4
+        assert block == (NUM_THREADS,)
+        records, ids, record_bytes, checksums = (int(each) for each in args)
+        count = grid[0]
+
+        def compute() -> None:
+            self._world.checksum_records(records, ids, count, record_bytes, checksums)
+
+        self._world.enqueue(_bound.streams[-1], Operation(compute))
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def test_nccl_has_the_same_names_and_values(cupy):
     assert fake.NCCL_UINT8 == real.NCCL_UINT8
     assert fake_nccl.UNIQUE_ID_BYTES == UNIQUE_ID_BYTES
     assert isinstance(real.get_version(), int)
+    assert isinstance(real.get_build_version(), int)
     assert issubclass(real.NcclError, RuntimeError)
 
 
@@ -82,6 +83,7 @@ def test_the_runtime_takes_the_same_arguments(cupy):
     assert fake.memcpyDeviceToHost == real.memcpyDeviceToHost
     assert real_signature(real.memcpyAsync) == fake_signature(fake.memcpyAsync)
     assert real.getDeviceCount.__doc__.startswith("getDeviceCount()")
+    assert isinstance(real.runtimeGetVersion(), int)
 
 
 def test_memory_kernels_and_devices_are_made_from_the_same_arguments(cupy):

@@ -1,5 +1,6 @@
 """Links over NCCL between two nodes with a fake GPU: what arrives, what is reused, what is negotiated."""
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -191,6 +192,39 @@ def test_a_machine_without_nccl_says_so(world):
     cupy.cuda.nccl.available = False
     with pytest.raises(NcclUnavailable, match="no NCCL"):
         CupyDevice(0, cupy)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "found", "said"),
+    [
+        (
+            "",
+            "__version__",
+            "13.6.0",
+            r"cupy 13\.6\.0 is too old; 14\.2 or later is needed: pip install 'baton\[gpu\]'",
+        ),
+        ("nccl", "get_version", 21805, r"NCCL 2\.18\.5 is too old; 2\.22 or later is needed"),
+        ("nccl", "get_version", 30001, r"NCCL 3\.0\.1 is loaded and cupy was built for 2\.25\.1; 2\.x is needed"),
+        (
+            "runtime",
+            "runtimeGetVersion",
+            13000,
+            r"CUDA 13 and torch for CUDA 12\.8: install cupy-cuda12x and nvidia-nccl-cu12",
+        ),
+    ],
+)
+def test_versions_that_do_not_fit_are_refused_with_those_that_do(world, part, name, found, said):
+    cupy = FakeCupy(world)
+    place = getattr(cupy.cuda, part) if part else cupy
+    setattr(place, name, (lambda: found) if part else found)
+    with pytest.raises(NcclUnavailable, match=said):
+        CupyDevice(0, cupy, cuda="12.8")
+
+
+def test_a_machine_without_cupy_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(NcclUnavailable, match=r"by cupy 14\.2 or later, and there is none; pip install 'baton\[gpu\]'"):
+        CupyDevice()
 
 
 def test_a_block_outside_of_the_memory_has_no_pointer(gpu_pair):
