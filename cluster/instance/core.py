@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as List
 
-from cluster.engine.engine import Engine
+from cluster.engine.engine import Engine, Launcher
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput, StepResult
 from cluster.engine.sequence import Sequence, SequenceStatus
 from cluster.instance.config import CoreConfig
@@ -377,6 +377,11 @@ class InstanceCore:
     def run(self, output: SchedulerOutput) -> List[SampledToken]:
         """The model's part. Meanwhile others may call what concerns handovers, and nothing else."""
         return self._engine.runner.run(output) if output.scheduled else []
+
+    @property
+    def launcher(self) -> Launcher | None:
+        """For a step in two halves, with time between them: `run` is both."""
+        return self._engine.launcher
 
     def finish(self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float) -> None:
         self.step_times.end(output, now_s)

@@ -5,6 +5,11 @@
 
 What is posted is taken in order. While the model computes, which is most of the time and touches nothing of the core, a
 second thread takes what the step does not have to be over for: a handover does not wait for other sequences' steps.
+
+Where the model computes on a device beside the host, that is not kept waiting for what came of the last step: its
+effects go out, in the same order, when the next one is launched; at once where there is none.
+
+    step loop:   events -> plan -> launch -> effects -> the tokens come -> update -> events -> plan -> launch ...
 """
 
 import logging
@@ -12,9 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as List
 from functools import partial
 
-from cluster.engine.scheduler_output import SchedulerOutput
+from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
 from cluster.instance.core import InstanceCore
 from cluster.instance.effects import Effect
 from cluster.model.errors import OutOfDeviceMemory
@@ -88,6 +94,8 @@ class StepLoop:
         try:
             while not self._is_stopping:
                 work()
+            with self._has_core:
+                self._flush()
         except Exception as error:
             log.exception("the step loop failed")
             self._on_failure(error)
@@ -99,13 +107,15 @@ class StepLoop:
         with self._has_core:
             self._take_events(mid_step=False)
             output = self._plan()
+            if output is None or self._core.launcher is None:
+                self._flush()
             self._set_computing(output is not None)
         if output is not None:
             self._compute(output)
 
     def _compute(self, output: SchedulerOutput) -> None:
         try:
-            sampled = self._core.run(output)
+            sampled = self._run_model(output)
         except OutOfDeviceMemory as error:
             log.warning("a step is given up: %s", error)
             end = partial(self._core.give_up, output, str(error))
@@ -114,7 +124,20 @@ class StepLoop:
         self._set_computing(False)
         with self._has_core:
             end(time.monotonic())
-            self._flush()
+            if self._core.launcher is None or not self._core.has_work:
+                self._flush()
+
+    def _run_model(self, output: SchedulerOutput) -> List[SampledToken]:
+        launcher = self._core.launcher
+        if launcher is None:
+            return self._core.run(output)
+        try:
+            if output.scheduled:
+                launcher.launch(output)
+        finally:  # also what came of the last step when this one fails
+            with self._has_core:
+                self._flush()
+        return launcher.collect() if output.scheduled else ()
 
     def _wait_for_work(self) -> None:
         with self._boundary:
@@ -128,9 +151,7 @@ class StepLoop:
             self._next_tick_s = now_s + _TICK_S
             self._core.tick(now_s)
             self._on_tick()
-        output = self._core.plan(now_s)
-        self._flush()
-        return output
+        return self._core.plan(now_s)
 
     def _set_computing(self, is_computing: bool) -> None:
         with self._boundary:

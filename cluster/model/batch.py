@@ -24,7 +24,7 @@ class Batch:
 
 
 def make_batch(scheduled: List[ScheduledSequence]) -> Batch:
-    order = sorted(range(len(scheduled)), key=lambda i: _layout_key(scheduled[i]))
+    order = layout_order(scheduled)
     token_ids: list[int] = []
     positions: list[int] = []
     last_row = [0] * len(scheduled)
@@ -39,6 +39,11 @@ def make_batch(scheduled: List[ScheduledSequence]) -> Batch:
         positions=torch.tensor(positions),
         last_rows=torch.tensor([last_row[i] for i, entry in enumerate(scheduled) if entry.samples], dtype=torch.long),
     )
+
+
+def layout_order(scheduled: List[ScheduledSequence]) -> list[int]:
+    """Which entry each of the batch's spans is."""
+    return sorted(range(len(scheduled)), key=lambda i: _layout_key(scheduled[i]))
 
 
 def _layout_key(entry: ScheduledSequence) -> tuple[bool, int]:

@@ -11,8 +11,6 @@ from cluster.model.batch import Batch
 from cluster.model.step_tensors import StepTensors
 
 TOKEN_IDS, POSITIONS, CONTEXTS, SLOTS = range(4)
-MAX_ROW_COPIES = 8
-"""Rows of the block tables that are copied one by one; if more have changed, all are copied at once."""
 
 
 class DecodeInputs:
@@ -33,22 +31,23 @@ class DecodeInputs:
 
         self._host_numbers, self._numbers = both(4, max_num_seqs)
         self._host_tables, self._tables = both(max_num_seqs, max_blocks)
+        self._written_numbers, self._written_tables = self._host_numbers.numpy(), self._host_tables.numpy()
+        self._rows = np.arange(max_num_seqs)
         self._chunk_starts = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
-        self._rows: list[tuple[List[int], int]] = [((), 0)] * max_num_seqs  # a table, and how much of it is copied
+        self._known: list[List[int]] = [()] * max_num_seqs  # the table of each row
+        self._num_known = [0] * max_num_seqs  # how much of it is copied
         self._copied = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
 
     def fill(self, batch: Batch, num_padded: int) -> None:
         """Rows from the batch's length up to `num_padded` become padding: they read nothing and store nothing.
 
-        Copies are put on the current stream, and not waited for.
+        Copies are put on the current stream, and not waited for. The device waits for this between two steps.
         """
         if self._copied is not None:
             self._copied.synchronize()  # the last ones, whose source is written to now
-        changed = [row for row, span in enumerate(batch.spans) if self._take_table(row, span)]
-        self._copy_tables(changed)
-        count, numbers = len(batch.spans), self._host_numbers.numpy()
-        positions = batch.positions.numpy()
-        blocks = self._host_tables.numpy()[np.arange(count), positions // self.block_size]
+        self._take_tables(batch.spans)
+        count, numbers, positions = len(batch.spans), self._written_numbers, batch.positions.numpy()
+        blocks = self._written_tables[self._rows[:count], positions // self.block_size]
         numbers[TOKEN_IDS, :count] = batch.token_ids.numpy()
         numbers[POSITIONS, :count] = positions
         numbers[CONTEXTS, :count] = positions + 1
@@ -77,19 +76,19 @@ class DecodeInputs:
             max_context=self.max_context,
         )
 
-    def _take_table(self, row: int, span: Span) -> bool:
-        """Whether it has changed."""
-        table, (known, num_known) = span.block_table, self._rows[row]
-        first, end = num_known if table is known else 0, len(table)
-        if first == end:
-            return False
-        self._host_tables.numpy()[row, first:end] = table[first:end]
-        self._rows[row] = (table, end)
-        return True
-
-    def _copy_tables(self, changed: List[int]) -> None:
-        if len(changed) > MAX_ROW_COPIES:
-            self._tables.copy_(self._host_tables, non_blocking=True)
-        else:
-            for row in changed:
-                self._tables[row].copy_(self._host_tables[row], non_blocking=True)
+    def _take_tables(self, spans: List[Span]) -> None:
+        """One copy brings all rows between the first and the last that has changed: more bytes, but fewer calls."""
+        known, num_known = self._known, self._num_known
+        changed = [
+            row
+            for row, span in enumerate(spans)
+            if span.block_table is not known[row] or len(span.block_table) != num_known[row]
+        ]
+        for row in changed:
+            table = spans[row].block_table
+            first, end = num_known[row] if table is known[row] else 0, len(table)
+            self._written_tables[row, first:end] = table[first:end]
+            known[row], num_known[row] = table, end
+        if changed:
+            rows = slice(changed[0], changed[-1] + 1)
+            self._tables[rows].copy_(self._host_tables[rows], non_blocking=True)

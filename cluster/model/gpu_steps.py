@@ -29,6 +29,7 @@ class GpuSteps:
         model.norm = FusedNorm(model.norm.weight, model.norm.eps)
         if options.batch_invariant:
             make_invariant(model)
+        self._in_order = torch.arange(options.max_num_seqs)
         self.graphs = self._record(kv_cache, options.max_num_seqs) if options.graphs else None
 
     def compute(self, batch: Batch) -> Tensor | None:
@@ -38,7 +39,7 @@ class GpuSteps:
         """
         if self.graphs is not None and self.graphs.takes(batch):
             logits = self.graphs.run(batch)
-            return None if logits is None else logits.index_select(0, self._to_device(batch.last_rows))
+            return None if logits is None else self._select(logits, batch.last_rows)
         self.attention.plan(batch.spans)
         token_ids, positions, last_rows = (
             self._to_device(numbers) for numbers in (batch.token_ids, batch.positions, batch.last_rows)
@@ -56,6 +57,11 @@ class GpuSteps:
         self.attention.plan_tensors(inputs.step(size))
         hidden = fused_forward(self.model, inputs.token_ids(size), inputs.positions(size), self.attention)
         return self.model.logits(hidden)
+
+    def _select(self, logits: Tensor, rows: Tensor) -> Tensor:
+        if torch.equal(rows, self._in_order[: len(rows)]):
+            return logits[: len(rows)]
+        return logits.index_select(0, self._to_device(rows))
 
     def _to_device(self, numbers: Tensor) -> Tensor:
         return numbers if self.device.type == "cpu" else numbers.pin_memory().to(self.device, non_blocking=True)

@@ -1,5 +1,11 @@
 """Runs on the model what the scheduler decided."""
 
+from collections.abc import Iterator
+from collections.abc import Sequence as List
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import itemgetter
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -7,23 +13,36 @@ from torch import Tensor
 
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
 from cluster.model.attention import Attention, make_attention
-from cluster.model.batch import Batch, make_batch
+from cluster.model.batch import Batch, layout_order, make_batch
 from cluster.model.decoder import Decoder
 from cluster.model.errors import OutOfDeviceMemory
 from cluster.model.gpu_options import GpuOptions
+from cluster.model.host_gap import HostGap
 from cluster.model.kv_cache import KVCache
-from cluster.model.sampler import sample
+from cluster.model.next_step import NextStep
+from cluster.model.sampler import Sampling
 
 if TYPE_CHECKING:
     from cluster.model.gpu_steps import GpuSteps  # needs Triton
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderWay:
+    """A step that is being computed. `drawn`: which entry each row of `sampling` is; None, where nothing is drawn."""
+
+    output: SchedulerOutput
+    sampling: Sampling | None
+    drawn: List[int]
+    is_counted: bool
+
+
 class ModelRunner:
-    """A `cluster.engine.engine.Runner`."""
+    """A `cluster.engine.engine.Launcher`. On a GPU steps are computed beside the host, and `host_gap` counts."""
 
     def __init__(self, model: Decoder, kv_cache: KVCache, gpu: GpuOptions = GpuOptions()) -> None:  # noqa: B008  # frozen
         self.model = model
         self.kv_cache = kv_cache
+        self.host_gap = HostGap()
         self._gpu_steps: GpuSteps | None = None
         if kv_cache.tensor.device.type == "cuda":
             from cluster.model.gpu_steps import make_gpu_steps
@@ -32,29 +51,83 @@ class ModelRunner:
             self.attention: Attention = self._gpu_steps.attention
         else:
             self.attention = make_attention(kv_cache, model.shard)
+        self.computes_beside = self._gpu_steps is not None
+        self._under_way: UnderWay | None = None
+        self._next: NextStep | None = None
+        self._arrived_s = 0.0
 
-    @torch.inference_mode()
     def run(self, output: SchedulerOutput) -> list[SampledToken]:
         """One token for each entry that samples, in order.
 
         Raises `NonFiniteLogits` naming requests; without them, what was scheduled can be run again for the others.
         Raises `OutOfDeviceMemory` naming all; the next step can be run.
         """
+        self.launch(output)
+        return self.collect()
+
+    @torch.inference_mode()
+    def launch(self, output: SchedulerOutput) -> None:
+        """Begins what `collect` ends; raises what `run` does. On a GPU it returns while the step is computed."""
+        self._under_way = None
+        following, self._next = self._next, None
+        with self._out_of_memory_named(output):
+            self._under_way = self._launch(output, following)
+
+    @torch.inference_mode()
+    def collect(self) -> list[SampledToken]:
+        """What `run` returns and raises, of the step that was launched. The next one is laid out meanwhile."""
+        step, self._under_way = self._under_way, None
+        assert step is not None, "no step is under way"
+        scheduled = step.output.scheduled
+        following = None
+        if self.computes_beside and len(step.drawn) == len(scheduled):
+            following = NextStep(scheduled)
+        with self._out_of_memory_named(step.output):
+            if step.sampling is None:
+                self._wait()
+                return []
+            step.sampling.wait()
+            self._arrived(step)
+            sampled = step.sampling.collect()
+        self._next = following
+        return [token for _, token in sorted(zip(step.drawn, sampled, strict=True), key=itemgetter(0))]
+
+    def _launch(self, output: SchedulerOutput, following: NextStep | None) -> UnderWay:
+        scheduled = output.scheduled
+        batch = None if following is None else following.take(scheduled)
+        is_foreseen = batch is not None
+        if following is not None and batch is not None:
+            order = following.order
+        else:
+            # On a GPU rows are drawn from as they lie: `last_rows` is in order, and nothing is gathered.
+            order = layout_order(scheduled) if self.computes_beside else list(range(len(scheduled)))
+            batch = make_batch([scheduled[i] for i in order])
+        logits = self.compute(batch)
+        launched_s = perf_counter()
+        drawn = [i for i in order if scheduled[i].samples]
+        sampling = Sampling(logits, [scheduled[i].sequence for i in drawn]) if logits is not None else None
+        is_decode = len(batch.spans) == len(batch.token_ids)
+        is_counted = is_decode and following is not None and (is_foreseen or following.shares(scheduled))
+        if is_counted:
+            self.host_gap.launched(launched_s - self._arrived_s, is_foreseen=is_foreseen)
+        return UnderWay(output=output, sampling=sampling, drawn=drawn, is_counted=is_counted)
+
+    def _arrived(self, step: UnderWay) -> None:
+        now_s = perf_counter()
+        if step.is_counted:
+            self.host_gap.step_s += now_s - self._arrived_s
+        self._arrived_s = now_s
+
+    @contextmanager
+    def _out_of_memory_named(self, output: SchedulerOutput) -> Iterator[None]:
         try:
-            return self._run(output)
+            yield
         except torch.OutOfMemoryError as error:
             if self.model.communicator.world_size > 1:  # the other ranks wait in the middle of the step
                 raise
+            self._wait()  # what was launched of it still writes to its blocks
             torch.cuda.empty_cache()
             raise OutOfDeviceMemory(tuple(entry.sequence.request_id for entry in output.scheduled)) from error
-
-    def _run(self, output: SchedulerOutput) -> list[SampledToken]:
-        sampled = [entry.sequence for entry in output.scheduled if entry.samples]
-        logits = self.compute(make_batch(output.scheduled))
-        if logits is None:
-            self._wait()
-            return []
-        return sample(logits, sampled)
 
     def _wait(self) -> None:
         """Blocks that a step has filled are sent as soon as it is over; drawing waits for that too."""
@@ -64,7 +137,7 @@ class ModelRunner:
     def compute(self, batch: Batch) -> Tensor | None:
         """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.
 
-        To be called in inference mode. On a GPU the next call writes over them.
+        To be called in inference mode. On a GPU it returns before they are there, and the next call writes over them.
         """
         if self._gpu_steps is not None:
             return self._gpu_steps.compute(batch)

@@ -18,6 +18,7 @@ from cluster.engine.scheduler_output import SampledToken
 from cluster.engine.sequence import Sequence, TokenLogprobs
 from cluster.model.counter_hash import exponentials, key
 from cluster.model.errors import NonFiniteLogits
+from cluster.model.host_copy import HostCopy
 
 LEAST_TEMPERATURE = 1e-5
 """Below it the best is taken: logits divided by less overflow, and would draw a token beyond the vocabulary."""
@@ -31,29 +32,48 @@ SMALL_VOCAB_SIZE = 4096
 
 
 def sample(logits: Tensor, sequences: List[Sequence]) -> list[SampledToken]:
-    """One token for each row of fp32 logits [num_rows, vocab_size]; raises `NonFiniteLogits`.
+    """One token for each row of fp32 logits [num_rows, vocab_size]; raises `NonFiniteLogits`."""
+    return Sampling(logits, sequences).collect()
 
-    On a GPU nothing is waited for but the tokens themselves, unless one of them takes a second look or logprobs.
+
+class Sampling:
+    """Tokens that are being drawn. On a GPU that goes on beside the host, behind what computes the logits.
+
+    `collect` waits for nothing but the tokens themselves, unless one of them takes a second look or logprobs; the
+    logits may be written over when it is done.
     """
-    params = [sequence.sampling_params for sequence in sequences]
-    token_ids = _argmax(logits)
-    is_finite = logits.gather(1, token_ids[:, None]).flatten().isfinite()
-    is_final = torch.ones_like(is_finite)
-    drawn = [row for row, param in enumerate(params) if param.temperature >= LEAST_TEMPERATURE]
-    draws = _draws(logits, drawn, sequences) if drawn else []
-    for draw in draws:
-        chosen, is_final_draw = draw.attempt()
-        token_ids.index_copy_(0, draw.rows, chosen)
-        is_final.index_copy_(0, draw.rows, is_final_draw)
-    chosen_ids, finite, final = torch.stack([token_ids, is_finite.long(), is_final.long()]).tolist()
-    if not all(finite):
-        raise NonFiniteLogits(tuple(sequences[row].request_id for row, good in enumerate(finite) if not good))
-    if not all(final):
-        for draw in draws:
-            draw.finish(token_ids, is_final)
-        chosen_ids = token_ids.tolist()
-    logprobs = _logprobs(logits, token_ids, params)
-    return [SampledToken(token_id=token_id, logprobs=logprobs.get(row)) for row, token_id in enumerate(chosen_ids)]
+
+    def __init__(self, logits: Tensor, sequences: List[Sequence]) -> None:
+        """One row of fp32 logits [num_rows, vocab_size] for each sequence."""
+        self._logits, self._sequences = logits, sequences
+        self._params = [sequence.sampling_params for sequence in sequences]
+        self._token_ids = token_ids = _argmax(logits)
+        is_finite = logits.gather(1, token_ids[:, None]).flatten().isfinite()
+        self._is_final = torch.ones_like(is_finite)
+        drawn = [row for row, param in enumerate(self._params) if param.temperature >= LEAST_TEMPERATURE]
+        self._draws = _draws(logits, drawn, sequences) if drawn else []
+        for draw in self._draws:
+            chosen, is_final_draw = draw.attempt()
+            token_ids.index_copy_(0, draw.rows, chosen)
+            self._is_final.index_copy_(0, draw.rows, is_final_draw)
+        self._results = HostCopy(torch.stack([token_ids, is_finite.long(), self._is_final.long()]))
+
+    def wait(self) -> None:
+        """Until the tokens have arrived, or as many of them as need no second look."""
+        self._results.wait()
+
+    def collect(self) -> list[SampledToken]:
+        """In the order of the rows; raises `NonFiniteLogits`."""
+        chosen_ids, finite, final = self._results.wait().tolist()
+        if not all(finite):
+            bad = (sequence.request_id for sequence, good in zip(self._sequences, finite, strict=True) if not good)
+            raise NonFiniteLogits(tuple(bad))
+        if not all(final):
+            for draw in self._draws:
+                draw.finish(self._token_ids, self._is_final)
+            chosen_ids = self._token_ids.tolist()
+        logprobs = _logprobs(self._logits, self._token_ids, self._params)
+        return [SampledToken(token_id=token_id, logprobs=logprobs.get(row)) for row, token_id in enumerate(chosen_ids)]
 
 
 def _argmax(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from cluster.model.attention import Span
 from cluster.model.batch import Batch
 from cluster.model.decode_graphs import DecodeGraphs, padded_sizes
-from cluster.model.decode_inputs import MAX_ROW_COPIES, DecodeInputs
+from cluster.model.decode_inputs import DecodeInputs
 from cluster.model.errors import OutOfDeviceMemory
 from tests.unit.model.factories import make_engine, make_runner, make_sequence
 
@@ -70,7 +70,6 @@ def test_tables_follow_sequences_that_come_go_and_grow_in_the_same_memory():
             assert row[: len(table)] == table
             assert len(table) == start // BLOCK_SIZE + 1
     assert len(running) > 1
-    assert MAX_ROW_COPIES < MAX_SEQS  # both ways of copying were gone
 
 
 def test_a_graph_is_recorded_for_each_size_and_the_least_that_holds_a_batch_runs():
