@@ -2,8 +2,9 @@
 
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,21 +15,57 @@ from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.engine.sequence import Sequence
 from cluster.model.decoder import Decoder
 from cluster.model.runner import ModelRunner
+from deploy.bench.engine_stages import Seconds, stages_of_products, timed_stages
 
 Prompts = list[list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A batch from prompts to ends; `decode_s` is from when all have their first token to when all have their last."""
+    """A batch from prompts to ends; `decode_s` is from when all have their first token to when all have their last.
+
+    `step_s`: the median of the decode steps in it, where they are seen.
+    """
 
     prefill_s: float
     decode_s: float
+    step_s: float
     output_token_ids: list[list[int]]
 
 
 def generate(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> Generation:
     """By the engine's own loop, scheduler included. All prompts fit into the budget of the first step."""
+    engine, sequences = start_engine(runner, prompts, num_new_tokens)
+    start = perf_counter()
+    times = []
+    while engine.scheduler.has_work:
+        engine.step()
+        times.append(perf_counter())
+    return _generation(start, times, [sequence.output_token_ids for sequence in sequences])
+
+
+def _generation(start: float, times: list[float], output_token_ids: list[list[int]]) -> Generation:
+    """`times`: when each step was over, the first of which was the prefill."""
+    return Generation(
+        prefill_s=times[0] - start,
+        decode_s=times[-1] - times[0],
+        step_s=statistics.median(later - earlier for earlier, later in pairwise(times)),
+        output_token_ids=output_token_ids,
+    )
+
+
+def decode_stages(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> Seconds:
+    """The decode steps of the same, by stage: seconds a step."""
+    engine, _ = start_engine(runner, prompts, num_new_tokens)
+    engine.step()
+    with timed_stages(runner.model) as seconds:
+        while engine.scheduler.has_work:
+            engine.step()
+    return {stage: took_s / (num_new_tokens - 1) for stage, took_s in seconds.items()}
+
+
+def start_engine(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> tuple[Engine, list[Sequence]]:
+    """Nothing is computed yet; greedy, and without an end of text."""
     num_tokens, cache = sum(map(len, prompts)), runner.kv_cache
     config = SchedulerConfig(
         max_num_seqs=len(prompts), max_num_batched_tokens=num_tokens, watermark_blocks=0, max_model_len=cache.num_tokens
@@ -42,44 +79,42 @@ def generate(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> Gene
     ]
     for sequence in sequences:
         scheduler.add(sequence)
-    start = perf_counter()
-    engine.step()
-    first = perf_counter()
-    while scheduler.has_work:
-        engine.step()
-    end = perf_counter()
-    return Generation(
-        prefill_s=first - start,
-        decode_s=end - first,
-        output_token_ids=[sequence.output_token_ids for sequence in sequences],
-    )
+    return engine, sequences
 
 
 @torch.inference_mode()
-def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> float:
-    """Median time of one decode step's products with the weights, as the model lays them out, and nothing else."""
-    linears = [
-        linear
-        for layer in model.layers
-        for linear in (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)
-    ]
-    linears.append(model.lm_head)
-    rows = {size: torch.randn(num_rows, size).to(model.dtype) for size in {linear.in_features for linear in linears}}
-    times = []
+def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> Seconds:
+    """One decode step's products with the weights, as the model lays them out, and nothing else: medians by stage."""
+    products = stages_of_products(model)
+    rows = {size: torch.randn(num_rows, size).to(model.dtype) for size in {linear.in_features for linear in products}}
+    passes = []
     for _ in range(num_passes):
+        seconds = dict.fromkeys(products.values(), 0.0)
         start = perf_counter()
-        for linear in linears:
+        for linear, stage in products.items():
             linear(rows[linear.in_features])
-        times.append(perf_counter() - start)
-    return statistics.median(times)
+            end = perf_counter()
+            seconds[stage] += end - start
+            start = end
+        passes.append(seconds)
+    return {stage: statistics.median(each[stage] for each in passes) for stage in passes[0]}
+
+
+class Reference(Protocol):
+    """What the engine is compared with; `version` is that of its package."""
+
+    version: str
+
+    def generate(self, prompts: Prompts, num_new_tokens: int) -> Generation: ...
 
 
 class TransformersReference:
     """`generate` of transformers on the same checkpoint: greedy, its default cache and attention, no end of text."""
 
     def __init__(self, path: str, dtype: torch.dtype) -> None:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, __version__
 
+        self.version = __version__
         self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()  # type: ignore[no-untyped-call]
         self.model.generation_config.eos_token_id = None
 
@@ -102,8 +137,4 @@ class TransformersReference:
             pad_token_id=0,
             stopping_criteria=[note_time],
         )
-        return Generation(
-            prefill_s=times[0] - start,
-            decode_s=times[-1] - times[0],
-            output_token_ids=output[:, prompt.shape[1] :].tolist(),
-        )
+        return _generation(start, times, output[:, prompt.shape[1] :].tolist())
