@@ -3,13 +3,13 @@
 import secrets
 
 from cluster.pb.instance_pb2 import Challenge, FrontHello, PeerHello, Proof
-from cluster.pb.links_pb2 import LinkHello
+from cluster.pb.links_pb2 import LinkHello, WeightsHello
 from cluster.pb.ranks_pb2 import LinksHello, RankHello
 from cluster.secret import SECRET_BYTES, ClusterSecret, End, Kind, Opening
 
 _NONCE_BYTES = 32
 
-Hello = FrontHello | PeerHello | LinkHello | RankHello | LinksHello
+Hello = FrontHello | PeerHello | LinkHello | WeightsHello | RankHello | LinksHello
 
 
 class Unauthenticated(Exception):

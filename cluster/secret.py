@@ -30,6 +30,7 @@ class Kind(Enum):
     HANDOVER = b"handover"
     LINK = b"link"
     RANK = b"rank"
+    WEIGHTS = b"weights"
 
 
 @dataclass(frozen=True, slots=True)

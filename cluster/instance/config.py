@@ -70,8 +70,18 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsPeer:
+    """An instance that runs, and may give its weights to one that starts."""
+
+    name: str
+    incarnation: int
+    link_address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceConfig:
-    """`rank_addresses`: where ranks 1 and up of this life of the instance wait to be called.
+    """`rank_addresses`: where ranks 1 and up of this life of the instance wait to be called. `weights_peers`: who is
+    asked for the weights before they are read from disk.
 
     `front_timeout_s`: a front that is silent for so long is gone; its requests are kept for `grace_s`.
 
@@ -86,6 +96,7 @@ class InstanceConfig:
     host: str = "127.0.0.1"
     node: str = ""
     rank_addresses: tuple[str, ...] = ()
+    weights_peers: tuple[WeightsPeer, ...] = ()
     engine: EngineConfig = field(default_factory=EngineConfig)
     links: LinkConfig = field(default_factory=LinkConfig)
     handover: HandoverConfig = field(default_factory=HandoverConfig)

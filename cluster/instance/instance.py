@@ -32,6 +32,7 @@ from cluster.instance.step_loop import StepLoop
 from cluster.links.link_listener import LinkListener
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
+from cluster.links.weights_sender import WeightsSender
 from cluster.messages import Holder, Probed, Transfers
 from cluster.pb import instance_pb2_grpc
 from cluster.ranks.far_links import FarLinks
@@ -113,6 +114,7 @@ class Instance:
             secret=secret,
             host=config.host,
             num_ranks=num_ranks,
+            weights=self._weights_sender(loaded),
         )
         self._others: list[FarLinks] = []
         if self._ranks is not None and self._all_ranks is not None:
@@ -125,6 +127,18 @@ class Instance:
         self._receivers = Receivers(self.holder, secret, core, steps, drops=drops)
         self._seen: Seen | None = None
         self._link_speeds: dict[str, float] = {}
+
+    def _weights_sender(self, loaded: LoadedEngine) -> WeightsSender | None:
+        """Within the budget of live moves."""
+        if loaded.weights is None:
+            return None
+        handover, timeout_s = self.config.handover, self.config.links.transfer_timeout_s
+        return WeightsSender(
+            loaded.weights,
+            piece_bytes=handover.piece_bytes,
+            bytes_per_s=handover.bytes_per_s,
+            timeout_s=timeout_s,
+        )
 
     def _core_config(self, loaded: LoadedEngine) -> CoreConfig:
         options, blocks = self.config.engine, loaded.engine.scheduler.block_manager

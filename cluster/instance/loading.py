@@ -12,6 +12,7 @@ from cluster.instance.config import InstanceConfig
 from cluster.instance.gpu_loading import LARGEST_STEP_TOKENS, GpuMemory
 from cluster.links.device_region import Region, check_transport
 from cluster.links.shared_region import SharedRegion
+from cluster.links.weights import WeightsSource
 from cluster.ranks.group import RankGroup
 from cluster.ranks.setup import RankSetup
 from cluster.role import RolePolicy
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEngine:
-    """`memory` and `region` are this rank's; `ranks` are the others, if there are any."""
+    """`memory` and `region` are this rank's; `ranks` are the others, if there are any. `weights`: for who starts."""
 
     engine: Engine
     memory: SharedRegion | GpuMemory
@@ -33,6 +34,7 @@ class LoadedEngine:
     max_model_len: int
     saturation_tokens: int
     ranks: RankGroup | None = None
+    weights: WeightsSource | None = None
 
 
 def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[str], None]) -> LoadedEngine:
@@ -44,6 +46,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
+    from cluster.instance.served_weights import ServedWeights, part_of
     from cluster.model.device import find_device
     from cluster.model.saturation import measure_saturation
 
@@ -80,6 +83,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         max_model_len=max_model_len,
         saturation_tokens=saturation_tokens,
         ranks=loaded.ranks,
+        weights=ServedWeights(runner.model, part_of(config.model_path, options.dtype, 0, options.tensor_parallel_size)),
     )
 
 
@@ -92,13 +96,21 @@ class _LoadedModel:
 
 
 def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _LoadedModel:
+    from cluster.instance.peer_weights import load_weights
     from cluster.model.kv_cache import KVCache
-    from cluster.model.load import DTYPES, load_model
+    from cluster.model.load import DTYPES
     from cluster.model.runner import ModelRunner
     from cluster.ranks.kv_memory import kv_region
 
     options = config.engine
-    model = load_model(config.model_path, DTYPES[options.dtype])
+    model = load_weights(
+        config.model_path,
+        options.dtype,
+        config.weights_peers,
+        caller=config.name,
+        secret=config.secret,
+        progress=progress,
+    )
     progress("reserving KV memory")
     kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, KVCache.record_bytes_for(*kv_shape), num_ranks=1)

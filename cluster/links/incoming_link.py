@@ -17,7 +17,7 @@ from cluster.links.record_part import RecordPart
 from cluster.links.slot_table import Arrival, Refusal
 from cluster.links.transport_choice import check_meant, choose, source_of
 from cluster.messages import Epoch, Holder
-from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, ProbeOffer
+from cluster.pb.links_pb2 import Done, LinkFrame, LinkHello, LinkWelcome, Offer, ProbeOffer, WeightsHello
 from cluster.secret import Kind
 
 MAX_PROBE_BYTES = 256 << 20
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class IncomingLink:
     """Takes offers one after the other until the peer closes, something breaks, or `close`.
 
-    A connection that joins another link is that one's from then on, and this one's thread ends.
+    A connection that joins another link is that one's from then on, and this one's thread ends. Who opens with
+    WeightsHello wants weights and no link.
     """
 
     def __init__(self, sock: socket.socket, receiving: ReceivingEnd, on_end: Callable[["IncomingLink"], None]) -> None:
@@ -74,9 +75,12 @@ class IncomingLink:
             self._on_end(self)
 
     def _greet(self) -> BlockReceiver | None:
-        """None when it has become a part of another link."""
+        """None when it has become a part of another link, or was none."""
         deadline = Deadline.after(self._config.setup_timeout_s, "greeting")
         hello = self._let_in(deadline)
+        if isinstance(hello, WeightsHello):
+            self._give_weights(hello)
+            return None
         self._source = Holder(hello.source.instance, hello.source.incarnation)
         try:
             check_meant(hello, self._receiving)
@@ -93,11 +97,19 @@ class IncomingLink:
         self._socket.send(LinkFrame(welcome=welcome), deadline)
         return receiver
 
-    def _let_in(self, deadline: Deadline) -> LinkHello:
+    def _give_weights(self, hello: WeightsHello) -> None:
+        self._source = Holder(hello.caller, 0)
+        if self._receiving.weights is None:
+            raise LinkError("there are no weights to be had here")
+        self._receiving.weights.serve(self._socket, hello, self._receiving.end.holder)
+
+    def _let_in(self, deadline: Deadline) -> LinkHello | WeightsHello:
         """Returns only when the source has proved that it belongs to the cluster: nothing is done for a stranger."""
         try:
-            hello = self._socket.expect(deadline).hello
-            called = Called(self._receiving.secret, Kind.LINK, hello)
+            frame = self._socket.expect(deadline)
+            wants_weights = frame.WhichOneof("frame") == "weights_hello"
+            hello = frame.weights_hello if wants_weights else frame.hello
+            called = Called(self._receiving.secret, Kind.WEIGHTS if wants_weights else Kind.LINK, hello)
             self._socket.send(LinkFrame(challenge=called.challenge()), deadline)
             called.check(self._socket.expect(deadline).proof)
         except LinkError:

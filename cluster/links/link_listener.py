@@ -1,4 +1,4 @@
-"""Where peers' links arrive."""
+"""Where peers' links arrive, and those who want weights."""
 
 import logging
 import socket
@@ -13,6 +13,7 @@ from cluster.links.link_end import LinkEnd
 from cluster.links.probe.memory import Scratch
 from cluster.links.receiving import ReceivingEnd
 from cluster.links.slot_table import SlotTable
+from cluster.links.weights_sender import WeightsSender
 from cluster.messages import Holder
 from cluster.secret import ClusterSecret
 
@@ -38,6 +39,7 @@ class LinkListener:
         port: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
+        weights: WeightsSender | None = None,
     ) -> None:
         self._receiving = ReceivingEnd(
             end=LinkEnd(holder=holder, rank=rank, num_ranks=num_ranks),
@@ -47,6 +49,7 @@ class LinkListener:
             events=events,
             secret=secret,
             scratch=Scratch(region.record_bytes),
+            weights=weights,
         )
         self._lock = threading.Lock()
         self._links: set[IncomingLink] = set()

@@ -13,6 +13,7 @@ from cluster.links.lanes import Lanes
 from cluster.links.link_end import LinkEnd
 from cluster.links.probe.memory import Scratch
 from cluster.links.slot_table import SlotTable
+from cluster.links.weights_sender import WeightsSender
 from cluster.secret import ClusterSecret
 
 _ID_BYTES = 16
@@ -47,7 +48,7 @@ class OpenLinks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivingEnd:
-    """Of all links to one rank."""
+    """Of all links to one rank. `weights`: gives out those that are here, if it may."""
 
     end: LinkEnd
     region: Region
@@ -56,4 +57,5 @@ class ReceivingEnd:
     events: ReceiverEvents
     secret: ClusterSecret
     scratch: Scratch
+    weights: WeightsSender | None = None
     links: OpenLinks = field(default_factory=OpenLinks)

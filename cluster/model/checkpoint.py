@@ -1,7 +1,7 @@
 """Reads the tensors of a checkpoint directory, from one safetensors file or from several with an index."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +13,19 @@ from cluster.model.errors import CheckpointError
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CPU = torch.device("cpu")
+
+
+class Weights(Protocol):
+    """What a model is made of, wherever it comes from."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def tensor(self, name: str, *shape: int) -> Tensor: ...
+
+    def part(self, name: str, *shape: int, dim: int, start: int, size: int) -> Tensor: ...
+
+    def check_all_used(self, *, ignore: tuple[str, ...]) -> None: ...
 
 
 class Checkpoint:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cluster.model.attention import Attention
-from cluster.model.checkpoint import Checkpoint
+from cluster.model.checkpoint import Weights
 from cluster.model.config import ModelConfig, Shard
 from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
 from cluster.model.linear import Linear
@@ -21,7 +21,7 @@ class DecoderLayer:
         self,
         config: ModelConfig,
         shard: Shard,
-        weights: Checkpoint,
+        weights: Weights,
         prefix: str,
         communicator: Communicator,
         attention: SelfAttention,
@@ -39,14 +39,14 @@ class DecoderLayer:
         return self.mlp(self.mlp_norm(hidden)).add_(hidden)
 
 
-MakeLayer = Callable[[ModelConfig, Shard, Checkpoint, str, Communicator], DecoderLayer]
+MakeLayer = Callable[[ModelConfig, Shard, Weights, str, Communicator], DecoderLayer]
 
 
 class Decoder:
     """Token ids to hidden states to logits, on one rank; `shard` is the part that it holds."""
 
     def __init__(
-        self, config: ModelConfig, weights: Checkpoint, make_layer: MakeLayer, communicator: Communicator
+        self, config: ModelConfig, weights: Weights, make_layer: MakeLayer, communicator: Communicator
     ) -> None:
         self.config = config
         self.communicator = communicator
@@ -82,7 +82,7 @@ class Decoder:
         gathered = self.communicator.gather_columns(logits)
         return None if gathered is None else gathered[:, : self.config.vocab_size].contiguous()
 
-    def _make_lm_head(self, weights: Checkpoint) -> Linear:
+    def _make_lm_head(self, weights: Weights) -> Linear:
         """This rank's part of the vocabulary; rows that only fill up the last part are 0, and cut off in `logits`."""
         config, size = self.config, self.shard.vocab_size
         start = min(size * self.shard.rank, config.vocab_size)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cluster.model.attention import Attention
-from cluster.model.checkpoint import Checkpoint
+from cluster.model.checkpoint import Weights
 from cluster.model.config import ModelConfig, Shard
 from cluster.model.linear import Linear
 from cluster.model.parallel import Communicator, row_parallel
@@ -32,7 +32,7 @@ class RMSNorm:
 class HeadNorm:
     """Qwen3's norm of each query and key head, over head_dim, with one weight for queries and one for keys."""
 
-    def __init__(self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str) -> None:
+    def __init__(self, config: ModelConfig, shard: Shard, weights: Weights, prefix: str) -> None:
         queries, keys = (
             pair_rows(weights.tensor(f"{prefix}.{name}.weight", config.head_dim), config.head_dim)
             for name in ("q_norm", "k_norm")
@@ -52,7 +52,7 @@ class SelfAttention:
         self,
         config: ModelConfig,
         shard: Shard,
-        weights: Checkpoint,
+        weights: Weights,
         prefix: str,
         communicator: Communicator,
         head_norm: HeadNorm | None = None,
@@ -90,7 +90,7 @@ class GatedMLP:
     """down(silu(gate(x)) * up(x)), with gate and up in one product."""
 
     def __init__(
-        self, config: ModelConfig, shard: Shard, weights: Checkpoint, prefix: str, communicator: Communicator
+        self, config: ModelConfig, shard: Shard, weights: Weights, prefix: str, communicator: Communicator
     ) -> None:
         inner, outer = shard.intermediate_size, config.hidden_size
         names = (f"{prefix}.{name}.weight" for name in ("gate_proj", "up_proj"))
@@ -103,11 +103,11 @@ class GatedMLP:
         return self.down(F.silu(gate).mul_(up))
 
 
-def _rows(weights: Checkpoint, name: str, shard: Shard, size: int, *shape: int) -> Tensor:
+def _rows(weights: Weights, name: str, shard: Shard, size: int, *shape: int) -> Tensor:
     """This rank's `size` rows of a weight, or of a bias."""
     return weights.part(name, size * shard.world_size, *shape, dim=0, start=size * shard.rank, size=size)
 
 
-def _columns(weights: Checkpoint, name: str, shard: Shard, num_rows: int, size: int) -> Tensor:
+def _columns(weights: Weights, name: str, shard: Shard, num_rows: int, size: int) -> Tensor:
     """This rank's `size` columns of a weight."""
     return weights.part(name, num_rows, size * shard.world_size, dim=1, start=size * shard.rank, size=size)

@@ -25,6 +25,10 @@ class Linear:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS) if self.packed else weight
         self.transposed = weight.t().contiguous() if self.packed and single_row_copy else None
 
+    def dense(self) -> Tensor:
+        """[out_features, in_features], as it was given; a copy where products read it in another order."""
+        return self.weight.to_dense() if self.packed else self.weight
+
     def __call__(self, rows: Tensor) -> Tensor:
         if not self.packed:
             return self.product(rows, self.weight, self.bias)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from cluster.model.checkpoint import CPU, Checkpoint
+from cluster.model.checkpoint import CPU, Checkpoint, Weights
 from cluster.model.config import ARCHITECTURES, ModelConfig
 from cluster.model.decoder import Decoder, MakeLayer
 from cluster.model.errors import CheckpointError
@@ -21,13 +21,17 @@ def load_model(
     dtype: torch.dtype | None = None,
     communicator: Communicator | None = None,
     device: torch.device = CPU,
+    weights: Weights | None = None,
 ) -> Decoder:
     """The part of the model at `path` that the communicator's rank holds (None: all), in `dtype` (None: its own).
+
+    `weights`: those of that part, in that `dtype` and on that `device`; None: they are read from `path`.
 
     Raises `CheckpointError` for what is wrong with the files and `UnsupportedParallelism` for ranks that cannot share.
     """
     config = ModelConfig.from_checkpoint(path)
-    weights = Checkpoint(path, dtype or _dtype(config, path), device)
+    if weights is None:
+        weights = Checkpoint(path, dtype or _dtype(config, path), device)
     with torch.inference_mode():
         return Decoder(config, weights, LAYERS[config.architecture], communicator or Alone())
 

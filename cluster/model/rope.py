@@ -39,6 +39,11 @@ def pair_rows(rows: Tensor, head_dim: int) -> Tensor:
     return rows.view(-1, 2, head_dim // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
+def unpair_rows(rows: Tensor, head_dim: int) -> Tensor:
+    """The way back: what `pair_rows` was given."""
+    return rows.view(-1, head_dim // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
 def inverse_frequencies(config: ModelConfig) -> Tensor:
     """Angle per position, [head_dim / 2]; with Llama-3 scaling, wavelengths beyond the old context are stretched."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim

@@ -107,14 +107,66 @@ class Done(_message.Message):
     error: str
     def __init__(self, slot: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
+class WeightsHello(_message.Message):
+    __slots__ = ("caller", "asked", "model", "dtype", "rank", "num_ranks", "nonce")
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    NUM_RANKS_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    caller: str
+    asked: _instance_pb2.Holder
+    model: str
+    dtype: str
+    rank: int
+    num_ranks: int
+    nonce: bytes
+    def __init__(self, caller: _Optional[str] = ..., asked: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., model: _Optional[str] = ..., dtype: _Optional[str] = ..., rank: _Optional[int] = ..., num_ranks: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class WeightsTensor(_message.Message):
+    __slots__ = ("name", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class WeightsIndex(_message.Message):
+    __slots__ = ("error", "tensors")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    tensors: _containers.RepeatedCompositeFieldContainer[WeightsTensor]
+    def __init__(self, error: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[WeightsTensor, _Mapping]]] = ...) -> None: ...
+
+class WeightsAsk(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class WeightsSent(_message.Message):
+    __slots__ = ("name", "checksum")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    checksum: int
+    def __init__(self, name: _Optional[str] = ..., checksum: _Optional[int] = ...) -> None: ...
+
 class LinkFrame(_message.Message):
-    __slots__ = ("hello", "welcome", "offer", "post", "done", "probe", "challenge", "proof")
+    __slots__ = ("hello", "welcome", "offer", "post", "done", "probe", "weights_hello", "weights_index", "weights_ask", "weights_sent", "challenge", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     POST_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_HELLO_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_ASK_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SENT_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: LinkHello
@@ -123,6 +175,10 @@ class LinkFrame(_message.Message):
     post: Post
     done: Done
     probe: ProbeOffer
+    weights_hello: WeightsHello
+    weights_index: WeightsIndex
+    weights_ask: WeightsAsk
+    weights_sent: WeightsSent
     challenge: _instance_pb2.Challenge
     proof: _instance_pb2.Proof
-    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., probe: _Optional[_Union[ProbeOffer, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[LinkHello, _Mapping]] = ..., welcome: _Optional[_Union[LinkWelcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., post: _Optional[_Union[Post, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., probe: _Optional[_Union[ProbeOffer, _Mapping]] = ..., weights_hello: _Optional[_Union[WeightsHello, _Mapping]] = ..., weights_index: _Optional[_Union[WeightsIndex, _Mapping]] = ..., weights_ask: _Optional[_Union[WeightsAsk, _Mapping]] = ..., weights_sent: _Optional[_Union[WeightsSent, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ...) -> None: ...
