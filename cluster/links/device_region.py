@@ -6,11 +6,15 @@ from cluster.links.config import LinkConfig
 from cluster.links.kv_region import KvRegion
 from cluster.links.nccl_channels import MAX_COMMUNICATORS, NcclChannels
 from cluster.links.nccl_device import NcclDevice
+from cluster.links.part_checksums import PartChecksums
+from cluster.links.record_shape import RecordRows, RecordShape
 
 
 class DeviceRegion:
     """`pointer`: [num_records * record_bytes] bytes on `device`. Blocks that are offered are complete: whoever wrote
     them has waited for that. `checksums` is called from links' threads, bound to the device, for blocks of either side.
+
+    `shape`: where heads lie in a record, for those who need some of them only.
     """
 
     path = ""  # nobody maps it
@@ -24,16 +28,23 @@ class DeviceRegion:
         num_records: int,
         checksums: Callable[[Sequence[int]], tuple[int, ...]],
         max_communicators: int = MAX_COMMUNICATORS,
+        shape: RecordShape | None = None,
     ) -> None:
         self.pointer = pointer
         self.record_bytes = record_bytes
         self.num_records = num_records
         self.num_bytes = num_records * record_bytes
         self.channels = NcclChannels(device, max_communicators)
+        self.shape = shape
         self._checksums = checksums
+        self._part_checksums = PartChecksums(device, pointer)
 
     def checksums(self, block_ids: Iterable[int]) -> tuple[int, ...]:
         return self._checksums(tuple(block_ids))
+
+    def part_checksums(self, block_ids: Iterable[int], rows: RecordRows) -> tuple[int, ...]:
+        """Of these rows of each, as they are when gathered."""
+        return self._part_checksums(tuple(block_ids), rows)
 
     def pointer_of(self, block_id: int) -> int:
         if not 0 <= block_id < self.num_records:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cluster.links import xxh3_kernel
+from cluster.links import heads_kernel, xxh3_kernel
 from cluster.links.kv_region import checksum
 from cluster.links.nccl_device import Communicator, DeviceBuffer, Event, NcclUnavailable, Stream
 from cluster.links.nccl_versions import NO_CUPY, NO_NCCL, check_cuda, check_cupy, check_nccl
+from cluster.links.record_shape import RecordRows
 
 THREADS = 256
 MAX_BLOCKS_PER_RECORD = 32
@@ -64,13 +65,16 @@ class CupyDevice:
         check_cuda(int(self._cupy.cuda.runtime.runtimeGetVersion()), cuda)
         with self._cupy.cuda.Device(device_id):
             self._move_records = self._cupy.RawKernel(_MOVE_RECORDS, "move_records")
-            self._load_kernel()
+            self._move_heads = self._cupy.RawKernel(heads_kernel.CODE, heads_kernel.NAME)
+            self._load_kernels()
 
-    def _load_kernel(self) -> None:
-        """Runs it once, now. Loaded later, it might wait for a kernel that waits for its peer, and under a deadline."""
+    def _load_kernels(self) -> None:
+        """Runs them once, now. Loaded later, one might wait for a kernel that waits for its peer, under a deadline."""
         stream, num_bytes = self.make_stream(), 16
         record, packed, ids = self.allocate(num_bytes), self.allocate(num_bytes), self.upload((0,), stream)
         self.pack(record.pointer, ids.pointer, 1, num_bytes, packed.pointer, stream)
+        rows = RecordRows(record_bytes=num_bytes, num_rows=1, pitch=num_bytes, first=0, width=num_bytes)
+        self.pack_heads(record.pointer, ids.pointer, 1, rows, packed.pointer, stream)
         self.synchronize(self.record(stream))
 
     def nccl_version(self) -> int:
@@ -102,6 +106,16 @@ class CupyDevice:
 
     def unpack(self, records: int, block_ids: int, count: int, record_bytes: int, packed: int, stream: Stream) -> None:
         self._move(records, block_ids, count, record_bytes, packed, stream, to_records=1)
+
+    def pack_heads(
+        self, records: int, block_ids: int, count: int, rows: RecordRows, packed: int, stream: Stream
+    ) -> None:
+        self._move_rows(records, block_ids, count, rows, packed, stream, to_records=0)
+
+    def unpack_heads(
+        self, records: int, block_ids: int, count: int, rows: RecordRows, packed: int, stream: Stream
+    ) -> None:
+        self._move_rows(records, block_ids, count, rows, packed, stream, to_records=1)
 
     def record(self, stream: Stream) -> Event:
         event = self._cupy.cuda.Event(block=True, disable_timing=True)  # block: a waiting thread sleeps
@@ -160,11 +174,23 @@ class CupyDevice:
     def _move(
         self, records: int, ids: int, count: int, record_bytes: int, packed: int, stream: Stream, *, to_records: int
     ) -> None:
-        share = THREADS * 16 * 4  # bytes that a block of threads moves in a few turns
-        grid = (count, max(1, min(MAX_BLOCKS_PER_RECORD, record_bytes // share)))
         pointers = np.uint64(records), np.uint64(ids), np.uint64(record_bytes), np.uint64(packed)
         with stream:
-            self._move_records(grid, (THREADS,), (*pointers, np.int32(to_records)))
+            self._move_records(_grid(count, record_bytes), (THREADS,), (*pointers, np.int32(to_records)))
+
+    def _move_rows(
+        self, records: int, ids: int, count: int, rows: RecordRows, packed: int, stream: Stream, *, to_records: int
+    ) -> None:
+        pointers = np.uint64(records), np.uint64(ids), np.uint64(rows.record_bytes), np.uint64(packed)
+        where = np.uint32(rows.num_rows), np.uint64(rows.pitch), np.uint64(rows.first), np.uint64(rows.width)
+        with stream:
+            self._move_heads(_grid(count, rows.num_bytes), (THREADS,), (*pointers, np.int32(to_records), *where))
+
+
+def _grid(count: int, num_bytes: int) -> tuple[int, int]:
+    """Blocks of threads for `count` records, of each of which so many bytes move."""
+    share = THREADS * 16 * 4  # bytes that a block of threads moves in a few turns
+    return count, max(1, min(MAX_BLOCKS_PER_RECORD, num_bytes // share))
 
 
 class _CupyBuffer:

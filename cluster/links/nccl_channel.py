@@ -18,6 +18,7 @@ from cluster.links.errors import LinkError, MemoryInUse
 from cluster.links.nccl_device import Communicator, NcclDevice
 from cluster.links.nccl_messages import STAGING_BYTES
 from cluster.links.nccl_streams import Streams
+from cluster.links.record_part import RecordPart
 from cluster.links.worker import Death, Job, Worker
 
 if TYPE_CHECKING:
@@ -81,10 +82,17 @@ class NcclChannel:
             raise LinkError("the communicator was closed while it was set up")
 
     def send(
-        self, region: "DeviceRegion", block_ids: Sequence[int], messages: Sequence[int], watch: Callable[[], object]
+        self,
+        region: "DeviceRegion",
+        block_ids: Sequence[int],
+        messages: Sequence[int],
+        watch: Callable[[], object],
+        *,
+        part: RecordPart | None = None,
     ) -> None:
-        """Returns when the peer's memory has it all."""
-        self._operate(lambda streams, to: streams.send(to, region, block_ids, messages), watch)
+        """Returns when the peer's memory has it all. `part` None: whole records."""
+        each = part or RecordPart(num_bytes=region.record_bytes)
+        self._operate(lambda streams, to: streams.send(to, region, each, block_ids, messages), watch)
 
     def receive(
         self,
@@ -94,10 +102,17 @@ class NcclChannel:
         watch: Callable[[], object],
         *,
         checksum: bool,
+        part: RecordPart | None = None,
     ) -> tuple[int, ...]:
-        """The blocks' checksums, when they are in place."""
-        self._operate(lambda streams, source: streams.receive(source, region, block_ids, messages), watch)
-        return self.checksums(region, block_ids, watch) if checksum else ()
+        """The checksums of what has come of each block, when it is in place."""
+        each = part or RecordPart(num_bytes=region.record_bytes)
+        self._operate(lambda streams, source: streams.receive(source, region, each, block_ids, messages), watch)
+        if not checksum:
+            return ()
+        if each.is_whole:
+            return self.checksums(region, block_ids, watch)
+        found: tuple[int, ...] = self._call(lambda _: region.part_checksums(block_ids, each.rows), watch)
+        return found
 
     def checksums(
         self, region: "DeviceRegion", block_ids: Sequence[int], watch: Callable[[], object]

@@ -4,8 +4,10 @@ Every handle is opaque to the transport. Calls come from the thread that called 
 `abort`, which come from others while that one may be stuck.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+from cluster.links.record_shape import RecordRows
 
 UNIQUE_ID_BYTES = 128
 Stream = Any
@@ -62,6 +64,19 @@ class NcclDevice(Protocol):
 
     def unpack(self, records: int, block_ids: int, count: int, record_bytes: int, packed: int, stream: Stream) -> None:
         """Enqueues: the contiguous run at `packed` goes to the records' places."""
+
+    def pack_heads(
+        self, records: int, block_ids: int, count: int, rows: RecordRows, packed: int, stream: Stream
+    ) -> None:
+        """As `pack`, of each record these rows only."""
+
+    def unpack_heads(
+        self, records: int, block_ids: int, count: int, rows: RecordRows, packed: int, stream: Stream
+    ) -> None:
+        """As `unpack`; the rest of the records stays as it is."""
+
+    def checksummer(self, pointer: int, record_bytes: int) -> Callable[[Sequence[int]], tuple[int, ...]]:
+        """What computes XXH3-64 of records at `pointer`, by id."""
 
     def record(self, stream: Stream) -> Event:
         """Complete when all that was enqueued before is."""

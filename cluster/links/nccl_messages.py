@@ -11,8 +11,10 @@ def staging_blocks(record_bytes: int) -> int:
     return max(1, STAGING_BYTES // record_bytes)
 
 
-def plan_messages(source_ids: Sequence[int], target_ids: Sequence[int], record_bytes: int) -> list[int]:
-    """The number of blocks of each message, in order.
+def plan_messages(
+    source_ids: Sequence[int], target_ids: Sequence[int], record_bytes: int, *, whole: bool = True
+) -> list[int]:
+    """The number of blocks of each message, in order. Not `whole`: so many bytes of each record, which all are staged.
 
     A long run that is contiguous at both ends is a message of its own. What is between such runs is gathered into
     messages that fit into staging; an end at which all of a message's blocks lie in one piece does not stage it.
@@ -20,7 +22,7 @@ def plan_messages(source_ids: Sequence[int], target_ids: Sequence[int], record_b
     most, straight = staging_blocks(record_bytes), max(1, -(-STRAIGHT_BYTES // record_bytes))
     messages, gathered = [], 0
     for run in _joint_runs(source_ids, target_ids):
-        if run >= straight:
+        if whole and run >= straight:
             messages += [gathered] * (gathered > 0) + [run]
             gathered = 0
             continue

@@ -4,12 +4,14 @@ Every message is an operation of its own. In a group the first would leave only 
 would have to group alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster import failpoints
 from cluster.links.nccl_device import Communicator, DeviceBuffer, Event, NcclDevice
 from cluster.links.nccl_messages import is_contiguous, spans
+from cluster.links.record_part import RecordPart
+from cluster.links.record_shape import RecordRows
 
 if TYPE_CHECKING:
     from cluster.links.device_region import DeviceRegion
@@ -30,46 +32,52 @@ class Streams:
         self._ids: DeviceBuffer | None = None
 
     def send(
-        self, communicator: Communicator, region: "DeviceRegion", block_ids: Sequence[int], messages: Sequence[int]
+        self,
+        communicator: Communicator,
+        region: "DeviceRegion",
+        part: RecordPart,
+        block_ids: Sequence[int],
+        messages: Sequence[int],
     ) -> None:
         """A half is packed again once the message that left from it is complete."""
-        ids = self._upload(block_ids, messages)
+        ids = self._upload(part, block_ids, messages)
         for span in spans(messages):
             failpoints.hit("links.source.batch")
-            part = block_ids[span]
-            num_bytes = len(part) * region.record_bytes
-            if is_contiguous(part):
-                communicator.send(region.pointer_of(part[0]), num_bytes, self._messages)
+            blocks = block_ids[span]
+            if self._is_straight(part, blocks):
+                communicator.send(region.pointer_of(blocks[0]), len(blocks) * part.num_bytes, self._messages)
                 continue
-            half, staging = self._take_half()
-            self._wait_for_half(half, self._copies)
-            self._device.pack(
-                region.pointer, ids + span.start * ID_BYTES, len(part), region.record_bytes, staging, self._copies
-            )
-            self._device.wait(self._messages, self._device.record(self._copies))
-            communicator.send(staging, num_bytes, self._messages)
-            self._free[half] = self._device.record(self._messages)
+            for rows in self._cut(part):
+                half, staging = self._take_half()
+                self._wait_for_half(half, self._copies)
+                self._pack(region.pointer, ids + span.start * ID_BYTES, len(blocks), rows, staging)
+                self._device.wait(self._messages, self._device.record(self._copies))
+                communicator.send(staging, len(blocks) * rows.num_bytes, self._messages)
+                self._free[half] = self._device.record(self._messages)
 
     def receive(
-        self, communicator: Communicator, region: "DeviceRegion", block_ids: Sequence[int], messages: Sequence[int]
+        self,
+        communicator: Communicator,
+        region: "DeviceRegion",
+        part: RecordPart,
+        block_ids: Sequence[int],
+        messages: Sequence[int],
     ) -> None:
         """A half takes the next message once the one before was unpacked from it."""
-        ids = self._upload(block_ids, messages)
+        ids = self._upload(part, block_ids, messages)
         for span in spans(messages):
             failpoints.hit("links.receive.message")
-            part = block_ids[span]
-            num_bytes = len(part) * region.record_bytes
-            if is_contiguous(part):
-                communicator.receive(region.pointer_of(part[0]), num_bytes, self._messages)
+            blocks = block_ids[span]
+            if self._is_straight(part, blocks):
+                communicator.receive(region.pointer_of(blocks[0]), len(blocks) * part.num_bytes, self._messages)
                 continue
-            half, staging = self._take_half()
-            self._wait_for_half(half, self._messages)
-            communicator.receive(staging, num_bytes, self._messages)
-            self._device.wait(self._copies, self._device.record(self._messages))
-            self._device.unpack(
-                region.pointer, ids + span.start * ID_BYTES, len(part), region.record_bytes, staging, self._copies
-            )
-            self._free[half] = self._device.record(self._copies)
+            for rows in self._cut(part):
+                half, staging = self._take_half()
+                self._wait_for_half(half, self._messages)
+                communicator.receive(staging, len(blocks) * rows.num_bytes, self._messages)
+                self._device.wait(self._copies, self._device.record(self._messages))
+                self._unpack(region.pointer, ids + span.start * ID_BYTES, len(blocks), rows, staging)
+                self._free[half] = self._device.record(self._copies)
 
     def probe(self, communicator: Communicator, num_bytes: int, *, sends: bool) -> None:
         """Whatever is in staging; both ends cut it alike."""
@@ -85,12 +93,35 @@ class Streams:
         for stream in (self._messages, self._copies):
             self._device.synchronize(self._device.record(stream))
 
-    def _upload(self, block_ids: Sequence[int], messages: Sequence[int]) -> int:
+    def _upload(self, part: RecordPart, block_ids: Sequence[int], messages: Sequence[int]) -> int:
         """The ids in device memory, if any message needs them; kept until the next transfer, which comes after."""
-        if all(is_contiguous(block_ids[span]) for span in spans(messages)):
+        if all(self._is_straight(part, block_ids[span]) for span in spans(messages)):
             return 0
         self._ids = self._device.upload(block_ids, self._copies)
         return self._ids.pointer
+
+    def _is_straight(self, part: RecordPart, block_ids: Sequence[int]) -> bool:
+        """Whether what moves lies in one piece, and moves as one at the other end too."""
+        return part.is_whole and is_contiguous(block_ids) and not self._is_cut(part)
+
+    def _is_cut(self, part: RecordPart) -> bool:
+        """Both ends see it alike: whether a part of a single block is more than staging holds."""
+        return part.shape is not None and part.num_bytes > self._staging_bytes
+
+    def _cut(self, part: RecordPart) -> Iterable[RecordRows]:
+        return part.rows.cut(self._staging_bytes) if self._is_cut(part) else (part.rows,)
+
+    def _pack(self, records: int, ids: int, count: int, rows: RecordRows, staging: int) -> None:
+        if rows.num_bytes == rows.record_bytes:
+            self._device.pack(records, ids, count, rows.record_bytes, staging, self._copies)
+        else:
+            self._device.pack_heads(records, ids, count, rows, staging, self._copies)
+
+    def _unpack(self, records: int, ids: int, count: int, rows: RecordRows, staging: int) -> None:
+        if rows.num_bytes == rows.record_bytes:
+            self._device.unpack(records, ids, count, rows.record_bytes, staging, self._copies)
+        else:
+            self._device.unpack_heads(records, ids, count, rows, staging, self._copies)
 
     def _take_half(self) -> tuple[int, int]:
         half, self._half = self._half, 1 - self._half

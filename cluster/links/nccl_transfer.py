@@ -18,6 +18,7 @@ from cluster.links.nccl_channel import DEATH_GRACE_S, NcclChannel
 from cluster.links.nccl_channels import NoCommunicator
 from cluster.links.nccl_device import UNIQUE_ID_BYTES
 from cluster.links.nccl_messages import is_contiguous, plan_messages, spans, staging_blocks
+from cluster.links.record_part import RecordPart
 from cluster.pb.links_pb2 import LinkFrame, Offer, Post, ProbeOffer
 
 SOURCE_RANK, RECEIVER_RANK = 0, 1
@@ -58,11 +59,12 @@ class NcclSender:
             if self._channel is not None:
                 channels.release(self._channel)
 
-    def send(self, post: Post, block_ids: Sequence[int], deadline: Deadline) -> None:
+    def send(self, post: Post, part: RecordPart, block_ids: Sequence[int], deadline: Deadline) -> None:
         """Returns when all has left. Raises LinkError when nothing reads the blocks any more, else MemoryInUse."""
         watch = _Watch(self._socket, deadline)
-        self._check_messages(post, block_ids)
-        self._channel_for(post, deadline, watch).send(self._region, block_ids, post.message_blocks, watch)
+        self._check_messages(post, part, block_ids)
+        channel = self._channel_for(post, deadline, watch)
+        channel.send(self._region, block_ids, post.message_blocks, watch, part=part)
 
     def probe(self, post: Post, num_bytes: int, deadline: Deadline) -> None:
         """From staging: no block is read."""
@@ -88,23 +90,26 @@ class NcclSender:
         self._channel, self._number = self._region.channels.open(deadline), post.communicator
         self._channel.set_up(post.unique_id, SOURCE_RANK, watch)
 
-    def _check_messages(self, post: Post, block_ids: Sequence[int]) -> None:
-        counts, most = post.message_blocks, staging_blocks(self._region.record_bytes)
+    def _check_messages(self, post: Post, part: RecordPart, block_ids: Sequence[int]) -> None:
+        counts, most = post.message_blocks, staging_blocks(part.num_bytes)
         if sum(counts) != len(block_ids) or not all(counts):
             raise LinkError(f"messages of {list(counts)} blocks for a transfer of {len(block_ids)}")
         if any(
-            count > most and not is_contiguous(block_ids[span])
+            count > most and not (part.shape is None and is_contiguous(block_ids[span]))
             for count, span in zip(counts, spans(counts), strict=True)
         ):
-            raise LinkError(f"a message of more than {most} scattered blocks")
+            raise LinkError(f"a message of more than {most} scattered blocks, or parts of blocks")
 
 
 class NcclBlockReceiver:
-    """Implements `BlockReceiver`."""
+    """Implements `BlockReceiver`. Of parts of records it does not know before they are in place whether they are right:
+    what is wrong is in blocks that nobody uses then.
+    """
 
-    def __init__(self, sock: FrameSocket, region: DeviceRegion) -> None:
+    def __init__(self, sock: FrameSocket, region: DeviceRegion, part: RecordPart) -> None:
         self._socket = sock
         self._region = region
+        self._part = part
         self._channel: NcclChannel | None = None
 
     def refusal(self, offer: Offer) -> str:
@@ -116,15 +121,17 @@ class NcclBlockReceiver:
             unique_id = self._take_channel(offer, deadline, watch)
         except NoCommunicator as error:
             return str(error)
-        channel = self._channel
+        channel, part = self._channel, self._part
         assert channel is not None
         try:
-            messages = plan_messages(offer.block_ids, block_ids, self._region.record_bytes)
+            messages = plan_messages(offer.block_ids, block_ids, part.num_bytes, whole=part.shape is None)
             post = Post(slot=offer.slot, communicator=channel.number, unique_id=unique_id, message_blocks=messages)
             self._socket.send(LinkFrame(post=post), deadline)
             if unique_id:
                 channel.set_up(unique_id, RECEIVER_RANK, watch)
-            checksums = channel.receive(self._region, block_ids, messages, watch, checksum=bool(offer.checksums))
+            checksums = channel.receive(
+                self._region, block_ids, messages, watch, checksum=bool(offer.checksums), part=part
+            )
         finally:
             self._region.channels.release(channel)
         wrong = (index for index, (a, b) in enumerate(zip(checksums, offer.checksums, strict=True)) if a != b)

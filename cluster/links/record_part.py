@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.links.device_region import Region
 from cluster.links.errors import LinkError
-from cluster.links.kv_region import KvRegion
 from cluster.links.link_end import LinkEnd
-from cluster.links.record_shape import HeadRange, Record, RecordShape, gather, scatter
+from cluster.links.record_shape import HeadRange, Record, RecordRows, RecordShape, gather, scatter
 from cluster.links.reshard import piece, pieces
+
+if TYPE_CHECKING:
+    from cluster.links.device_region import Region
 
 NO_HEADS = HeadRange(start=0, count=0)
 
@@ -51,41 +53,44 @@ class RecordPart:
             scatter(self.shape, record, self.heads, gathered)
 
     @property
+    def rows(self) -> RecordRows:
+        """Where it lies in a record."""
+        if self.shape is not None:
+            return self.shape.strided(self.heads)
+        return RecordRows(record_bytes=self.num_bytes, num_rows=1, pitch=self.num_bytes, first=0, width=self.num_bytes)
+
+    @property
     def is_whole(self) -> bool:
         """Whether what is gathered is the record itself."""
         return self.shape is None or self.shape.is_whole(self.heads)
 
 
-def source_part(region: Region, source: LinkEnd, receiver: LinkEnd) -> RecordPart:
+def source_part(region: "Region", source: LinkEnd, receiver: LinkEnd) -> RecordPart:
     """Of the source's records, at the source. Raises LinkError where nothing can be moved."""
-    return _part(region.record_bytes, _shape(region), source, source, receiver)
+    return _part(region.record_bytes, region.shape, source, source, receiver)
 
 
-def target_part(region: Region, source: LinkEnd, receiver: LinkEnd) -> RecordPart:
+def target_part(region: "Region", source: LinkEnd, receiver: LinkEnd) -> RecordPart:
     """Of the receiver's records, at the receiver. Raises LinkError where nothing can be moved."""
-    return _part(region.record_bytes, _shape(region), receiver, source, receiver)
+    return _part(region.record_bytes, region.shape, receiver, source, receiver)
 
 
-def mapped_part(region: Region, source: LinkEnd, receiver: LinkEnd) -> RecordPart:
+def mapped_part(region: "Region", source: LinkEnd, receiver: LinkEnd) -> RecordPart:
     """Of the source's records, at the receiver, which sees them. Raises LinkError where nothing can be moved."""
-    shape, record_bytes = _shape(region), region.record_bytes * receiver.num_ranks // source.num_ranks
+    shape, record_bytes = region.shape, region.record_bytes * receiver.num_ranks // source.num_ranks
     if shape is not None:
         shape = replace(shape, num_heads=shape.num_heads * receiver.num_ranks // source.num_ranks)
     return _part(record_bytes, shape, source, source, receiver)
 
 
-def target_ranks(region: Region, source: LinkEnd, num_ranks: int) -> list[int]:
+def target_ranks(region: "Region", source: LinkEnd, num_ranks: int) -> list[int]:
     """Of so many, those that hold heads that this source holds; none where nothing can be moved."""
     if source.num_ranks == num_ranks:
         return [source.rank]
-    if (shape := _shape(region)) is None or shape.num_heads * source.num_ranks % num_ranks:
+    if (shape := region.shape) is None or shape.num_heads * source.num_ranks % num_ranks:
         return []
     every = pieces(shape.num_heads * source.num_ranks, source.num_ranks, num_ranks)
     return [each.target_rank for each in every if each.source_rank == source.rank]
-
-
-def _shape(region: Region) -> RecordShape | None:
-    return region.shape if isinstance(region, KvRegion) else None
 
 
 def _part(record_bytes: int, shape: RecordShape | None, own: LinkEnd, source: LinkEnd, receiver: LinkEnd) -> RecordPart:

@@ -1,7 +1,7 @@
 """Where heads lie in a record: [2 (k, v), num_layers, block_size, the heads of one rank, head_dim], seen as bytes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,28 @@ class HeadRange:
 
     start: int
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRows:
+    """Some of a record: `num_rows` rows of `width` bytes, from byte `first` on, `pitch` bytes from one to the next."""
+
+    record_bytes: int
+    num_rows: int
+    pitch: int
+    first: int
+    width: int
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_rows * self.width
+
+    def cut(self, most_bytes: int) -> Iterator["RecordRows"]:
+        """In order, of at most so many bytes each, or a single row."""
+        most = max(1, most_bytes // self.width)
+        for row in range(0, self.num_rows, most):
+            num_rows = min(most, self.num_rows - row)
+            yield replace(self, first=self.first + row * self.pitch, num_rows=num_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +57,12 @@ class RecordShape:
 
     def is_whole(self, heads: HeadRange) -> bool:
         return heads.count == self.num_heads
+
+    def strided(self, heads: HeadRange) -> RecordRows:
+        """Where they lie."""
+        pitch = self.num_heads * self.head_bytes
+        first, width = heads.start * self.head_bytes, heads.count * self.head_bytes
+        return RecordRows(record_bytes=self.record_bytes, num_rows=self.num_rows, pitch=pitch, first=first, width=width)
 
     def rows(self, record: Record, heads: HeadRange) -> Rows:
         """A view: writing to it writes to the record."""

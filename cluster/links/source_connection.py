@@ -102,7 +102,7 @@ class SourceConnection:
         with self._hold(offer):
             self._socket.send(LinkFrame(offer=offer), deadline)
             if self._nccl is not None:
-                self._nccl.send(self._expect_post(deadline), transfer.block_ids, deadline)
+                self._nccl.send(self._expect_post(deadline), self.part, transfer.block_ids, deadline)
             elif self.transport == "tcp":
                 self._send_records(records, num_connections, deadline)
             # shm: the receiver reads this memory itself; so a source that is gone or mistaken never writes into it.
@@ -133,15 +133,19 @@ class SourceConnection:
 
     def _gather(self, transfer: BlockTransfer) -> tuple[list[Record], tuple[int, ...]]:
         """What is to be sent of each block, and its checksums. Nothing is gathered where whole records go."""
+        region, block_ids = self._region, transfer.block_ids
         checksums = transfer.checksums if self._config.checksum else ()
-        if not isinstance(self._region, KvRegion):
-            return [], checksums
-        records = self.part.gather([self._region.records[block_id] for block_id in transfer.block_ids])
-        if checksums and not self.part.is_whole:
-            # Law 9: what is gathered is of blocks that are still what they were when they were sealed.
-            if self._region.checksums(transfer.block_ids) != transfer.checksums:
-                raise TransferRefused("a block has been damaged in the source's memory")
-            checksums = tuple(checksum(record) for record in records)
+        needs_own = bool(checksums) and not self.part.is_whole
+        records = []
+        if isinstance(region, KvRegion):
+            records = self.part.gather([region.records[block_id] for block_id in block_ids])
+            if needs_own:
+                checksums = tuple(checksum(record) for record in records)
+        elif needs_own:
+            checksums = region.part_checksums(block_ids, self.part.rows)
+        # Law 9: what is gathered is of blocks that are still what they were when they were sealed.
+        if needs_own and region.checksums(block_ids) != transfer.checksums:
+            raise TransferRefused("a block has been damaged in the source's memory")
         return records, checksums
 
     def _probe_bytes(self) -> int:

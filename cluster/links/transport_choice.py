@@ -57,7 +57,7 @@ def choose(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, lanes: 
     if len(asked) > 1:
         raise LinkError(f"the source insists on {hello.transport}, the receiver on {config.transport}")
     if hello.on_device or isinstance(region, DeviceRegion) or asked == {"nccl"}:
-        return Choice(LinkWelcome(transport="nccl"), _over_nccl(hello, receiving, sock, asked), part)
+        return Choice(LinkWelcome(transport="nccl"), _over_nccl(hello, receiving, sock, part, asked), part)
     if asked == {"tcp"}:
         return _over_tcp(hello, receiving, region, part, sock, lanes)
     try:
@@ -91,7 +91,9 @@ def _over_tcp(
     return Choice(LinkWelcome(transport="tcp", note=note, link_id=link_id), receiver, part)
 
 
-def _over_nccl(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, asked: set[str]) -> BlockReceiver:
+def _over_nccl(
+    hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, part: RecordPart, asked: set[str]
+) -> BlockReceiver:
     region = receiving.region
     on_device = isinstance(region, DeviceRegion)
     if not (hello.on_device and on_device):
@@ -100,4 +102,4 @@ def _over_nccl(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, ask
     if asked - {"nccl"}:
         raise LinkError(f"no {asked.pop()} link: KV is in GPU memory at both ends, which only nccl moves")
     assert isinstance(region, DeviceRegion)
-    return NcclBlockReceiver(sock, region)
+    return NcclBlockReceiver(sock, region, part)

@@ -159,6 +159,31 @@ class World:
                 slot[:] = record
         self.num_packs += 1
 
+    def move_heads(
+        self,
+        records: int,
+        ids: int,
+        count: int,
+        record_bytes: int,
+        packed: int,
+        to_records: int,
+        rows: tuple[int, int, int, int],
+    ) -> None:
+        num_rows, pitch, first, width = rows
+        for index, block_id in enumerate(self.view(ids, 8 * count).view(np.int64)):
+            record = self.view(records + int(block_id) * record_bytes, record_bytes)
+            slot_bytes = num_rows * width
+            slot = self.view(packed + index * slot_bytes, slot_bytes)
+            self._check_unposted(packed + index * slot_bytes, slot_bytes, "receive" if to_records else "send")
+            for row in range(num_rows):
+                inside = record[first + row * pitch :][:width]
+                outside = slot[row * width :][:width]
+                if to_records:
+                    inside[:] = outside
+                else:
+                    outside[:] = inside
+        self.num_packs += 1
+
     def checksum_records(self, records: int, ids: int, count: int, record_bytes: int, checksums: int) -> None:
         found = self.view(checksums, 8 * count).view(np.uint64)
         for index, block_id in enumerate(self.view(ids, 8 * count).view(np.int64)):
@@ -352,9 +377,10 @@ class FakeCupy:
             alloc=lambda size: FakePointer(world, size),
         )
 
-    def RawKernel(self, code: str, name: str) -> "FakeKernel | FakeChecksumKernel":
+    def RawKernel(self, code: str, name: str) -> "FakeKernel | FakeHeadsKernel | FakeChecksumKernel":
         assert f" {name}(" in code
-        return {"move_records": FakeKernel, "xxh3_records": FakeChecksumKernel}[name](self._world)
+        kernels = {"move_records": FakeKernel, "move_heads": FakeHeadsKernel, "xxh3_records": FakeChecksumKernel}
+        return kernels[name](self._world)
 
     def asarray(self, array: np.ndarray) -> Any:
         data = FakePointer(self._world, array.nbytes)
@@ -451,6 +477,28 @@ class FakeKernel:
 
         def move() -> None:
             self._world.move_records(records, ids, grid[0], record_bytes, packed, to_records)
+
+        self._world.enqueue(_bound.streams[-1], Operation(move))
+
+
+class FakeHeadsKernel:
+    """`move_heads`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]) -> None:
+        assert [type(each) for each in args] == [np.uint64] * 4 + [np.int32, np.uint32] + [np.uint64] * 3
+        assert all(0 < size <= limit for size, limit in zip(grid, (2**31 - 1, 65535), strict=True))
+        assert 0 < block[0] <= 1024
+        records, ids, record_bytes, packed, to_records, num_rows, pitch, first, width = (int(each) for each in args)
+        assert first + (num_rows - 1) * pitch + width <= record_bytes
+        assert width <= pitch
+
+        def move() -> None:
+            self._world.move_heads(
+                records, ids, grid[0], record_bytes, packed, to_records, (num_rows, pitch, first, width)
+            )
 
         self._world.enqueue(_bound.streams[-1], Operation(move))
 

@@ -1,6 +1,7 @@
 """Nodes whose KV memory is on a (fake) GPU, beside those of `factories.py`."""
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from cluster.links.device_region import DeviceRegion
 from cluster.links.link_listener import LinkListener
 from cluster.links.nccl import CupyDevice
 from cluster.links.outgoing_links import OutgoingLinks
+from cluster.links.record_shape import RecordShape
 from cluster.links.slot_table import SlotTable
 from cluster.messages import Holder
 
@@ -26,6 +28,9 @@ class GpuNode(Node):
         num_blocks: int = 16,
         record_bytes: int = RECORD_BYTES,
         max_communicators: int = 4,
+        shape: RecordShape | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.holder = Holder(name, 1)
         self.events = Events()
@@ -41,13 +46,15 @@ class GpuNode(Node):
             num_records=num_blocks,
             checksums=device.checksummer(self._pointer, record_bytes),
             max_communicators=max_communicators,
+            shape=shape,
         )
         self.records[:] = np.frombuffer(os.urandom(self._num_bytes), np.uint8).reshape(num_blocks, record_bytes)
         self.slots = SlotTable(self.events.on_quiet)
+        ranks: Any = {"rank": rank, "num_ranks": num_ranks}
         self.listener = LinkListener(
-            self.holder, self.region, self.slots, config, self.events, secret=SECRET, host="127.0.0.1"
+            self.holder, self.region, self.slots, config, self.events, secret=SECRET, host="127.0.0.1", **ranks
         )
-        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=SECRET)
+        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=SECRET, **ranks)
 
     @property
     def records(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from cluster.links.errors import LinkError
 from cluster.links.nccl_channel import ChannelState
 from cluster.links.nccl_channels import NcclChannels
 from cluster.links.nccl_transfer import NcclSender
+from cluster.links.record_part import RecordPart
 from cluster.messages import Holder
 from cluster.pb.links_pb2 import Post
 
@@ -236,8 +237,9 @@ def test_a_damaged_block_is_refused_and_the_communicator_kept(world, make_gpu_no
 )
 def test_a_post_that_makes_no_sense_is_not_followed(make_gpu_node, post, said):
     region = make_gpu_node("prefill-0").region
+    part = RecordPart(num_bytes=region.record_bytes)
     with pytest.raises(LinkError) as caught:
-        NcclSender(None, region).send(post, (3, 5, 7), Deadline.after(PATIENCE_S, "answer"))
+        NcclSender(None, region).send(post, part, (3, 5, 7), Deadline.after(PATIENCE_S, "answer"))
     assert said in str(caught.value)
     assert region.channels.num_channels == 0
 
