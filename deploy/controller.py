@@ -23,7 +23,7 @@ from deploy.member import Cluster, Member
 from deploy.placing import Placing
 from deploy.reconcile import Life, Observed, gone, next_retry_s, running, started, to_create
 from deploy.replacing import Replacing
-from deploy.target import instance_targets, router_config, same_ports
+from deploy.target import instance_targets, router_config, same_ports, with_weights_peers
 from router.config import RouterInfo
 from router.links.live_links import LiveLinks
 
@@ -234,7 +234,10 @@ class Controller:
             config = router_config(self._deployment, self._secret, self._term)
             config = replace(config, topology=self._placing.topology)
             return self._cluster.create_router(same_ports(config, self._router_info) if self._router_info else config)
-        return self._cluster.create_instance(self._targets[name])
+        target = self._targets[name]
+        if self._deployment.spec.model.weights_from == "peer":
+            target = with_weights_peers(target, self._infos.values())
+        return self._cluster.create_instance(target)
 
     async def _start(self, name: str, member: Member) -> None:
         progress = self._spawn(self._follow(name, member))

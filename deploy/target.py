@@ -3,14 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig
+from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig, InstanceInfo, WeightsPeer
 from cluster.links.config import LinkConfig
+from cluster.links.link_end import rank_addresses
 from cluster.role import InstanceRole
 from cluster.secret import ClusterSecret
 from cluster.spec.deployment import Deployment
 from cluster.spec.pool import Pool
 from router.config import RouterConfig, RouterInfo
 from router.policies import ReschedulingConfig
+
+MAX_WEIGHTS_PEERS = 4
+"""Each gives its weights to one at a time: who is refused asks the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,16 @@ def instance_targets(deployment: Deployment, secret: ClusterSecret) -> tuple[Ins
         for pool in deployment.spec.pools
         for name in pool.instance_names()
     )
+
+
+def with_weights_peers(target: InstanceTarget, running: Iterable[InstanceInfo]) -> InstanceTarget:
+    """Whom its next life asks for the weights: instances of as many ranks, each of which holds the same part."""
+    peers = [
+        WeightsPeer(name=info.name, incarnation=info.incarnation, link_address=info.link_address)
+        for info in sorted(running, key=lambda info: info.name)
+        if info.name != target.name and len(rank_addresses(info.link_address)) == target.num_ranks
+    ]
+    return replace(target, config=replace(target.config, weights_peers=tuple(peers[:MAX_WEIGHTS_PEERS])))
 
 
 def _instance_config(deployment: Deployment, pool: Pool, name: str, secret: ClusterSecret) -> InstanceConfig:

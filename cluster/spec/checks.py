@@ -17,6 +17,7 @@ def check_combinations(deployment: Deployment) -> Iterator[Problem]:
     yield from _pools(deployment.spec.pools)
     yield from _fronts(deployment)
     yield from _transport(deployment)
+    yield from _weights(deployment)
     yield from _rescheduling(deployment.spec.router.rescheduling)
     for index, pool in enumerate(deployment.spec.pools):
         yield from _pool(pool, ("spec", "pools", index))
@@ -59,6 +60,17 @@ def _transport(deployment: Deployment) -> Iterator[Problem]:
             "use 'auto', 'shm' or 'tcp', or give it resources.gpus"
         )
         yield Problem(path=("spec", "links", "transport"), message=message)
+
+
+def _weights(deployment: Deployment) -> Iterator[Problem]:
+    """Ranks hold parts: only an instance of as many has the same."""
+    ranks = [pool.engine.tensor_parallel_size for pool in deployment.spec.pools for _ in range(pool.replicas)]
+    if deployment.spec.model.weights_from == "peer" and len(set(ranks)) == len(ranks):
+        message = (
+            "is 'peer', and no two instances have the same tensor_parallel_size: "
+            "none could give another its weights; use 'disk', or add replicas"
+        )
+        yield Problem(path=("spec", "model", "weights_from"), message=message)
 
 
 def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:

@@ -21,6 +21,10 @@ class Model(Part):
     max_model_len: Count | None = _ENGINE.max_model_len
     """Prompt and output tokens of a request at most. Default: what the checkpoint was made for."""
 
+    weights_from: Literal["disk", "peer"] = "disk"
+    """peer: an instance that starts gets its weights from one that runs already, over its link, and from disk where
+    none can give them. disk: always from there."""
+
     served_model_name: str | None = None
     """What clients call it. Default: the name of its directory."""
 

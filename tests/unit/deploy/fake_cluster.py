@@ -77,13 +77,14 @@ class FakeCluster:
 
     `network`: (nodes, survey) where there are several nodes. `calls`: what the router was asked for; `live`: what it
     believes of links now, and `roles` of instances; `refusals`: what it refuses. `places`: the node of each instance,
-    as reserved.
+    as reserved; `configs`: what its latest life was made with.
     """
 
     def __init__(self, network=None, **errors):
         self.errors = errors
         self.lives = {}
         self.router_configs = []
+        self.configs = {}
         self.alive, self.found = network or ([Node(name="here")], None)
         self.live, self.roles = None, {}
         self.calls, self.refusals, self.places, self.left, self.full = [], {}, {}, {}, set()
@@ -109,6 +110,7 @@ class FakeCluster:
 
     def create_instance(self, target):
         life = len(self.lives.get(target.name, ()))
+        self.configs[target.name] = target.config
         info = make_info(target.config, incarnation=life)
         return self._add(target.name, FakeMember(info, error=self._error(target.name)))
 

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -6,9 +7,9 @@ from cluster.handshake import draw_secret
 from cluster.role import InstanceRole
 from deploy.errors import MemberFailed
 from deploy.events import EventKind
-from deploy.target import instance_targets
+from deploy.target import instance_targets, with_weights_peers
 from router.config import RouterConfig
-from tests.unit.deploy.fake_cluster import FakeCluster, FakeTime, make_controller, make_deployment, settle
+from tests.unit.deploy.fake_cluster import FakeCluster, FakeTime, make_controller, make_deployment, make_info, settle
 from tests.unit.deploy.test_placing import deployment, make_cluster
 
 pytestmark = pytest.mark.unit
@@ -181,3 +182,24 @@ def test_the_router_is_told_the_options_of_the_yaml():
     assert (config.grace_s, config.retention_s) == (instance.grace_s, instance.retention_s) == (1.5, 2.5)
     assert (config.deployment, config.term, config.max_queued_requests) == ("test", 9, 3)
     assert (config.grpc_port, config.http_host, config.http_port) == (1, "0.0.0.0", 2)
+
+
+@pytest.mark.parametrize(("weights_from", "asked"), [("peer", [("d-1", 0), ("p-0", 0)]), ("disk", [])])
+async def test_a_next_life_is_told_who_runs_and_could_give_it_weights(weights_from, asked):
+    cluster, time = FakeCluster(), FakeTime()
+    model = {"path": "/model", "weights_from": weights_from}
+    controller = make_controller(cluster, time, make_deployment(model=model))
+    await controller.up()
+    cluster["d-0"].death.set_result("killed")
+    await settle()
+    time.advance(0.5)
+    await settle()
+    assert [(peer.name, peer.incarnation) for peer in cluster.configs["d-0"].weights_peers] == asked
+    await controller.stop()
+
+
+def test_only_instances_of_as_many_ranks_are_asked_for_weights():
+    target = instance_targets(make_deployment(), draw_secret())[0]
+    infos = [replace(make_info(target.config, 0), name=name) for name in ("a", "b")]
+    infos[1] = replace(infos[1], link_address="a:2,a:3")
+    assert [peer.name for peer in with_weights_peers(target, infos).config.weights_peers] == ["a"]

@@ -156,3 +156,12 @@ def test_an_instance_that_would_give_and_take_requests_at_once_is_refused(proble
         make_document(router={"rescheduling": {"source_below_steps": 500.0, "target_above_steps": 100.0}})
     )
     assert problem.startswith("spec.router.rescheduling.target_above_steps: is 100, less than source_below_steps (500)")
+
+
+def test_weights_from_a_peer_are_refused_where_there_is_none_with_the_same_part(problems, load):
+    model = {"path": "checkpoint", "weights_from": "peer"}
+    (problem,) = problems(make_document(model=model, pools=[make_pool()]))
+    assert problem.startswith("spec.model.weights_from: is 'peer', and no two instances have the same tensor_parallel")
+    assert load(make_document(model=model)).spec.model.weights_from == "peer"
+    (problem,) = problems(make_document(model={"path": "checkpoint", "weights_from": "peers"}))
+    assert problem.startswith("spec.model.weights_from: is 'peers'; should be 'disk' or 'peer'; did you mean peer?")
