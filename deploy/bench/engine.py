@@ -30,7 +30,7 @@ from deploy.bench.engine_report import print_report
 from deploy.bench.engine_summary import Lengths, Turn, summarise
 from deploy.bench.engine_turns import Prompts, Reference, TransformersReference, decode_stages, generate, products_s
 from deploy.bench.vllm_side import find_vllm_python, vllm_reference
-from deploy.errors import InputError
+from deploy.errors import InputError, first_line
 from deploy.profiling.device import cpu_name
 
 BLOCK_SIZE = 16
@@ -189,6 +189,8 @@ def bench_engine(
                 figures = run(model, **options, compare=compare or (), vllm_python=vllm_python, show=show)
         except DeviceUnavailable as error:
             raise typer.BadParameter(str(error), param_hint="--device") from error
+        except torch.OutOfMemoryError as error:
+            raise typer.BadParameter(f"out of memory: {first_line(error)}", param_hint="--device") from error
         except (CheckpointError, InputError, ValueError) as error:
             raise typer.BadParameter(str(error)) from error
     if json_file:
