@@ -55,6 +55,11 @@ class DeviceRegion:
 Region = KvRegion | DeviceRegion
 
 
+def dtype_of(region: Region) -> str:
+    """Of its numbers; empty: not told."""
+    return "" if region.shape is None else region.shape.dtype
+
+
 class TransportUnavailable(ValueError):
     """The deployment asks for a transport that cannot move this instance's KV memory."""
 

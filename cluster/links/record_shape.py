@@ -42,11 +42,15 @@ class RecordRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordShape:
-    """Of one block on one rank. `num_rows`: 2 * num_layers * block_size; `head_bytes`: of one head of one token."""
+    """Of one block on one rank. `num_rows`: 2 * num_layers * block_size; `head_bytes`: of one head of one token.
+
+    `dtype`: of the numbers, such as "bfloat16"; empty: not told.
+    """
 
     num_rows: int
     num_heads: int
     head_bytes: int
+    dtype: str = ""
 
     @property
     def record_bytes(self) -> int:

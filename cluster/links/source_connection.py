@@ -10,7 +10,7 @@ from cluster import failpoints
 from cluster.handshake import Caller, Unauthenticated
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
-from cluster.links.device_region import DeviceRegion, Region
+from cluster.links.device_region import DeviceRegion, Region, dtype_of
 from cluster.links.errors import LinkError, TransferRefused
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
@@ -183,6 +183,7 @@ class SourceConnection:
             region_path=region.path,
             region_bytes=region.num_bytes,
             record_bytes=region.record_bytes,
+            kv_dtype=dtype_of(region),
             transport=self._config.transport,
             on_device=self._nccl is not None,
             joins=joins,

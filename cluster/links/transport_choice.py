@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from cluster.links.block_receivers import BlockReceiver, ShmBlockReceiver, TcpBlockReceiver
-from cluster.links.device_region import DeviceRegion
+from cluster.links.device_region import DeviceRegion, dtype_of
 from cluster.links.errors import LinkError
 from cluster.links.frame_socket import FrameSocket
 from cluster.links.host_identity import host_identity
@@ -50,6 +50,11 @@ def choose(hello: LinkHello, receiving: ReceivingEnd, sock: FrameSocket, lanes: 
     """Raises LinkError when there is to be no link."""
     config, region = receiving.config, receiving.region
     source, own = source_of(hello), receiving.end
+    if hello.kv_dtype and (own_dtype := dtype_of(region)) and hello.kv_dtype != own_dtype:
+        raise LinkError(
+            f"KV of {hello.source.instance} is in {hello.kv_dtype}, of {own.holder.instance} in {own_dtype}: "
+            "it moves only between instances of the same spec.model.dtype"
+        )
     if hello.record_bytes * source.num_ranks != region.record_bytes * own.num_ranks:
         raise LinkError(f"records of {hello.record_bytes} bytes do not fit {region.record_bytes}")
     part, source_part = target_part(region, source, own), mapped_part(region, source, own)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkHello(_message.Message):
-    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "source_num_ranks", "receiver_num_ranks", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "joins", "nonce")
+    __slots__ = ("source", "receiver", "source_rank", "receiver_rank", "source_num_ranks", "receiver_num_ranks", "host", "region_path", "region_bytes", "record_bytes", "transport", "on_device", "kv_dtype", "joins", "nonce")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class LinkHello(_message.Message):
     RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     ON_DEVICE_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
     JOINS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     source: _instance_pb2.Holder
@@ -35,9 +36,10 @@ class LinkHello(_message.Message):
     record_bytes: int
     transport: str
     on_device: bool
+    kv_dtype: str
     joins: bytes
     nonce: bytes
-    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., source_num_ranks: _Optional[int] = ..., receiver_num_ranks: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., joins: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., source_rank: _Optional[int] = ..., receiver_rank: _Optional[int] = ..., source_num_ranks: _Optional[int] = ..., receiver_num_ranks: _Optional[int] = ..., host: _Optional[str] = ..., region_path: _Optional[str] = ..., region_bytes: _Optional[int] = ..., record_bytes: _Optional[int] = ..., transport: _Optional[str] = ..., on_device: _Optional[bool] = ..., kv_dtype: _Optional[str] = ..., joins: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class LinkWelcome(_message.Message):
     __slots__ = ("transport", "error", "note", "link_id")

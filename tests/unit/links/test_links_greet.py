@@ -1,11 +1,14 @@
 import socket
+from dataclasses import replace
 
 import pytest
 
 from cluster.links import source_connection
+from cluster.links.config import LinkConfig
+from cluster.links.record_shape import RecordShape
 from cluster.messages import Holder
 
-from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS
+from .factories import EPOCH, PATIENCE_S, RECORD_BYTES, SOURCE_BLOCKS, TARGET_BLOCKS, Node
 
 pytestmark = pytest.mark.unit
 
@@ -26,6 +29,18 @@ def test_a_link_between_unequal_records_is_refused(make_node):
     source, receiver = make_node("prefill-0"), make_node("decode-0", record_bytes=8192)
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     assert "records of 4096 bytes do not fit 8192" in source.events.next("on_send_failed")[1]
+
+
+def test_kv_in_another_number_format_is_refused_with_both_named_though_records_are_as_large():
+    shape = RecordShape(num_rows=4, num_heads=2, head_bytes=512)
+    source, receiver = (
+        Node(name, 1, 16, RECORD_BYTES, LinkConfig(), shape=replace(shape, dtype=dtype))
+        for name, dtype in (("prefill-0", "float32"), ("decode-0", "bfloat16"))
+    )
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    assert "KV of prefill-0 is in float32, of decode-0 in bfloat16" in source.events.next("on_send_failed")[1]
+    source.close()
+    receiver.close()
 
 
 def test_two_configurations_that_insist_on_different_transports_make_no_link(make_node):
