@@ -1,25 +1,19 @@
 """An engine whose weights and KV are on a GPU: its memory is sized by measuring, and only NCCL moves its blocks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.instance.config import InstanceConfig
-from cluster.links.device_region import DeviceRegion
+from cluster.ranks.group import RankGroup
+from cluster.ranks.setup import RankSetup
 
 if TYPE_CHECKING:
     import torch
 
-    from cluster.model.runner import ModelRunner
+    from cluster.ranks.gpu_part import GpuPart
 
 LARGEST_STEP_TOKENS = 8192
 """What is warmed up with where `max_num_batched_tokens` is not given."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuEngine:
-    runner: "ModelRunner"
-    region: DeviceRegion
 
 
 class GpuMemory:
@@ -29,42 +23,33 @@ class GpuMemory:
         pass
 
 
-def load_on_gpu(config: InstanceConfig, device: "torch.device", progress: Callable[[str], None]) -> GpuEngine:
-    """Raises CheckpointError, DeviceUnavailable, and NcclUnavailable, which says what is missing."""
-    from cluster.links.nccl import CupyDevice
-    from cluster.model.config import ModelConfig
-    from cluster.model.device import free_bytes, use_device
-    from cluster.model.gpu_options import GpuOptions
-    from cluster.model.gpu_warm_up import measure_num_blocks
-    from cluster.model.kv_cache import KVCache
-    from cluster.model.kv_sizing import check_weights_fit
-    from cluster.model.load import DTYPES, load_model
-    from cluster.model.runner import ModelRunner
+def load_on_gpu(
+    config: InstanceConfig, device: "torch.device", ranks: RankGroup | None, progress: Callable[[str], None]
+) -> "GpuPart":
+    """With `ranks`, as rank 0 of several, which wait for it: then RankLost is raised, too.
 
-    options, dtype = config.engine, DTYPES[config.engine.dtype]
-    use_device(device)
-    links = CupyDevice(device.index or 0)
-    weight_bytes = ModelConfig.from_checkpoint(config.model_path).num_parameters * dtype.itemsize
-    check_weights_fit(weight_bytes, free_bytes(device))
-    model = load_model(config.model_path, dtype, device=device)
-    progress("warming up")
-    num_blocks = measure_num_blocks(
-        model,
-        options.block_size,
-        max_num_batched_tokens=options.max_num_batched_tokens or LARGEST_STEP_TOKENS,
+    Raises CheckpointError, DeviceUnavailable, and NcclUnavailable, which says what is missing.
+    """
+    from cluster.model.parallel import Alone
+    from cluster.ranks.gpu_part import load_gpu_part
+    from cluster.ranks.load import load_leading_gpu
+
+    setup = _setup(config)
+    if ranks is None:
+        return load_gpu_part(setup, device, join=Alone, agree=lambda num_blocks: num_blocks, progress=progress)
+    return load_leading_gpu(setup, ranks, config.rank_addresses, config.secret, config.host, device, progress)
+
+
+def _setup(config: InstanceConfig) -> RankSetup:
+    options = config.engine
+    return RankSetup(
+        world_size=options.tensor_parallel_size,
+        model_path=config.model_path,
+        dtype=options.dtype,
+        block_size=options.block_size,
+        device="cuda",
         max_num_seqs=options.max_num_seqs,
-        utilization=options.gpu_memory_utilization,
+        max_num_batched_tokens=options.max_num_batched_tokens or LARGEST_STEP_TOKENS,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        batch_invariant=options.batch_invariant,
     )
-    kv_cache = KVCache(num_blocks, *model.kv_shape(options.block_size), dtype, device=device)
-    progress("recording graphs")
-    gpu = GpuOptions(max_num_seqs=options.max_num_seqs, batch_invariant=options.batch_invariant)
-    runner = ModelRunner(model, kv_cache, gpu)
-    pointer = kv_cache.tensor.data_ptr()
-    region = DeviceRegion(
-        links,
-        pointer=pointer,
-        record_bytes=kv_cache.record_bytes,
-        num_records=num_blocks,
-        checksums=links.checksummer(pointer, kv_cache.record_bytes),
-    )
-    return GpuEngine(runner=runner, region=region)

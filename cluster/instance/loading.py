@@ -121,10 +121,14 @@ def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
 def _load_gpu(config: InstanceConfig, device: "torch.device", progress: Callable[[str], None]) -> _LoadedModel:
     from cluster.instance.gpu_loading import load_on_gpu
 
-    if config.engine.tensor_parallel_size > 1:
-        raise ValueError(f"tensor_parallel_size {config.engine.tensor_parallel_size} on GPUs is not supported yet")
-    loaded = load_on_gpu(config, device, progress)
-    return _LoadedModel(runner=loaded.runner, memory=GpuMemory(), region=loaded.region)
+    ranks = RankGroup() if _num_ranks(config) > 1 else None
+    try:
+        loaded = load_on_gpu(config, device, ranks, progress)
+    except BaseException:
+        if ranks is not None:
+            ranks.close()
+        raise
+    return _LoadedModel(runner=loaded.runner, memory=GpuMemory(), region=loaded.region, ranks=ranks)
 
 
 def _load_ranks(config: InstanceConfig) -> _LoadedModel:
@@ -132,9 +136,7 @@ def _load_ranks(config: InstanceConfig) -> _LoadedModel:
     from cluster.ranks.kv_memory import kv_region
     from cluster.ranks.load import load_leader, record_bytes
 
-    options, num_ranks = config.engine, config.engine.tensor_parallel_size
-    if len(config.rank_addresses) != num_ranks - 1:
-        raise ValueError(f"tensor_parallel_size is {num_ranks}, and {1 + len(config.rank_addresses)} ranks are there")
+    options, num_ranks = config.engine, _num_ranks(config)
     setup = RankSetup(
         world_size=num_ranks,
         model_path=config.model_path,
@@ -150,6 +152,14 @@ def _load_ranks(config: InstanceConfig) -> _LoadedModel:
         ranks.close()
         raise
     return _LoadedModel(runner=runner, memory=memory, region=kv_region(memory, runner.kv_cache), ranks=ranks)
+
+
+def _num_ranks(config: InstanceConfig) -> int:
+    """Raises ValueError where they are not all there."""
+    num_ranks, num_there = config.engine.tensor_parallel_size, 1 + len(config.rank_addresses)
+    if num_there != num_ranks:
+        raise ValueError(f"tensor_parallel_size is {num_ranks}, and {num_there} ranks are there")
+    return num_ranks
 
 
 def _reserve(num_bytes: int, record_bytes: int, num_ranks: int) -> tuple[SharedRegion, int]:

@@ -4,6 +4,7 @@ Heads and MLP columns are split; a layer's two output projections then give part
 The vocabulary is split too, and gathered on rank 0, where sampling happens.
 """
 
+import os
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -55,30 +56,40 @@ class Alone:
 class TorchCommunicator:
     """Over a process group of torch.distributed: gloo on a CPU, NCCL on CUDA. It is no global group: a process may
     have several.
+
+    With NCCL both calls are put on the current stream and return: the host waits for nothing, and CUDA graphs can
+    record them.
     """
 
     def __init__(self, group: Any, rank: int, world_size: int) -> None:
         self.rank = rank
         self.world_size = world_size
         self._group = group
-        self._gather = distributed.GatherOptions()
+        self._reduce, self._gather = distributed.AllreduceOptions(), distributed.GatherOptions()
+        self._reduce.asyncOp = self._gather.asyncOp = False  # on the current stream, not on one of the group's
         self._gather.rootRank = 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        self._group.allreduce([tensor]).wait()
+        _finish(self._group.allreduce([tensor], self._reduce))
         return tensor
 
     def gather_columns(self, tensor: Tensor) -> Tensor | None:
         tensor = tensor.contiguous()
         if self.rank:
-            self._group.gather([], [tensor], self._gather).wait()
+            _finish(self._group.gather([], [tensor], self._gather))
             return None
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        self._group.gather([parts], [tensor], self._gather).wait()
+        _finish(self._group.gather([parts], [tensor], self._gather))
         return torch.cat(parts, dim=-1)
 
     def abort(self) -> None:
         self._group.abort()
+
+
+def _finish(work: Any) -> None:
+    """NCCL gives none for what it has put on the current stream."""
+    if work is not None:
+        work.wait()
 
 
 class RowParallel(Linear):
@@ -110,3 +121,17 @@ def join_gloo(store: Any, rank: int, world_size: int, *, host: str, timeout_s: f
     options._timeout = timedelta(seconds=timeout_s)
     options._threads = 1
     return TorchCommunicator(distributed.ProcessGroupGloo(store, rank, world_size, options), rank, world_size)
+
+
+def join_nccl(store: Any, rank: int, world_size: int, *, device: torch.device, timeout_s: float) -> TorchCommunicator:
+    """Blocks until all ranks are there, each with a GPU of its own; only the end of the process ends that earlier.
+
+    `timeout_s` limits what they say to each other before. A collective has no limit: who has lost a rank aborts it.
+    """
+    # Left to itself, torch ends the process when a peer is gone, before anybody could say why.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    options = distributed.ProcessGroupNCCL.Options()
+    options._timeout = timedelta(seconds=timeout_s)
+    group = distributed.ProcessGroupNCCL(distributed.PrefixStore("nccl", store), rank, world_size, options)
+    group.eager_connect_single_device(device)  # here, and not in the middle of a recording
+    return TorchCommunicator(group, rank, world_size)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RankFrame(_message.Message):
-    __slots__ = ("hello", "challenge", "proof", "ready", "failed", "links_hello", "links_ready", "open", "opened", "close", "quiet", "seal", "send", "sent", "arrived", "bad")
+    __slots__ = ("hello", "challenge", "proof", "ready", "failed", "links_hello", "links_ready", "open", "opened", "close", "quiet", "seal", "send", "sent", "arrived", "bad", "room", "granted")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,8 @@ class RankFrame(_message.Message):
     SENT_FIELD_NUMBER: _ClassVar[int]
     ARRIVED_FIELD_NUMBER: _ClassVar[int]
     BAD_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
     hello: RankHello
     challenge: _instance_pb2.Challenge
     proof: _instance_pb2.Proof
@@ -41,10 +43,12 @@ class RankFrame(_message.Message):
     sent: BlocksSent
     arrived: BlocksArrived
     bad: BlocksBad
-    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ..., links_hello: _Optional[_Union[LinksHello, _Mapping]] = ..., links_ready: _Optional[_Union[LinksReady, _Mapping]] = ..., open: _Optional[_Union[OpenSlots, _Mapping]] = ..., opened: _Optional[_Union[Slots, _Mapping]] = ..., close: _Optional[_Union[Slots, _Mapping]] = ..., quiet: _Optional[_Union[Slots, _Mapping]] = ..., seal: _Optional[_Union[SealBlocks, _Mapping]] = ..., send: _Optional[_Union[SendBlocks, _Mapping]] = ..., sent: _Optional[_Union[BlocksSent, _Mapping]] = ..., arrived: _Optional[_Union[BlocksArrived, _Mapping]] = ..., bad: _Optional[_Union[BlocksBad, _Mapping]] = ...) -> None: ...
+    room: KvRoom
+    granted: KvRoom
+    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ..., links_hello: _Optional[_Union[LinksHello, _Mapping]] = ..., links_ready: _Optional[_Union[LinksReady, _Mapping]] = ..., open: _Optional[_Union[OpenSlots, _Mapping]] = ..., opened: _Optional[_Union[Slots, _Mapping]] = ..., close: _Optional[_Union[Slots, _Mapping]] = ..., quiet: _Optional[_Union[Slots, _Mapping]] = ..., seal: _Optional[_Union[SealBlocks, _Mapping]] = ..., send: _Optional[_Union[SendBlocks, _Mapping]] = ..., sent: _Optional[_Union[BlocksSent, _Mapping]] = ..., arrived: _Optional[_Union[BlocksArrived, _Mapping]] = ..., bad: _Optional[_Union[BlocksBad, _Mapping]] = ..., room: _Optional[_Union[KvRoom, _Mapping]] = ..., granted: _Optional[_Union[KvRoom, _Mapping]] = ...) -> None: ...
 
 class RankHello(_message.Message):
-    __slots__ = ("rank", "world_size", "store_host", "store_port", "model_path", "dtype", "block_size", "num_blocks", "num_threads", "nonce")
+    __slots__ = ("rank", "world_size", "store_host", "store_port", "model_path", "dtype", "block_size", "num_blocks", "num_threads", "device", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "batch_invariant", "nonce")
     RANK_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
     STORE_HOST_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +58,11 @@ class RankHello(_message.Message):
     BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUM_BATCHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    BATCH_INVARIANT_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
@@ -64,8 +73,13 @@ class RankHello(_message.Message):
     block_size: int
     num_blocks: int
     num_threads: int
+    device: str
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    gpu_memory_utilization: float
+    batch_invariant: bool
     nonce: bytes
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., store_host: _Optional[str] = ..., store_port: _Optional[int] = ..., model_path: _Optional[str] = ..., dtype: _Optional[str] = ..., block_size: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_threads: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., store_host: _Optional[str] = ..., store_port: _Optional[int] = ..., model_path: _Optional[str] = ..., dtype: _Optional[str] = ..., block_size: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_threads: _Optional[int] = ..., device: _Optional[str] = ..., max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., gpu_memory_utilization: _Optional[float] = ..., batch_invariant: _Optional[bool] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class RankReady(_message.Message):
     __slots__ = ()
@@ -76,6 +90,12 @@ class RankFailed(_message.Message):
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     problem: str
     def __init__(self, problem: _Optional[str] = ...) -> None: ...
+
+class KvRoom(_message.Message):
+    __slots__ = ("num_blocks",)
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    num_blocks: int
+    def __init__(self, num_blocks: _Optional[int] = ...) -> None: ...
 
 class LinksHello(_message.Message):
     __slots__ = ("holder", "transport", "checksum", "max_connections", "setup_timeout_s", "transfer_timeout_s", "nonce")

@@ -47,14 +47,14 @@ class RankChannel:
         """A RankFrame with this one message."""
         self.send(RankFrame(**message).SerializeToString())  # type: ignore[arg-type]
 
-    def hear(self, kind: str) -> RankFrame:
-        """The next RankFrame; if it is not of this kind, a ConnectionError says what it was."""
+    def hear(self, *kinds: str) -> RankFrame:
+        """The next RankFrame; if it is not of these kinds, a ConnectionError says what it was."""
         if (frame := self.hear_any()) is None:
             raise ConnectionError("its process is gone")
         if (found := frame.WhichOneof("message")) == "failed":
             raise ConnectionError(frame.failed.problem)
-        if found != kind:
-            raise ConnectionError(f"it sent {found}, not {kind}")
+        if found not in kinds:
+            raise ConnectionError(f"it sent {found}, not {' or '.join(kinds)}")
         return frame
 
     def hear_any(self) -> RankFrame | None:

@@ -5,11 +5,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from cluster import failpoints
 from cluster.handshake import Unauthenticated
-from cluster.links.kv_region import KvRegion
+from cluster.links.device_region import Region
 from cluster.ranks.channel import RankChannel
 from cluster.ranks.greeting import answer
 from cluster.ranks.rank_links import RankLinks
@@ -75,12 +76,15 @@ class Follower:
     def _follow(self, channel: RankChannel, setup: RankSetup) -> None:
         import torch
 
-        from cluster.ranks.kv_memory import kv_region
         from cluster.ranks.load import load_follower
         from cluster.ranks.step_frame import decode
 
-        runner, memory = load_follower(setup, self._host)
-        region = kv_region(memory, runner.kv_cache)
+        def agree(num_blocks: int) -> int:
+            channel.say(room={"num_blocks": num_blocks})
+            return channel.hear("granted").granted.num_blocks
+
+        part = load_follower(setup, self._host, agree)
+        runner, region = part.runner, part.region
         serving = threading.Thread(target=self._serve_links, args=(channel, setup, region), name="links", daemon=True)
         serving.start()
         channel.say(ready={})
@@ -90,20 +94,20 @@ class Follower:
                 failpoints.hit(failpoint)
                 runner.compute(decode(frame))
 
-    def _serve_links(self, steps: RankChannel, setup: RankSetup, region: KvRegion) -> None:
+    def _serve_links(self, steps: RankChannel, setup: RankSetup, region: Region) -> None:
         """For as long as rank 0 asks; an end of this is the rank's end."""
         try:
             channel, hello = self._accept("links_hello")
-            links = RankLinks(
-                channel,
-                hello,
-                region,
-                rank=setup.rank,
-                num_ranks=setup.world_size,
-                secret=self._secret,
-                host=self._host,
-            )
-            links.run()
+            with closing(channel):
+                RankLinks(
+                    channel,
+                    hello,
+                    region,
+                    rank=setup.rank,
+                    num_ranks=setup.world_size,
+                    secret=self._secret,
+                    host=self._host,
+                ).run()
         except OSError as error:
             log.warning("a rank's links are over: %s", error)
         finally:

@@ -1,12 +1,16 @@
 """Rank 0's side of an instance of several ranks: it calls the others, sets them up, and hears when one is lost."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from typing import TypeVar
 
 from cluster.handshake import Unauthenticated
 from cluster.links.config import LinkConfig
 from cluster.messages import Holder
+from cluster.pb.ranks_pb2 import RankFrame
 from cluster.ranks.channel import RankChannel
 from cluster.ranks.errors import RankLost
 from cluster.ranks.far_links import FarEvents, FarLinks
@@ -17,12 +21,16 @@ from cluster.secret import ClusterSecret
 NOTICE_TIMEOUT_S = 0.5
 """How long after an error in a step it may take to hear that a rank is lost. Usually it is known before."""
 
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
 
 class RankGroup:
     """Implements `Followers`.
 
     As soon as a rank is gone, the channels of all others are shut: they end, also in the middle of a step, and whoever
-    waits for them in a collective hears of it as their connections go.
+    waits for them in a collective hears of it: with gloo as their connections go, with NCCL as it is aborted.
     """
 
     def __init__(self) -> None:
@@ -31,6 +39,8 @@ class RankGroup:
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._num_ready = 0
+        self._room: list[int] = []  # blocks, of each rank that has told
+        self._abort: Callable[[], None] = lambda: None
         self._lost: RankLost | None = None
         self._is_closing = False
 
@@ -53,7 +63,45 @@ class RankGroup:
             num_ranks = len(self._channels)
             if not self._changed.wait_for(lambda: self._lost or self._num_ready == num_ranks, timeout_s):
                 raise TimeoutError(f"{self._num_ready} of {num_ranks} other ranks are ready after {timeout_s:g} s")
-        self._raise_lost()
+        self.raise_known_loss()
+
+    def unless_lost(self, work: Callable[[], T]) -> T:
+        """Does what nothing interrupts, in a thread that is left to itself if a rank is lost. Raises RankLost then."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            with self._changed:
+                self._changed.notify_all()
+
+        threading.Thread(target=run, name="until all ranks are there", daemon=True).start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._lost or future.done())
+        self.raise_known_loss()
+        return future.result()
+
+    def abort_when_lost(self, abort: Callable[[], None]) -> None:
+        """What ends a collective under way. Raises RankLost if it is too late for that."""
+        with self._changed:
+            self._abort = abort
+        self.raise_known_loss()
+
+    def agree(self, num_blocks: int, timeout_s: float) -> int:
+        """How many KV blocks each rank is to have: as many as the one with the least room, which all are told.
+
+        Raises RankLost, and TimeoutError.
+        """
+        with self._changed:
+            num_ranks = len(self._channels)
+            if not self._changed.wait_for(lambda: self._lost or len(self._room) == num_ranks, timeout_s):
+                raise TimeoutError(f"{len(self._room)} of {num_ranks} other ranks have measured their memory")
+        self.raise_known_loss()
+        granted = min(num_blocks, *self._room)
+        self.tell(RankFrame(granted={"num_blocks": granted}).SerializeToString())
+        return granted
 
     def open_links(self, holder: Holder, config: LinkConfig, events: FarEvents) -> list[FarLinks]:
         """Those of all other ranks, which have to be ready. Raises RankLost."""
@@ -73,7 +121,7 @@ class RankGroup:
             on_lost(lost)
 
     def tell(self, frame: bytes) -> None:
-        self._raise_lost()
+        self.raise_known_loss()
         for channel in self._channels.values():
             try:
                 channel.send(frame)
@@ -84,7 +132,11 @@ class RankGroup:
     def raise_if_lost(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._lost, NOTICE_TIMEOUT_S)
-        self._raise_lost()
+        self.raise_known_loss()
+
+    def raise_known_loss(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     def close(self) -> None:
         """The other ranks end, and nobody hears of it as a loss."""
@@ -96,13 +148,14 @@ class RankGroup:
         for channel in self._channels.values():
             channel.close()
 
-    def _raise_lost(self) -> None:
-        if self._lost is not None:
-            raise self._lost
-
     def _listen(self, rank: int) -> None:
         try:
-            self._channels[rank].hear("ready")
+            frame = self._channels[rank].hear("room", "ready")
+            if frame.HasField("room"):
+                with self._changed:
+                    self._room.append(frame.room.num_blocks)
+                    self._changed.notify_all()
+                self._channels[rank].hear("ready")
             with self._changed:
                 self._num_ready += 1
                 self._changed.notify_all()
@@ -114,10 +167,14 @@ class RankGroup:
         with self._changed:
             if self._is_closing or self._lost is not None:
                 return
-            self._lost, on_lost = lost, self._on_lost
+            self._lost, on_lost, abort = lost, self._on_lost, self._abort
             self._changed.notify_all()
         on_lost(lost)
         self._shut()
+        try:
+            abort()
+        except RuntimeError as error:  # whoever waits in a collective goes on waiting; the instance has failed already
+            log.warning("aborting a collective: %s", error)
 
     def _shut(self) -> None:
         for channel in self._channels.values():

@@ -4,8 +4,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from cluster.engine.scheduler_output import SampledToken
 from cluster.model.batch import Batch
 from cluster.model.decoder import Decoder
+from cluster.model.gpu_options import GpuOptions
 from cluster.model.kv_cache import KVCache
 from cluster.model.runner import ModelRunner
 from cluster.ranks.step_frame import encode
@@ -22,13 +24,36 @@ class Followers(Protocol):
         """After an error in a step: raises RankLost if it came because one is lost."""
         ...
 
+    def raise_known_loss(self) -> None:
+        """Raises RankLost if one is known to be lost."""
+        ...
+
 
 class LeadingRunner(ModelRunner):
-    """Its `run` raises RankLost too, and then nothing can be run again."""
+    """Its methods raise RankLost too, and then nothing can be run again."""
 
-    def __init__(self, model: Decoder, kv_cache: KVCache, followers: Followers) -> None:
-        super().__init__(model, kv_cache)
+    def __init__(
+        self,
+        model: Decoder,
+        kv_cache: KVCache,
+        gpu: GpuOptions = GpuOptions(),  # noqa: B008  # frozen
+        *,
+        followers: Followers,
+    ) -> None:
+        super().__init__(model, kv_cache, gpu)
         self._followers = followers
+
+    def collect(self) -> list[SampledToken]:
+        try:
+            sampled = super().collect()
+        except RuntimeError:
+            self._followers.raise_if_lost()
+            raise
+        except ArithmeticError:
+            self._followers.raise_known_loss()
+            raise
+        self._followers.raise_known_loss()  # on a GPU a collective that was aborted looks complete
+        return sampled
 
     def compute(self, batch: Batch) -> Tensor | None:
         self._followers.tell(encode(batch))

@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.instance.checksums import KvChecksums
 from cluster.links.config import LinkConfig
-from cluster.links.kv_region import KvRegion
+from cluster.links.device_region import Region
 from cluster.links.link_listener import LinkListener
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
@@ -23,7 +23,7 @@ class RankLinks:
         self,
         channel: RankChannel,
         hello: LinksHello,
-        region: KvRegion,
+        region: Region,
         *,
         rank: int,
         num_ranks: int,

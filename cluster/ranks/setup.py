@@ -7,7 +7,11 @@ from cluster.pb.ranks_pb2 import RankHello
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankSetup:
-    """`store_host` and `store_port`: where the ranks find each other. `num_threads` 0: as many as torch takes."""
+    """`store_host` and `store_port`: where the ranks find each other. `num_threads` 0: as many as torch takes.
+
+    `device`: cpu, or cuda for the first GPU that each rank's process sees. The number of blocks is given for a CPU, and
+    measured on GPUs; the fields after `device` are for those.
+    """
 
     world_size: int
     model_path: str
@@ -15,6 +19,11 @@ class RankSetup:
     block_size: int
     num_blocks: int = 0
     num_threads: int = 0
+    device: str = "cpu"
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 8192
+    gpu_memory_utilization: float = 0.9
+    batch_invariant: bool = False
     rank: int = 0
     store_host: str = ""
     store_port: int = 0
