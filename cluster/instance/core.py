@@ -83,6 +83,7 @@ class InstanceCore:
         self._outbound = Outbound(handover, record_bytes, self._scheduler, checksums, emit, self._let_go)
         self._inbound = Inbound(self._scheduler, slots, checksums, emit, self._activate)
         self._hosted: dict[str, Hosted] = {}
+        self._unreported: list[Hosted] = []
         self._postponed = Postponed()
         self._retained = Retained(config.retention_s)
         self._fences = Fences()
@@ -383,9 +384,12 @@ class InstanceCore:
         """For a step in two halves, with time between them: `run` is both."""
         return self._engine.launcher
 
-    def finish(self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float) -> None:
+    def finish(
+        self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float, *, reports_later: bool = False
+    ) -> None:
+        """`reports_later`: fronts hear by `report_stepped` of tokens from which nothing else follows."""
         self.step_times.end(output, now_s)
-        self._after(self._scheduler.update(output, sampled), now_s)
+        self._after(self._scheduler.update(output, sampled), now_s, reports_later)
 
     def give_up(self, output: SchedulerOutput, reason: str, now_s: float) -> None:
         """The step could not be computed: nothing of it counts, and its requests may run where there is more room."""
@@ -399,19 +403,28 @@ class InstanceCore:
                 self._tell(hosted.front, refused)
         self._scheduler.update(SchedulerOutput(scheduled=()), ())  # nothing is in flight any more
 
-    def _after(self, result: StepResult, now_s: float) -> None:
+    def _after(self, result: StepResult, now_s: float, reports_later: bool) -> None:
         for sealed in result.sealed:
             self._checksums.seal(sealed.block_ids)
             hosted = self._hosted.get(sealed.sequence.request_id)
             if hosted is not None and not hosted.sequence.is_finished:
                 self._outbound.on_sealed(hosted, now_s)
         stepped = [self._hosted[sequence.request_id] for sequence, _ in result.tokens]
+        if reports_later:
+            self._unreported += [hosted for hosted in stepped if not hosted.is_leaving]
+            stepped = [hosted for hosted in stepped if hosted.is_leaving]
         self._report(stepped)
         for hosted in stepped:
             if hosted.sequence.is_finished:
                 self._outbound.on_request_ended(hosted, now_s)
             elif hosted.is_passing:
                 self._outbound.on_stepped(hosted, now_s)
+
+    def report_stepped(self) -> None:
+        """What a step that was finished with `reports_later` has left."""
+        if self._unreported:
+            stepped, self._unreported = self._unreported, []
+            self._report(stepped)
 
     def report(self) -> None:
         """Everything that fronts have not been sent."""

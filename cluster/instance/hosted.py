@@ -35,6 +35,11 @@ class Hosted:
         return self.handover is not None and self.handover.is_open
 
     @property
+    def is_leaving(self) -> bool:
+        """A token of it may be its last here."""
+        return self.is_passing or self.sequence.is_finished
+
+    @property
     def open_handover(self) -> HandoverSource:
         assert self.handover is not None, f"{self.request_id} is not being handed over"
         return self.handover

@@ -120,7 +120,7 @@ class StepLoop:
             log.warning("a step is given up: %s", error)
             end = partial(self._core.give_up, output, str(error))
         else:
-            end = partial(self._core.finish, output, sampled)
+            end = partial(self._core.finish, output, sampled, reports_later=self._core.launcher is not None)
         self._set_computing(False)
         with self._has_core:
             end(time.monotonic())
@@ -179,6 +179,7 @@ class StepLoop:
             return self._inbox.popleft()[0] if may_take else None
 
     def _flush(self) -> None:
+        self._core.report_stepped()
         if self._core.effects:
             effects = list(self._core.effects)
             self._core.effects.clear()

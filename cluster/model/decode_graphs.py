@@ -37,12 +37,19 @@ class DecodeGraphs:
         """Whether all decode one token, and are not too many. Every one of them samples."""
         return len(batch.spans) == len(batch.token_ids) == len(batch.last_rows) <= self.sizes[-1]
 
+    def lay_out(self, batch: Batch) -> None:
+        """Of a batch that `run` is likely to be given next: what can be done before its tokens are there."""
+        self.inputs.lay_out(batch, self._size(batch))
+
     def run(self, batch: Batch) -> Tensor | None:
-        """Logits in the order of the batch's `last_rows`, in memory that the next run overwrites."""
-        size = self.sizes[bisect_left(self.sizes, len(batch.spans))]
+        """Logits of the batch's rows, in memory that the next run overwrites."""
+        size = self._size(batch)
         self.inputs.fill(batch, size)
         self._graphs[size]()
         return self._logits
+
+    def _size(self, batch: Batch) -> int:
+        return self.sizes[bisect_left(self.sizes, len(batch.spans))]
 
     def _record(self, size: int) -> Callable[[], object]:
         """Computes it twice before: kernels are compiled and libraries make up their minds outside of the graph."""

@@ -36,27 +36,43 @@ class DecodeInputs:
         self._chunk_starts = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
         self._known: list[List[int]] = [()] * max_num_seqs  # the table of each row
         self._num_known = [0] * max_num_seqs  # how much of it is copied
+        self._laid_out: Batch | None = None
         self._copied = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
+
+    def lay_out(self, batch: Batch, num_padded: int) -> None:
+        """What can be known of a batch before its tokens: on the host, while the device is at something else."""
+        self._wait()
+        count, numbers, positions = len(batch.spans), self._written_numbers, batch.positions.numpy()
+        numbers[POSITIONS, :count] = positions
+        numbers[CONTEXTS, :count] = positions + 1
+        numbers[:SLOTS, count:num_padded] = 0
+        numbers[SLOTS, count:num_padded] = -1
+        self._places = self._rows[:count], positions // self.block_size
+        self._offsets = positions % self.block_size
+        self._laid_out = batch
 
     def fill(self, batch: Batch, num_padded: int) -> None:
         """Rows from the batch's length up to `num_padded` become padding: they read nothing and store nothing.
 
-        Copies are put on the current stream, and not waited for. The device waits for this between two steps.
+        Copies are put on the current stream, and not waited for. The device waits for this between two steps: so a
+        batch may be laid out before, for the same `num_padded`.
         """
-        if self._copied is not None:
-            self._copied.synchronize()  # the last ones, whose source is written to now
+        if self._laid_out is not batch:
+            self.lay_out(batch, num_padded)
+        self._laid_out = None
+        self._wait()
         self._take_tables(batch.spans)
-        count, numbers, positions = len(batch.spans), self._written_numbers, batch.positions.numpy()
-        blocks = self._written_tables[self._rows[:count], positions // self.block_size]
+        count, numbers = len(batch.spans), self._written_numbers
         numbers[TOKEN_IDS, :count] = batch.token_ids.numpy()
-        numbers[POSITIONS, :count] = positions
-        numbers[CONTEXTS, :count] = positions + 1
-        numbers[SLOTS, :count] = blocks * self.block_size + positions % self.block_size
-        numbers[:SLOTS, count:num_padded] = 0
-        numbers[SLOTS, count:num_padded] = -1
+        numbers[SLOTS, :count] = self._written_tables[self._places] * self.block_size + self._offsets
         self._numbers.copy_(self._host_numbers, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
+
+    def _wait(self) -> None:
+        """For the last copies, whose source is written to now."""
+        if self._copied is not None:
+            self._copied.synchronize()
 
     def token_ids(self, num_padded: int) -> Tensor:
         return self._numbers[TOKEN_IDS, :num_padded]

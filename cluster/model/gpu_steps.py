@@ -47,6 +47,11 @@ class GpuSteps:
         hidden = fused_forward(self.model, token_ids, positions, self.attention)
         return self.model.logits(hidden.index_select(0, last_rows)) if len(last_rows) else None
 
+    def lay_out(self, batch: Batch) -> None:
+        """A batch that is likely to be computed next."""
+        if self.graphs is not None and self.graphs.takes(batch):
+            self.graphs.lay_out(batch)
+
     def _record(self, kv_cache: KVCache, max_num_seqs: int) -> DecodeGraphs:
         max_blocks = min(-(-self.model.config.max_model_len // kv_cache.block_size), kv_cache.num_blocks)
         inputs = DecodeInputs(max_num_seqs, max_blocks, kv_cache.block_size, self.device)

@@ -16,13 +16,16 @@ class NextStep:
     """
 
     def __init__(self, scheduled: List[ScheduledSequence]) -> None:
-        """After a step in which all entries sample. `order`: which of them each row is, the longest first."""
+        """After a step in which all entries sample. `order`: which of them each row is, the longest first.
+
+        Tokens of `batch` mean nothing yet.
+        """
         starts = [entry.start + entry.num_tokens for entry in scheduled]
         sequences = [entry.sequence for entry in scheduled]
         self.order = sorted(range(len(starts)), key=lambda i: -starts[i])
         self._expected = [(sequence, start, 1, True) for sequence, start in zip(sequences, starts, strict=True)]
         self._tables = [sequence.block_table for sequence in sequences]
-        self._batch = Batch(
+        self.batch = Batch(
             spans=tuple(Span(block_table=self._tables[i], start=starts[i], num_tokens=1) for i in self.order),
             token_ids=torch.zeros(len(starts), dtype=torch.long),
             positions=torch.tensor([starts[i] for i in self.order]),
@@ -35,8 +38,8 @@ class NextStep:
             return None
         if not all(map(is_, [entry.sequence.block_table for entry in scheduled], self._tables)):
             return None
-        self._batch.token_ids.numpy()[:] = [scheduled[i].sequence.output_token_ids[-1] for i in self.order]
-        return self._batch
+        self.batch.token_ids.numpy()[:] = [scheduled[i].sequence.output_token_ids[-1] for i in self.order]
+        return self.batch
 
     def shares(self, scheduled: List[ScheduledSequence]) -> bool:
         """Whether one of its sequences is in this step: then there was work all the time."""

@@ -1,12 +1,9 @@
 """Runs on the model what the scheduler decided."""
 
-from collections.abc import Iterator
 from collections.abc import Sequence as List
-from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import itemgetter
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnderWay:
-    """A step that is being computed. `drawn`: which entry each row of `sampling` is; None, where nothing is drawn."""
+    """A step that is being computed. `rows`: which of `sampling` are for the entries that sample, in their order."""
 
     output: SchedulerOutput
-    sampling: Sampling | None
-    drawn: List[int]
+    sampling: Sampling | None  # None: nothing is drawn
+    rows: List[int]
     is_counted: bool
 
 
@@ -70,27 +67,23 @@ class ModelRunner:
         """Begins what `collect` ends; raises what `run` does. On a GPU it returns while the step is computed."""
         self._under_way = None
         following, self._next = self._next, None
-        with self._out_of_memory_named(output):
+        try:
             self._under_way = self._launch(output, following)
+        except torch.OutOfMemoryError as error:
+            self._give_up(output, error)
 
     @torch.inference_mode()
     def collect(self) -> list[SampledToken]:
         """What `run` returns and raises, of the step that was launched. The next one is laid out meanwhile."""
         step, self._under_way = self._under_way, None
         assert step is not None, "no step is under way"
-        scheduled = step.output.scheduled
-        following = None
-        if self.computes_beside and len(step.drawn) == len(scheduled):
-            following = NextStep(scheduled)
-        with self._out_of_memory_named(step.output):
-            if step.sampling is None:
-                self._wait()
-                return []
-            step.sampling.wait()
-            self._arrived(step)
-            sampled = step.sampling.collect()
+        following = self._look_ahead(step) if self.computes_beside else None
+        try:
+            sampled = self._collect(step)
+        except torch.OutOfMemoryError as error:
+            self._give_up(step.output, error)
         self._next = following
-        return [token for _, token in sorted(zip(step.drawn, sampled, strict=True), key=itemgetter(0))]
+        return sampled
 
     def _launch(self, output: SchedulerOutput, following: NextStep | None) -> UnderWay:
         scheduled = output.scheduled
@@ -110,29 +103,45 @@ class ModelRunner:
         is_counted = is_decode and following is not None and (is_foreseen or following.shares(scheduled))
         if is_counted:
             self.host_gap.launched(launched_s - self._arrived_s, is_foreseen=is_foreseen)
-        return UnderWay(output=output, sampling=sampling, drawn=drawn, is_counted=is_counted)
+        rows = sorted(range(len(drawn)), key=drawn.__getitem__)
+        return UnderWay(output=output, sampling=sampling, rows=rows, is_counted=is_counted)
 
-    def _arrived(self, step: UnderWay) -> None:
-        now_s = perf_counter()
-        if step.is_counted:
-            self.host_gap.step_s += now_s - self._arrived_s
+    def _look_ahead(self, step: UnderWay) -> NextStep | None:
+        scheduled = step.output.scheduled
+        if len(step.rows) < len(scheduled):
+            return None
+        following = NextStep(scheduled)
+        self.lay_out(following.batch)
+        return following
+
+    def _collect(self, step: UnderWay) -> list[SampledToken]:
+        if step.sampling is None:
+            self._wait()
+            return []
+        step.sampling.wait()
+        now_s, before_s = perf_counter(), self._arrived_s
         self._arrived_s = now_s
+        if step.is_counted:
+            self.host_gap.step_s += now_s - before_s
+        sampled = step.sampling.collect()
+        return [sampled[row] for row in step.rows]
 
-    @contextmanager
-    def _out_of_memory_named(self, output: SchedulerOutput) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            if self.model.communicator.world_size > 1:  # the other ranks wait in the middle of the step
-                raise
-            self._wait()  # what was launched of it still writes to its blocks
-            torch.cuda.empty_cache()
-            raise OutOfDeviceMemory(tuple(entry.sequence.request_id for entry in output.scheduled)) from error
+    def _give_up(self, output: SchedulerOutput, error: torch.OutOfMemoryError) -> NoReturn:
+        if self.model.communicator.world_size > 1:  # the other ranks wait in the middle of the step
+            raise error
+        self._wait()  # what was launched of it still writes to its blocks
+        torch.cuda.empty_cache()
+        raise OutOfDeviceMemory(tuple(entry.sequence.request_id for entry in output.scheduled)) from error
 
     def _wait(self) -> None:
         """Blocks that a step has filled are sent as soon as it is over; drawing waits for that too."""
         if self._gpu_steps is not None:
             torch.cuda.current_stream(self._gpu_steps.device).synchronize()
+
+    def lay_out(self, batch: Batch) -> None:
+        """What can be done now for a batch that is likely to be computed next. Its tokens are not there yet."""
+        if self._gpu_steps is not None:
+            self._gpu_steps.lay_out(batch)
 
     def compute(self, batch: Batch) -> Tensor | None:
         """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.

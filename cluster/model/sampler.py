@@ -9,6 +9,7 @@ cumulative weights they would move every boundary.)
 
 from collections.abc import Sequence as List
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -73,7 +74,15 @@ class Sampling:
                 draw.finish(self._token_ids, self._is_final)
             chosen_ids = self._token_ids.tolist()
         logprobs = _logprobs(self._logits, self._token_ids, self._params)
+        if not logprobs:
+            return [_plain(token_id) for token_id in chosen_ids]
         return [SampledToken(token_id=token_id, logprobs=logprobs.get(row)) for row, token_id in enumerate(chosen_ids)]
+
+
+@cache
+def _plain(token_id: int) -> SampledToken:
+    """The same one each time: a GPU waits while they are made."""
+    return SampledToken(token_id=token_id)
 
 
 def _argmax(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from cluster.messages import (
     Epoch,
     Grant,
     GrantRefused,
+    HandOver,
     Holder,
     Pass,
     PassedOn,
@@ -92,6 +93,26 @@ def test_each_token_is_reported_once_and_the_finish_reason_with_the_last(node: N
     got = run(node)
     assert [update.start_index for update in got] == [0, 1, 2, 3]
     assert [update.finish_reason for update in got] == [None, None, None, FinishReason.LENGTH]
+
+
+def test_tokens_may_be_reported_later_unless_something_follows_from_them(node: Node) -> None:
+    def step_quietly() -> list[int]:
+        output = node.core.plan(0.0)
+        assert output is not None
+        node.core.finish(output, node.core.run(output), 0.0, reports_later=True)
+        return [update.start_index for update in updates(node)]
+
+    node.core.on_front_message(FRONT, Dispatch(state=make_state(max_tokens=4), epoch=E1), 0.0)
+    assert step_quietly() == []
+    node.core.report_stepped()
+    node.core.report_stepped()
+    assert [update.start_index for update in updates(node)] == [0]
+    assert step_quietly() == []
+    node.core.on_front_message(FRONT, HandOver(request_id="r", epoch=E1, grant=GRANT), 0.0)
+    assert step_quietly() == [1]  # both tokens
+    assert step_quietly() == [3]  # the last one
+    node.core.report_stepped()
+    assert updates(node) == []
 
 
 def test_a_finished_request_is_kept_until_its_last_token_is_acknowledged(node: Node) -> None:

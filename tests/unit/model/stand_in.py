@@ -29,15 +29,19 @@ class StandInRunner(ModelRunner):
         self.num_recorded = 0
         block_size = self.kv_cache.block_size
         inputs = DecodeInputs(MAX_SEQS, self.kv_cache.num_blocks, block_size, torch.device("cpu"))
-        self._graphs = DecodeGraphs(inputs, self._decode, MAX_SEQS)
+        self.graphs = DecodeGraphs(inputs, self._decode, MAX_SEQS)
 
     def compute(self, batch: Batch) -> torch.Tensor | None:
-        if not self._graphs.takes(batch):
+        if not self.graphs.takes(batch):
             return super().compute(batch)
         self.num_recorded += 1
         assert batch.last_rows.tolist() == list(range(len(batch.spans))), "rows would have to be gathered"
-        logits = self._graphs.run(batch)
+        logits = self.graphs.run(batch)
         return logits[: len(batch.spans)]
+
+    def lay_out(self, batch: Batch) -> None:
+        if self.graphs.takes(batch):
+            self.graphs.lay_out(batch)
 
     def _decode(self, inputs: DecodeInputs, size: int) -> torch.Tensor:
         step = inputs.step(size)
