@@ -7,6 +7,7 @@ from rich.table import Table
 
 from deploy.bench.aims import print_aims
 from deploy.bench.gpu_figures import engine_aims
+from deploy.bench.gpu_link_figures import link_aims
 
 
 def title(figures: dict[str, Any]) -> str:
@@ -59,5 +60,40 @@ def _prefill(figures: dict[str, Any]) -> Table:
             f"{row['flops_per_s'] / 1e12:.0f}",
             f"{row['share_of_products']:.1%}",
             f"{row['cost']:+.1%}",
+        )
+    return table
+
+
+def print_links(figures: dict[str, Any], console: Console) -> None:
+    console.print(f"{title(figures)}; blocks of {figures['record_bytes'] >> 10} KiB", highlight=False)
+    console.print(_copies(figures["copies"]))
+    migration, leaving = figures["migration"], figures["leaving"]
+    stall, budget_mib = migration["stall_ms"], leaving["max_bytes_in_flight"] >> 20
+    console.print(
+        f"migration of {migration['num_requests']} requests, {migration['num_bytes'] >> 20} MiB, {migration['way']}: "
+        f"{migration['same_kv']:.0%} with the same KV, {migration['same_tokens']:.0%} with the same tokens; "
+        + ("not timed: there is one GPU" if stall is None else f"no token for {stall:.1f} ms"),
+        highlight=False,
+    )
+    console.print(
+        f"blocks leave at {leaving['bytes_per_s'] / 1e9:.1f} GB/s, {budget_mib} MiB under way at most: "
+        f"a decode step of batch {leaving['batch_size']} takes {leaving['leaving_step_ms']:.3f} ms, "
+        f"else {leaving['still_step_ms']:.3f}",
+        highlight=False,
+    )
+    print_aims(link_aims(figures), console)
+
+
+def _copies(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Within the GPU; the share is of the bytes that a plain copy reads and writes a second")
+    for column in ("", "MiB", "µs", "GB/s", "share of copy"):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in rows:
+        table.add_row(
+            row["what"],
+            str(row["num_bytes"] >> 20),
+            f"{row['seconds'] * 1e6:.0f}",
+            f"{row['bytes_per_s'] / 1e9:.0f}",
+            f"{row['share_of_copy']:.0%}",
         )
     return table

@@ -188,9 +188,16 @@ def bench_links(
     rounds: Annotated[int, typer.Option(help="How often each contestant moves each size.")] = 15,
     record_bytes: Annotated[int, typer.Option(help="Size of one KV block.")] = 64 << 10,
     nccl: Annotated[bool, typer.Option("--nccl", help="Between two GPUs, or two processes on one, instead.")] = False,
+    device: Annotated[str, typer.Option(help="cuda: what links do on a GPU instead, and a migration there.")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="On a GPU: a look, with few repeats.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
 ) -> None:
     """Moves 64 KiB to 64 MiB between two processes: links with and without checksums, plain copies and raw sockets."""
+    if device != "cpu":
+        if nccl:
+            raise typer.BadParameter("measures between two processes, --device within one", param_hint="--nccl")
+        _bench_on_gpu(device, rounds, quick, json_path)
+        return
     if record_bytes <= 0 or max(SIZES) % record_bytes:
         raise typer.BadParameter(f"{record_bytes} does not divide {max(SIZES)}", param_hint="--record-bytes")
     try:
@@ -204,10 +211,27 @@ def bench_links(
         figures = (f"{row['best_s'] * 1e6:.0f}", f"{row['median_s'] * 1e6:.0f}", f"{row['bytes_per_s'] / 1e9:.2f}")
         table.add_row(row["contestant"], str(row["num_bytes"] >> 10), *figures, row["reference"], f"{row['ratio']:.2f}")
     Console(width=100).print(table)
-    if json_path is not None:
-        json_path.write_text(
-            json.dumps({"record_bytes": record_bytes, "rounds": rounds, "rows": rows}, indent=2) + "\n"
-        )
+    _write_json(json_path, {"record_bytes": record_bytes, "rounds": rounds, "rows": rows})
+
+
+def _bench_on_gpu(device: str, rounds: int, quick: bool, json_path: Path | None) -> None:
+    from cluster.model.device import DeviceUnavailable
+    from deploy.bench.gpu_links import run_links_on_gpu
+    from deploy.bench.gpu_report import print_links
+
+    console = Console(stderr=True)
+    try:
+        with console.status("") as status:
+            figures = run_links_on_gpu(device, num_rounds=rounds, quick=quick, show=status.update)
+    except (DeviceUnavailable, NcclUnavailable) as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from error
+    _write_json(json_path, figures)
+    print_links(figures, Console())
+
+
+def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
