@@ -3,9 +3,13 @@
 import errno
 import os
 import socket
+from functools import cache
+from typing import TypedDict
 
 from cluster.spec.deployment import Deployment
+from cluster.spec.gpu_checks import FindGpus
 from deploy.errors import DeployError, InputError
+from deploy.gpus_here import gpus_here
 
 _CONNECT_TIMEOUT_S = 3.0
 
@@ -48,6 +52,19 @@ def check_ports(deployment: Deployment) -> None:
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
             raise DeployError(f"{front.host}:{front.port} (spec.fronts.{name}) {why}") from error
+
+
+class MachineHere(TypedDict):
+    """What `load_deployment` is told of it; None: instances run elsewhere."""
+
+    machine_memory_bytes: int | None
+    find_gpus: FindGpus | None
+
+
+def machine_here(ray_address: str | None) -> MachineHere:
+    if ray_address is not None:
+        return {"machine_memory_bytes": None, "find_gpus": None}
+    return {"machine_memory_bytes": machine_memory_bytes(), "find_gpus": cache(gpus_here)}
 
 
 def machine_memory_bytes() -> int:

@@ -86,7 +86,7 @@ def _instance_config(deployment: Deployment, pool: Pool, name: str, secret: Clus
     engine["num_threads"] = pool.engine.num_threads or max(
         1, int(pool.resources.cpus / pool.engine.tensor_parallel_size)
     )
-    engine["device"] = "auto" if pool.resources.gpus else "cpu"
+    engine["device"] = "cuda" if pool.resources.gpus else "cpu"
     return InstanceConfig(
         name=name,
         role=InstanceRole(pool.role),

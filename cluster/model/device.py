@@ -31,7 +31,10 @@ def find_device(name: str) -> torch.device:
 
 def _find_gpu(index: int) -> torch.device:
     if torch.version.cuda is None:
-        raise DeviceUnavailable(f"this torch ({torch.__version__}) is built without CUDA: install a CUDA build of it")
+        raise DeviceUnavailable(
+            f"there is no GPU for torch {torch.__version__}, which is built without CUDA: install a CUDA build of it, "
+            "or give the pool no resources.gpus"
+        )
     count = torch.cuda.device_count()
     if index >= count:
         raise DeviceUnavailable(f"there is no GPU {index}: this process sees {count}")

@@ -28,7 +28,8 @@ def num_kv_blocks(memory: DeviceMemory, record_bytes: int, utilization: float) -
         raise DeviceUnavailable(
             f"the GPU has {memory.total / GIB:.2f} GiB, of which {utilization:.0%} may be used; weights and the "
             f"largest step take {memory.peak_tensors / GIB:.2f} GiB and others {memory.others / GIB:.2f} GiB: "
-            f"{(record_bytes - available) / GIB:.2f} GiB are missing for a single KV block"
+            f"{(record_bytes - available) / GIB:.2f} GiB are missing for a single KV block; raise "
+            "engine.gpu_memory_utilization or engine.tensor_parallel_size, or lower engine.max_num_batched_tokens"
         )
     return available // record_bytes
 
@@ -38,7 +39,8 @@ def check_weights_fit(num_bytes: int, free_bytes: int) -> None:
     if num_bytes > free_bytes:
         raise DeviceUnavailable(
             f"the weights take {num_bytes / GIB:.2f} GiB and the GPU has {free_bytes / GIB:.2f} GiB free: "
-            f"{(num_bytes - free_bytes) / GIB:.2f} GiB are missing; a larger tensor_parallel_size gives each GPU less"
+            f"{(num_bytes - free_bytes) / GIB:.2f} GiB are missing; "
+            "a larger engine.tensor_parallel_size gives each GPU less"
         )
 
 

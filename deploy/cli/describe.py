@@ -18,13 +18,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def validate(file: Annotated[Path, typer.Argument(help="The deployment to check.")]) -> None:
-    """Check a deployment file: its fields, their combinations, its model, and whether that fits into memory."""
-    from cluster.spec.load import load_deployment
-    from deploy.preconditions import machine_memory_bytes, ray_address
+    """Check a deployment file: its fields, their combinations, its model, and whether that fits into memory.
 
-    deployment = load_deployment(file, machine_memory_bytes=None if ray_address() else machine_memory_bytes())
+    What only the machines can tell on which instances will run is said, and checked when they start.
+    """
+    from cluster.spec.gpu_checks import unchecked
+    from cluster.spec.load import load_deployment
+    from deploy.preconditions import machine_here, ray_address
+
+    here = machine_here(ray_address())
+    deployment = load_deployment(file, **here)
     pools = ", ".join(f"{pool.replicas} × {pool.name} ({pool.role})" for pool in deployment.spec.pools)
     print(f"{file} is valid: {deployment.metadata.name} serves {deployment.spec.model.served_model_name} on {pools}")
+    if note := unchecked(deployment, here["find_gpus"]):
+        print(note)
 
 
 def schema() -> None:

@@ -25,11 +25,11 @@ def up(
     """Bring a deployment up, on the Ray cluster at RAY_ADDRESS or on one of its own, and keep it up until stopped."""
     from cluster.spec.load import load_deployment
     from deploy.background import continue_in_background
-    from deploy.preconditions import machine_memory_bytes, ray_address
+    from deploy.preconditions import machine_here, ray_address
     from deploy.records import folder
 
     address = ray_address()
-    deployment = load_deployment(file, machine_memory_bytes=None if address else machine_memory_bytes())
+    deployment = load_deployment(file, **machine_here(address))
     name = deployment.metadata.name
     # A Ray of its own ends with the process that started it: that one goes on in the background.
     settle = continue_in_background(folder() / f"{name}.log") if detach and address is None else None

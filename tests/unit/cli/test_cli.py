@@ -7,8 +7,11 @@ import sys
 import pytest
 import yaml
 
+from cluster.spec.gpu_checks import GpusHere
+from deploy import preconditions
 from deploy.cli import main
 from deploy.events import Event, EventKind
+from deploy.gpus_here import gpus_here
 from tests.unit.spec.factories import make_checkpoint, make_document
 
 pytestmark = pytest.mark.unit
@@ -37,6 +40,27 @@ def test_a_valid_file_is_said_to_be_valid(run_alone, deployment):
     code, out, err = run_alone("validate", deployment())
     assert (code, err) == (0, "")
     assert "is valid: test serves checkpoint on 1 × prefill (prefill), 2 × decode (decode)" in out
+
+
+def test_a_machine_without_gpus_says_what_it_could_not_check(run_alone, deployment, monkeypatch):
+    monkeypatch.setattr(preconditions, "gpus_here", lambda: GpusHere(flaw="there is no GPU for torch"))
+    pools = [{"name": "all", "role": "mixed", "resources": {"gpus": 1}}]
+    code, out, err = run_alone("validate", deployment(pools=pools))
+    assert (code, err) == (0, "")
+    assert "not checked: whether the GPUs of all hold the weights, and cupy and NCCL (there is no GPU for torch)" in out
+
+
+def test_gpus_that_are_too_small_are_refused_before_anything_starts(run_alone, deployment, monkeypatch):
+    monkeypatch.setattr(preconditions, "gpus_here", lambda: GpusHere((1000,)))
+    pools = [{"name": "all", "role": "mixed", "resources": {"gpus": 1}}]
+    code, out, err = run_alone("up", deployment(pools=pools))
+    assert (code, out) == (2, "")
+    assert "spec.pools[0].resources.gpus: is 1, and the weights take at least 3.906 KiB of each GPU" in err
+
+
+def test_a_machine_says_which_gpus_it_has_or_why_there_are_none():
+    found = gpus_here()
+    assert found.memory_bytes or "there is no GPU" in found.flaw
 
 
 @pytest.mark.parametrize("command", ["validate", "up"])

@@ -1,5 +1,6 @@
 import pytest
 
+from cluster.spec.gpu_checks import GpusHere, unchecked
 from tests.unit.spec.factories import make_checkpoint, make_document
 
 pytestmark = pytest.mark.unit
@@ -165,3 +166,36 @@ def test_weights_from_a_peer_are_refused_where_there_is_none_with_the_same_part(
     assert load(make_document(model=model)).spec.model.weights_from == "peer"
     (problem,) = problems(make_document(model={"path": "checkpoint", "weights_from": "peers"}))
     assert problem.startswith("spec.model.weights_from: is 'peers'; should be 'disk' or 'peer'; did you mean peer?")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "expected"),
+    [
+        (
+            GpusHere((1 << 30,)),
+            {},
+            "is 1, and the weights take at least 2 GiB of each GPU of an instance; the largest here has 1 GiB, "
+            "of which 90% may be used: 1.1 GiB are missing; a larger engine.tensor_parallel_size needs less of each",
+        ),
+        (GpusHere((8 << 30,)), {"resources": {"gpus": 2}}, "is 2 for an instance; this machine has 1"),
+        (GpusHere((8 << 30,), "cupy 13.6 is too old"), {}, "is 1, and no instance could use a GPU here: cupy 13.6 is"),
+    ],
+)
+def test_gpus_that_cannot_hold_the_model_or_be_used_are_refused(problems, tmp_path, gpus, options, expected):
+    make_checkpoint(tmp_path / "checkpoint", num_parameters=1 << 29)
+    pools = [make_pool(**{"resources": {"gpus": 1}, **options})]
+    (problem,) = problems(make_document(pools=pools), find_gpus=lambda: gpus)
+    assert problem.startswith(f"spec.pools[0].resources.gpus: {expected}")
+
+
+def test_gpus_are_looked_for_only_where_a_pool_asks_for_one_and_what_cannot_be_checked_is_said(load):
+    def never() -> GpusHere:
+        raise AssertionError("asked in vain")
+
+    deployment = load(make_document(), find_gpus=never)
+    assert unchecked(deployment, never) == unchecked(deployment, None) == ""
+    deployment = load(make_document(pools=[make_pool(resources={"gpus": 1})]), find_gpus=lambda: GpusHere(flaw="none"))
+    said = "not checked: whether the GPUs of all hold the weights, and cupy and NCCL ({});"
+    assert unchecked(deployment, lambda: GpusHere(flaw="none")).startswith(said.format("none"))
+    assert unchecked(deployment, None).startswith(said.format("instances run on other machines"))
+    assert unchecked(deployment, lambda: GpusHere((80 << 30,))) == ""
