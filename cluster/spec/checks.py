@@ -85,9 +85,6 @@ def _pool(pool: Pool, path: YamlPath) -> Iterator[Problem]:
     if num_gpus and num_ranks > num_gpus:
         message = f"is {num_ranks}, and resources.gpus is {num_gpus:g}: each rank needs a GPU of its own"
         yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
-    elif num_gpus and num_ranks > 1:
-        message = f"is {num_ranks}; instances of several ranks run on CPUs only as yet, use 1"
-        yield Problem(path=(*path, "engine", "tensor_parallel_size"), message=message)
     for name in ("cpus", "gpus"):
         amount = getattr(pool.resources, name) / num_ranks
         if amount > 1 and amount != int(amount):

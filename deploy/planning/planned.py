@@ -115,7 +115,7 @@ def choose(plans: Plans) -> tuple[Plan, str]:
             "nothing is written: all plans need pipeline parallelism, which no deployment's file can ask for"
         )
     which = "the best plan" if said[0] is plans.best else "the best plan without pipeline parallelism"
-    return said[0], f"{which}; baton validate refuses it, as it needs {' and '.join(obstacles(said[0].whole))}"
+    return said[0], f"{which}; baton up cannot run it, as it needs {' and '.join(obstacles(said[0].whole))}"
 
 
 def places(plan: Plan) -> Mapping[str, list[str]]:

@@ -10,7 +10,6 @@ from deploy.planner.goodput.bound import compute_bound
 from deploy.planner.goodput.estimate import Estimate
 from deploy.planner.goodput.phase_rates import PhaseRates
 from deploy.planner.goodput.question import Floats, Infeasible, Question
-from deploy.planner.goodput.runnable import can_run
 from deploy.planner.goodput.unit import PoolPlan, Role, Unit
 
 
@@ -62,7 +61,6 @@ class Catalogue:
             for parallelism in self._hardware[kind].parallelisms()
             if parallelism.num_gpus <= most_gpus
             and (self._question.allow_pp or parallelism.pp == 1)
-            and (not self._question.runnable_only or can_run(parallelism))
             and self._fits(kind, parallelism)
         ]
 
