@@ -25,13 +25,14 @@ from cluster.handshake import draw_secret
 from cluster.links.config import LinkConfig, Transport
 from cluster.links.frame_socket import size_buffers
 from cluster.links.kv_region import KvRegion
+from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_device import NcclUnavailable
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.shared_region import SharedRegion
 from cluster.messages import BlockTransfer
 from deploy.bench.links_peer import EPOCH, RECEIVER, SOURCE, serve
 from deploy.bench.nccl_links import REFERENCES as NCCL_REFERENCES
-from deploy.bench.nccl_links import NcclContest
+from deploy.bench.nccl_links import NcclContest, timing_note
 
 SIZES = (64 << 10, 1 << 20, 16 << 20, 64 << 20)
 WARM_UP_ROUNDS = 2
@@ -211,6 +212,8 @@ def bench_links(
         figures = (f"{row['best_s'] * 1e6:.0f}", f"{row['median_s'] * 1e6:.0f}", f"{row['bytes_per_s'] / 1e9:.2f}")
         table.add_row(row["contestant"], str(row["num_bytes"] >> 10), *figures, row["reference"], f"{row['ratio']:.2f}")
     Console(width=100).print(table)
+    if nccl and (note := timing_note(CupyDevice(0).num_devices)):
+        Console().print(note)
     _write_json(json_path, {"record_bytes": record_bytes, "rounds": rounds, "rows": rows})
 
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from cluster.handshake import draw_secret
 from cluster.links.config import LinkConfig
@@ -93,6 +94,14 @@ class NcclContest:
     def _tell(self, command: str, argument: object) -> None:
         self._control.send((command, argument))
         self._control.recv_bytes()
+
+
+def timing_note(num_devices: int) -> str:
+    """What to know about the times, if anything: two processes on one GPU take turns at it where MPS does not run."""
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    if num_devices > 1 or (pipes / "control").exists():
+        return ""
+    return "one GPU without MPS: the processes take turns at it, and the times mean nothing"
 
 
 def _peer_device(device: CupyDevice) -> int:
