@@ -121,6 +121,11 @@ class World:
             self._memory[pointer] = np.full(num_bytes, 0xEE, np.uint8)
             return pointer
 
+    def adopt(self, pointer: int, memory: np.ndarray) -> None:
+        """Memory of this process that somebody takes for a GPU's."""
+        with self.changed:
+            self._memory[pointer] = memory
+
     def free(self, pointer: int) -> None:
         with self.changed:
             del self._memory[pointer]
