@@ -84,6 +84,7 @@ class Loop:
         self.token_ids: dict[tuple[str, Epoch], list[int]] = {}
         self.failures: list[BaseException] = []
         self.steps = StepLoop(self.core, self._deliver, lambda: None, self._fail)
+        self.steps._next_tick_s = 1e9  # no tick carries out what was left
 
     def dispatch(self, request_id: str = "r", epoch: Epoch = Epoch(1, 1)) -> None:  # noqa: B008  # frozen
         state = SequenceState(

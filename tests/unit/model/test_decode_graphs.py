@@ -72,6 +72,26 @@ def test_tables_follow_sequences_that_come_go_and_grow_in_the_same_memory():
     assert len(running) > 1
 
 
+def test_what_was_laid_out_before_its_tokens_and_a_new_block_were_there_is_the_same_memory_in_the_end():
+    tables, positions = [[5, 9], [2]], [6, 3]
+    ahead, plain, other = (DecodeInputs(MAX_SEQS, MAX_BLOCKS, BLOCK_SIZE, DEVICE) for _ in range(3))
+    for inputs in (ahead, plain, other):
+        inputs.fill(make_batch([*tables, [7]], [*positions, 1]), 4)
+    following = make_batch(tables, [7, 4])
+    ahead.lay_out(following, 2)
+    other.lay_out(make_batch([[11], *tables], [2, 7, 4]), 4)  # and then it is not that one
+    tables[1].append(3)
+    following.token_ids[:] = torch.tensor([55, 66])
+    for inputs in (ahead, plain, other):
+        inputs.fill(following, 2)
+        step = inputs.step(2)
+        assert inputs.token_ids(2).tolist() == [55, 66]
+        assert inputs.positions(2).tolist() == [7, 4]
+        assert step.contexts.tolist() == [8, 5]
+        assert step.slots.tolist() == [9 * 4 + 3, 3 * 4]
+        assert [row[:2] for row in step.tables.tolist()] == tables
+
+
 def test_a_graph_is_recorded_for_each_size_and_the_least_that_holds_a_batch_runs():
     inputs, computed = DecodeInputs(MAX_SEQS, MAX_BLOCKS, BLOCK_SIZE, torch.device("cpu")), []
 
