@@ -1,7 +1,7 @@
 """An engine whose weights and KV are on a GPU: its memory is sized by measuring, and only NCCL moves its blocks."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.instance.config import InstanceConfig
 from cluster.ranks.group import RankGroup
@@ -36,7 +36,8 @@ def load_on_gpu(
 
     setup = _setup(config)
     if ranks is None:
-        return load_gpu_part(setup, device, join=Alone, agree=lambda num_blocks: num_blocks, progress=progress)
+        alone: dict[str, Any] = {"join": Alone, "agree": lambda num_blocks: num_blocks}
+        return load_gpu_part(setup, device, config.secret, **alone, progress=progress)
     return load_leading_gpu(setup, ranks, config.rank_addresses, config.secret, config.host, device, progress)
 
 
@@ -52,4 +53,6 @@ def _setup(config: InstanceConfig) -> RankSetup:
         max_num_batched_tokens=options.max_num_batched_tokens or LARGEST_STEP_TOKENS,
         gpu_memory_utilization=options.gpu_memory_utilization,
         batch_invariant=options.batch_invariant,
+        instance=config.name,
+        weights_peers=config.weights_peers,
     )

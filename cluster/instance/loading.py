@@ -143,6 +143,8 @@ def _load_ranks(config: InstanceConfig) -> _LoadedModel:
         dtype=options.dtype,
         block_size=options.block_size,
         num_threads=options.num_threads or 0,
+        instance=config.name,
+        weights_peers=config.weights_peers,
     )
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, record_bytes(setup), num_ranks)
     setup, ranks = replace(setup, num_blocks=num_blocks), RankGroup()

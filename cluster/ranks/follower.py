@@ -11,6 +11,7 @@ from typing import Any
 from cluster import failpoints
 from cluster.handshake import Unauthenticated
 from cluster.links.device_region import Region
+from cluster.links.weights_sender import WeightsSender
 from cluster.ranks.channel import RankChannel
 from cluster.ranks.greeting import answer
 from cluster.ranks.rank_links import RankLinks
@@ -78,14 +79,16 @@ class Follower:
 
         from cluster.ranks.load import load_follower
         from cluster.ranks.step_frame import decode
+        from cluster.ranks.weights import rank_weights_sender
 
         def agree(num_blocks: int) -> int:
             channel.say(room={"num_blocks": num_blocks})
             return channel.hear("granted").granted.num_blocks
 
-        part = load_follower(setup, self._host, agree)
-        runner, region = part.runner, part.region
-        serving = threading.Thread(target=self._serve_links, args=(channel, setup, region), name="links", daemon=True)
+        part = load_follower(setup, self._host, agree, self._secret)
+        runner, weights = part.runner, rank_weights_sender(setup, part.runner.model)
+        arguments = channel, setup, part.region, weights
+        serving = threading.Thread(target=self._serve_links, args=arguments, name="links", daemon=True)
         serving.start()
         channel.say(ready={})
         failpoint = f"ranks.{setup.rank}.step"
@@ -94,7 +97,7 @@ class Follower:
                 failpoints.hit(failpoint)
                 runner.compute(decode(frame))
 
-    def _serve_links(self, steps: RankChannel, setup: RankSetup, region: Region) -> None:
+    def _serve_links(self, steps: RankChannel, setup: RankSetup, region: Region, weights: WeightsSender) -> None:
         """For as long as rank 0 asks; an end of this is the rank's end."""
         try:
             channel, hello = self._accept("links_hello")
@@ -107,6 +110,7 @@ class Follower:
                     num_ranks=setup.world_size,
                     secret=self._secret,
                     host=self._host,
+                    weights=weights,
                 ).run()
         except OSError as error:
             log.warning("a rank's links are over: %s", error)

@@ -14,11 +14,13 @@ from cluster.model.gpu_options import GpuOptions
 from cluster.model.gpu_warm_up import measure_num_blocks
 from cluster.model.kv_cache import KVCache
 from cluster.model.kv_sizing import check_weights_fit
-from cluster.model.load import DTYPES, load_model
+from cluster.model.load import DTYPES
 from cluster.model.parallel import Communicator
 from cluster.model.runner import ModelRunner
 from cluster.ranks.kv_memory import device_region
 from cluster.ranks.setup import RankSetup
+from cluster.ranks.weights import load_rank
+from cluster.secret import ClusterSecret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class GpuPart:
 def load_gpu_part(
     setup: RankSetup,
     device: torch.device,
+    secret: ClusterSecret,
     *,
     join: Callable[[], Communicator],
     agree: Callable[[int], int],
@@ -45,7 +48,7 @@ def load_gpu_part(
     links = CupyDevice(device.index or 0, cuda=torch.version.cuda)
     dtype = DTYPES[setup.dtype]
     check_weights_fit(_weight_bytes(setup, dtype), free_bytes(device))
-    model = load_model(setup.model_path, dtype, join(), device)
+    model = load_rank(setup, join(), secret, device, progress)
     progress("warming up")
     num_blocks = agree(
         measure_num_blocks(

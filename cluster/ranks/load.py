@@ -14,7 +14,7 @@ from cluster.model.config import ModelConfig
 from cluster.model.decoder import Decoder
 from cluster.model.device import find_device
 from cluster.model.kv_cache import KVCache
-from cluster.model.load import DTYPES, load_model
+from cluster.model.load import DTYPES
 from cluster.model.parallel import Communicator, join_gloo, join_nccl, make_store
 from cluster.model.runner import ModelRunner
 from cluster.ranks.gpu_part import GpuPart, load_gpu_part
@@ -22,6 +22,7 @@ from cluster.ranks.group import RankGroup
 from cluster.ranks.kv_memory import kv_region
 from cluster.ranks.leading_runner import LeadingRunner
 from cluster.ranks.setup import RankSetup
+from cluster.ranks.weights import load_rank
 from cluster.secret import ClusterSecret
 
 GROUP_TIMEOUT_S = 60.0
@@ -48,7 +49,7 @@ def record_bytes(setup: RankSetup) -> int:
     return KVCache.record_bytes_for(*shape, DTYPES[setup.dtype])
 
 
-def load_follower(setup: RankSetup, host: str, agree: Callable[[int], int]) -> FollowerPart:
+def load_follower(setup: RankSetup, host: str, agree: Callable[[int], int], secret: ClusterSecret) -> FollowerPart:
     """On another rank than 0; `host` is its own address. Blocks until all ranks have found each other.
 
     `agree`: as `load_gpu_part` asks for it.
@@ -56,11 +57,12 @@ def load_follower(setup: RankSetup, host: str, agree: Callable[[int], int]) -> F
     store = make_store(setup.store_host, setup.store_port, setup.world_size, is_host=False, timeout_s=GROUP_TIMEOUT_S)
     if setup.device != "cpu":
         device = find_device(setup.device)
-        part = load_gpu_part(setup, device, join=partial(_join_nccl, setup, store, device), agree=agree)
+        join = partial(_join_nccl, setup, store, device)
+        part = load_gpu_part(setup, device, secret, join=join, agree=agree)
         return FollowerPart(runner=part.runner, region=part.region)
     if setup.num_threads:
         torch.set_num_threads(setup.num_threads)
-    model = _load_part(setup, store, host)
+    model = _load_part(setup, store, host, secret)
     memory = SharedRegion.create(setup.num_blocks * record_bytes(setup))
     runner = ModelRunner(model, _kv_cache(model, setup, memory.buffer))
     return FollowerPart(runner=runner, region=kv_region(memory, runner.kv_cache), memory=memory)
@@ -80,7 +82,7 @@ def load_leader(
     """
     setup, store = _call(setup, group, addresses, secret, host)
     try:
-        model = _load_part(setup, store, host)
+        model = _load_part(setup, store, host, secret)
     except RuntimeError:
         group.raise_if_lost()
         raise
@@ -109,6 +111,7 @@ def load_leading_gpu(
         part = load_gpu_part(
             setup,
             device,
+            secret,
             join=join,
             agree=lambda num_blocks: group.agree(num_blocks, READY_TIMEOUT_S),
             make_runner=partial(LeadingRunner, followers=group),
@@ -131,9 +134,9 @@ def _call(
     return setup, store
 
 
-def _load_part(setup: RankSetup, store: Any, host: str) -> Decoder:
+def _load_part(setup: RankSetup, store: Any, host: str, secret: ClusterSecret) -> Decoder:
     communicator = join_gloo(store, setup.rank, setup.world_size, host=host, timeout_s=GROUP_TIMEOUT_S)
-    return load_model(setup.model_path, DTYPES[setup.dtype], communicator)
+    return load_rank(setup, communicator, secret)
 
 
 def _join_nccl(setup: RankSetup, store: Any, device: torch.device) -> Communicator:

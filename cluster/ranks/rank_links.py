@@ -9,6 +9,7 @@ from cluster.links.device_region import Region
 from cluster.links.link_listener import LinkListener
 from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
+from cluster.links.weights_sender import WeightsSender
 from cluster.messages import BlockTransfer
 from cluster.pb.ranks_pb2 import LinksHello, OpenSlots, RankFrame, SendBlocks
 from cluster.ranks.channel import RankChannel
@@ -29,6 +30,7 @@ class RankLinks:
         num_ranks: int,
         secret: ClusterSecret,
         host: str,
+        weights: WeightsSender,
     ) -> None:
         holder = holder_from_pb(hello.holder)
         config = link_config(hello)
@@ -40,7 +42,7 @@ class RankLinks:
         self._opened: dict[int, OpenSlots] = {}
         self._numbers: dict[BlockTransfer, int] = {}
         self._links = OutgoingLinks(holder, region, config, self, **ranks)
-        self._listener = LinkListener(holder, region, self._slots, config, self, host=host, **ranks)
+        self._listener = LinkListener(holder, region, self._slots, config, self, host=host, weights=weights, **ranks)
 
     def run(self) -> None:
         """Raises OSError for what rank 0 cannot have said."""

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from cluster.instance.config import WeightsPeer
 from cluster.pb.ranks_pb2 import RankHello
 
 
@@ -10,7 +11,7 @@ class RankSetup:
     """`store_host` and `store_port`: where the ranks find each other. `num_threads` 0: as many as torch takes.
 
     `device`: cpu, or cuda for the first GPU that each rank's process sees. The number of blocks is given for a CPU, and
-    measured on GPUs; the fields after `device` are for those.
+    measured on GPUs; the fields from `device` to `batch_invariant` are for those.
     """
 
     world_size: int
@@ -24,6 +25,8 @@ class RankSetup:
     max_num_batched_tokens: int = 8192
     gpu_memory_utilization: float = 0.9
     batch_invariant: bool = False
+    instance: str = ""
+    weights_peers: tuple[WeightsPeer, ...] = ()
     rank: int = 0
     store_host: str = ""
     store_port: int = 0
@@ -33,4 +36,9 @@ class RankSetup:
 
     @classmethod
     def from_hello(cls, hello: RankHello) -> "RankSetup":
-        return cls(**{name: getattr(hello, name) for name in cls.__dataclass_fields__})
+        fields = {name: getattr(hello, name) for name in cls.__dataclass_fields__}
+        peers = tuple(
+            WeightsPeer(name=it.name, incarnation=it.incarnation, link_address=it.link_address)
+            for it in hello.weights_peers
+        )
+        return cls(**{**fields, "weights_peers": peers})

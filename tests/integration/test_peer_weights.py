@@ -1,4 +1,4 @@
-"""Instances in processes of their own: one gives another its weights, and dies while it gives them to another."""
+"""Instances of two ranks, in processes: one gives another its weights, and dies while it gives them once more."""
 
 import asyncio
 import shutil
@@ -13,11 +13,13 @@ from cluster.handshake import draw_secret
 from cluster.instance.config import InstanceInfo, WeightsPeer
 from cluster.instance.peer_weights import load_weights
 from cluster.instance.served_weights import part_of
+from cluster.links.link_end import rank_addresses
 from cluster.links.weights_receiver import WeightsReceiver
 from cluster.messages import Holder
 from cluster.model.decoder import Decoder
 from cluster.model.held_tensors import held_tensors
 from cluster.model.load import load_model
+from cluster.model.parallel import Alone
 from cluster.role import InstanceRole
 from tests.integration.instance_process import InstanceProcess, make_config
 from tests.integration.local_cluster import MODEL_PATH
@@ -25,6 +27,14 @@ from tests.integration.local_cluster import MODEL_PATH
 pytestmark = pytest.mark.integration
 
 SECRET = draw_secret()
+NUM_RANKS = 2
+
+
+class Rank(Alone):
+    """That is loaded, and computes nothing."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.world_size = rank, NUM_RANKS
 
 
 @pytest.fixture
@@ -41,7 +51,7 @@ def spoilt(tmp_path) -> Path:
 
 
 def process(name: str, path: Path, *peers: InstanceInfo, armed: str = "") -> InstanceProcess:
-    config = make_config(name, InstanceRole.MIXED, path, SECRET, {})
+    config = make_config(name, InstanceRole.MIXED, path, SECRET, {"engine": {"tensor_parallel_size": NUM_RANKS}})
     return InstanceProcess(replace(config, weights_peers=asked(*peers)), armed)
 
 
@@ -53,33 +63,43 @@ def held(model: Decoder) -> dict[str, np.ndarray]:
     return {name: tensor.read().numpy() for name, tensor in held_tensors(model).items()}
 
 
-def weights_in(info: InstanceInfo) -> dict[str, np.ndarray]:
-    """What that instance computes with."""
+def loaded(path: Path) -> list[dict[str, np.ndarray]]:
+    """By rank."""
+    return [held(load_model(path, torch.float32, Rank(rank))) for rank in range(NUM_RANKS)]
+
+
+def weights_in(info: InstanceInfo) -> list[dict[str, np.ndarray]]:
+    """What the ranks of that instance compute with."""
+    return [weights_at(address, info, rank) for rank, address in enumerate(rank_addresses(info.link_address))]
+
+
+def weights_at(address: str, info: InstanceInfo, rank: int) -> dict[str, np.ndarray]:
     arrays = {}
-    part, holder = part_of(str(MODEL_PATH), "float32"), Holder(info.name, info.incarnation)
-    with WeightsReceiver(info.link_address, holder, part, caller="test", secret=SECRET, timeout_s=10.0) as receiver:
+    part, holder = part_of(str(MODEL_PATH), "float32", rank, NUM_RANKS), Holder(info.name, info.incarnation)
+    with WeightsReceiver(address, holder, part, caller="test", secret=SECRET, timeout_s=10.0) as receiver:
         for name, shape in receiver.shapes.items():
             arrays[name] = np.empty(shape, np.float32)
             receiver.fetch(name, shape, arrays[name].reshape(-1).view(np.uint8).data)
     return arrays
 
 
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+def same(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a) for a, b in pairs)
 
 
-async def test_a_new_instance_has_its_peers_weights_and_those_on_disk_when_the_peer_dies_on_the_way(spoilt):
-    original, on_disk = (held(load_model(path, torch.float32)) for path in (MODEL_PATH, spoilt))
-    assert not same(original, on_disk)
-    first = process("first", MODEL_PATH, armed=f"links.weights.piece=kill@{len(original) + 5}")
+async def test_ranks_have_their_peers_weights_and_those_on_disk_when_the_peer_dies_on_the_way(spoilt):
+    original, on_disk = loaded(MODEL_PATH), loaded(spoilt)
+    assert not same(original[:1], on_disk[:1])
+    first = process("first", MODEL_PATH, armed=f"links.weights.piece=kill@{len(original[0]) + 5}")
     running = [first]
     try:
         info = await first.started()
         running.append(process("second", spoilt, info))
         assert same(await asyncio.to_thread(weights_in, await running[-1].started()), original)
         arguments = (str(spoilt), "float32", asked(info))
-        third = await asyncio.to_thread(load_weights, *arguments, caller="third", secret=SECRET)
-        assert same(held(third), on_disk)
+        third = await asyncio.to_thread(load_weights, *arguments, caller="third", secret=SECRET, communicator=Rank(0))
+        assert same([held(third)], on_disk[:1])
         await first.wait()
         assert first.returncode != 0
     finally:
