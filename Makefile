@@ -37,9 +37,9 @@ test-integration: install
 test-worlds: install
 	$(BIN)/python -m tests.simulated.many_worlds
 
-# Needs a GPU, and `pip install '.[gpu]'`; says why it skips where there is none.
+# Needs a GPU, `pip install '.[gpu]'` and no Ray; says why it skips where there is no GPU. All such tests are in tests/gpu.
 test-gpu: install
-	$(BIN)/pytest -m gpu -rs
+	$(BIN)/pytest -m gpu -rs tests/gpu
 
 # The Triton kernels without a GPU: many shapes in the interpreter, and compiled for GPUs that are not here (docs/gpu.md).
 test-kernels: install
