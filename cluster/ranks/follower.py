@@ -78,7 +78,7 @@ class Follower:
         import torch
 
         from cluster.ranks.load import load_follower
-        from cluster.ranks.step_frame import decode
+        from cluster.ranks.step_frame import StepDecoder
         from cluster.ranks.weights import rank_weights_sender
 
         def agree(num_blocks: int) -> int:
@@ -91,11 +91,12 @@ class Follower:
         serving = threading.Thread(target=self._serve_links, args=arguments, name="links", daemon=True)
         serving.start()
         channel.say(ready={})
+        decoder = StepDecoder()
         failpoint = f"ranks.{setup.rank}.step"
         with torch.inference_mode():
             while (frame := channel.receive()) is not None:
                 failpoints.hit(failpoint)
-                runner.compute(decode(frame))
+                runner.compute(decoder.decode(frame))
 
     def _serve_links(self, steps: RankChannel, setup: RankSetup, region: Region, weights: WeightsSender) -> None:
         """For as long as rank 0 asks; an end of this is the rank's end."""

@@ -10,7 +10,7 @@ from cluster.model.decoder import Decoder
 from cluster.model.gpu_options import GpuOptions
 from cluster.model.kv_cache import KVCache
 from cluster.model.runner import ModelRunner
-from cluster.ranks.step_frame import encode
+from cluster.ranks.step_frame import StepEncoder
 
 
 class Followers(Protocol):
@@ -42,6 +42,7 @@ class LeadingRunner(ModelRunner):
     ) -> None:
         super().__init__(model, kv_cache, gpu)
         self._followers = followers
+        self._encoder = StepEncoder()
 
     def collect(self) -> list[SampledToken]:
         try:
@@ -56,7 +57,7 @@ class LeadingRunner(ModelRunner):
         return sampled
 
     def compute(self, batch: Batch) -> Tensor | None:
-        self._followers.tell(encode(batch))
+        self._followers.tell(self._encoder.encode(batch))
         try:
             return super().compute(batch)
         except RuntimeError:
