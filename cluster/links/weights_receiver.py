@@ -14,7 +14,7 @@ from cluster.pb import instance_pb2
 from cluster.pb.links_pb2 import LinkFrame, WeightsAsk, WeightsHello
 from cluster.secret import ClusterSecret, Kind
 
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 1 << 20
 """Each so many bytes have a deadline of their own."""
 
 

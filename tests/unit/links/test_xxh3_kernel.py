@@ -1,5 +1,8 @@
 """Checksums of KV on a GPU: the CPU's numbers, each byte read once, and nothing where they are off."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from cluster.links.config import LinkConfig
 from cluster.links.kv_region import checksum
 from cluster.links.nccl import CupyDevice
 
+from .emulated_kernel import EmulatedKernel
 from .factories import EPOCH, SOURCE_BLOCKS, TARGET_BLOCKS
 from .fake_nccl import FakeCupy, make_world
 from .nccl_nodes import GpuNode
@@ -16,12 +20,23 @@ from .xxh3_model import xxh3_of
 pytestmark = pytest.mark.unit
 
 KIB = 1024
+SIZES = [
+    256,
+    272,
+    KIB,
+    KIB + 16,
+    KIB + 64,
+    4 * KIB,
+    32 * KIB,
+    32 * KIB + 16,
+    33 * KIB,
+    64 * KIB + 48,
+    65 * KIB,
+    100_000,
+]
 
 
-@pytest.mark.parametrize(
-    "num_bytes",
-    [256, 272, KIB, KIB + 16, KIB + 64, 4 * KIB, 32 * KIB, 32 * KIB + 16, 33 * KIB, 64 * KIB + 48, 65 * KIB, 100_000],
-)
+@pytest.mark.parametrize("num_bytes", SIZES)
 def test_the_kernels_order_of_work_gives_the_cpus_checksum_and_reads_each_byte_once(num_bytes):
     record = np.random.default_rng(num_bytes).integers(0, 256, num_bytes, np.uint8)
     found, counts = xxh3_of(record)
@@ -29,6 +44,17 @@ def test_the_kernels_order_of_work_gives_the_cpus_checksum_and_reads_each_byte_o
     whole_stripes = (num_bytes - 1) // 64 * 4  # the last stripe, which ends with the record, has a load of its own
     assert (counts[:whole_stripes] == 1).all()
     assert not counts[whole_stripes:].any()
+
+
+@pytest.mark.skipif("BATON_KERNEL_SHAPES" not in os.environ, reason="make test-kernels runs it: it takes long")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ to compile the kernel for a CPU")
+def test_the_kernel_itself_run_by_threads_of_a_cpu_gives_the_cpus_checksum(tmp_path):
+    kernel = EmulatedKernel(tmp_path)
+    for num_bytes in SIZES:
+        room = np.random.default_rng(num_bytes).integers(0, 256, 3 * num_bytes + 16, np.uint8)
+        start = -room.ctypes.data % 16
+        records = room[start : start + 3 * num_bytes].reshape(3, num_bytes)
+        assert kernel(records, [2, 0]) == [checksum(records[2]), checksum(records[0])], num_bytes
 
 
 @pytest.mark.parametrize(("record_bytes", "num_launches"), [(4096, 1), (128, 0), (4100, 0)])
