@@ -13,6 +13,7 @@ from cluster.links.device_region import DeviceRegion
 from cluster.links.link_listener import LinkListener
 from cluster.links.nccl import CupyDevice
 from cluster.links.outgoing_links import OutgoingLinks
+from cluster.links.record_shape import RecordShape
 from cluster.links.slot_table import SlotTable
 from cluster.messages import BlockTransfer, Holder
 from tests.unit.links.factories import EPOCH, SECRET, Events
@@ -25,7 +26,16 @@ SOURCE = Holder("prefill-0", 1)  # of everything that comes to a node in a proce
 
 class GpuNode:
     def __init__(
-        self, name: str, device_id: int, record_bytes: int, config: LinkConfig, max_communicators: int
+        self,
+        name: str,
+        device_id: int,
+        record_bytes: int,
+        config: LinkConfig,
+        max_communicators: int,
+        *,
+        shape: RecordShape | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         import cupy
 
@@ -43,13 +53,15 @@ class GpuNode:
             num_records=NUM_BLOCKS,
             checksums=device.checksummer(self._memory.pointer, record_bytes),
             max_communicators=max_communicators,
+            shape=shape,
         )
         self.write(os.urandom(NUM_BLOCKS * record_bytes))
         self.slots = SlotTable(self.events.on_quiet)
+        ranks: Any = {"rank": rank, "num_ranks": num_ranks}
         self.listener = LinkListener(
-            self.holder, self.region, self.slots, config, self.events, secret=SECRET, host="127.0.0.1"
+            self.holder, self.region, self.slots, config, self.events, secret=SECRET, host="127.0.0.1", **ranks
         )
-        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=SECRET)
+        self.links = OutgoingLinks(self.holder, self.region, config, self.events, secret=SECRET, **ranks)
 
     def write(self, content: bytes) -> None:
         host = np.frombuffer(content, np.uint8)
@@ -84,7 +96,8 @@ def serve(control: Connection, name: str, device_id: int, record_bytes: int, opt
     """A receiver in a process of its own: answers ("open", reservation, block ids), ("content", ids), ("event",)."""
     os.environ.update(ENVIRONMENT)
     failpoints.arm_from_environment(options.pop("armed", ""))
-    node = GpuNode(name, device_id, record_bytes, LinkConfig(**options), max_communicators=8)
+    ranks = options.pop("ranks", {})
+    node = GpuNode(name, device_id, record_bytes, LinkConfig(**options), max_communicators=8, **ranks)
     control.send(node.listener.address)
     while (command := control.recv())[0] != "end":
         if command[0] == "open":

@@ -20,8 +20,10 @@ from cluster.links.kv_region import checksum
 from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_channels import NcclChannels
 from cluster.links.nccl_device import NcclUnavailable
+from cluster.links.part_checksums import PartChecksums
 from cluster.links.probe.plan import ProbeLimits
 from cluster.links.probe.session import ProbeSession, ProbeTarget
+from cluster.links.record_shape import HeadRange, RecordShape, gather
 from cluster.messages import Holder, Probed
 from cluster.topology.fit import fit_link
 
@@ -107,9 +109,15 @@ def make_receiver(peer_device: int) -> Iterator[Callable[..., Receiver]]:
 def make_source(device: CupyDevice) -> Iterator[Callable[..., GpuNode]]:
     sources: list[GpuNode] = []
 
-    def make(*, record_bytes: int = RECORD_BYTES, max_communicators: int = 8, **options: Any) -> GpuNode:
+    def make(
+        *,
+        record_bytes: int = RECORD_BYTES,
+        max_communicators: int = 8,
+        shape: RecordShape | None = None,
+        **options: Any,
+    ) -> GpuNode:
         config = LinkConfig(**{"transfer_timeout_s": SETUP_S, **options})
-        sources.append(GpuNode("prefill-0", 0, record_bytes, config, max_communicators))
+        sources.append(GpuNode("prefill-0", 0, record_bytes, config, max_communicators, shape=shape))
         return sources[-1]
 
     yield make
@@ -152,6 +160,56 @@ def test_records_are_packed_and_unpacked_as_they_are(device, record_bytes):
     rows = host.reshape(16, record_bytes)
     expected = tuple(checksum(rows[block_id]) for block_id in source_ids)
     assert device.checksummer(memory.pointer, record_bytes)(target_ids) == expected
+
+
+@pytest.mark.parametrize("head_bytes", [256, 128, 36])
+def test_heads_are_gathered_and_scattered_as_on_a_cpu(device, head_bytes):
+    import cupy
+
+    device.bind()
+    shape = RecordShape(num_rows=500, num_heads=8, head_bytes=head_bytes)
+    heads, ids = HeadRange(start=2, count=3), random.sample(range(16), 9)
+    rows, runtime, stream = shape.strided(heads), cupy.cuda.runtime, device.make_stream()
+    host = np.frombuffer(os.urandom(16 * shape.record_bytes), np.uint8).reshape(16, -1)
+    memory, packed = device.allocate(host.nbytes), device.allocate(9 * rows.num_bytes)
+    runtime.memcpy(memory.pointer, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice)
+    runtime.deviceSynchronize()
+    right = tuple(checksum(record) for record in gather(shape, [host[block_id] for block_id in ids], heads))
+    assert PartChecksums(device, memory.pointer)(ids, rows) == right
+    uploaded, others = device.upload(ids, stream), device.upload(range(9), stream)
+    device.pack_heads(memory.pointer, uploaded.pointer, 9, rows, packed.pointer, stream)
+    device.unpack_heads(memory.pointer, others.pointer, 9, rows, packed.pointer, stream)
+    device.synchronize(device.record(stream))
+    expected, found = host.copy(), np.empty_like(host)
+    for block_id, source in enumerate(ids):
+        shape.rows(expected[block_id], heads)[:] = shape.rows(host[source], heads)
+    runtime.memcpy(found.ctypes.data, memory.pointer, found.nbytes, runtime.memcpyDeviceToHost)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_every_rank_gets_its_heads(make_source, make_receiver, num_ranks):
+    """From one GPU to ranks in processes of their own, which are on another one, or on the same."""
+    whole = RecordShape(num_rows=200, num_heads=4, head_bytes=128)
+    part = RecordShape(num_rows=200, num_heads=4 // num_ranks, head_bytes=128)
+    source = make_source(record_bytes=whole.record_bytes, shape=whole)
+    ranks = [
+        make_receiver(
+            "decode-0",
+            record_bytes=part.record_bytes,
+            ranks={"shape": part, "rank": rank, "num_ranks": num_ranks},
+        )
+        for rank in range(num_ranks)
+    ]
+    block_ids, target_ids = (3, 4, 5, 90, 17), (7, 8, 1, 2, 400)
+    for each in ranks:
+        each.call("open", 1, target_ids)
+    source.send(",".join(each.address for each in ranks), ranks[0].holder, block_ids, 1)
+    assert outcome(source) == ("on_sent", "")
+    sent = np.frombuffer(source.content(block_ids), np.uint8).reshape(len(block_ids), 200, 4, 128)
+    for each, right in zip(ranks, np.split(sent, num_ranks, axis=2), strict=True):
+        each.wait_for_arrival()
+        assert each.call("content", target_ids) == right.tobytes()
 
 
 def test_a_message_to_oneself_passes_through_a_communicator(device):
