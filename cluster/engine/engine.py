@@ -1,7 +1,7 @@
 """The loop's body: schedule, run, update."""
 
 from collections.abc import Sequence as List
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from cluster.engine.scheduler import Scheduler
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput, StepResult
@@ -13,12 +13,8 @@ class Runner(Protocol):
         ...
 
 
-@runtime_checkable
 class Launcher(Protocol):
-    """A runner whose `run` is `launch` and then `collect`."""
-
-    computes_beside: bool
-    """Whether a step is computed on a device of its own, so that the host has time between the two."""
+    """A runner that computes on a device beside the host: `run` in two halves, with time between them."""
 
     def launch(self, output: SchedulerOutput) -> None:
         """Begins a step, which the next `collect` ends. Whatever went wrong with the last one is over."""
@@ -30,12 +26,12 @@ class Launcher(Protocol):
 
 
 class Engine:
-    """`launcher`: the runner, if it computes beside the host."""
+    """`launcher`: the runner again, if it is one."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, scheduler: Scheduler, runner: Runner, launcher: Launcher | None = None) -> None:
         self.scheduler = scheduler
         self.runner = runner
-        self.launcher = runner if isinstance(runner, Launcher) and runner.computes_beside else None
+        self.launcher = launcher
 
     def step(self) -> StepResult:
         output = self.scheduler.schedule()

@@ -76,7 +76,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         BlockManager(num_blocks, options.block_size, enable_prefix_caching=options.enable_prefix_caching),
     )
     return LoadedEngine(
-        engine=Engine(scheduler, runner),
+        engine=Engine(scheduler, runner, runner if runner.computes_beside else None),
         memory=loaded.memory,
         region=loaded.region,
         vocab_size=runner.model.config.vocab_size,

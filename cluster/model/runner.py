@@ -34,7 +34,7 @@ class UnderWay:
 
 
 class ModelRunner:
-    """A `cluster.engine.engine.Launcher`. On a GPU steps are computed beside the host, and `host_gap` counts."""
+    """Where it `computes_beside` the host, on a GPU, it is an engine's `Launcher`, and `host_gap` counts."""
 
     def __init__(self, model: Decoder, kv_cache: KVCache, gpu: GpuOptions = GpuOptions()) -> None:  # noqa: B008  # frozen
         self.model = model

@@ -31,8 +31,6 @@ PROMPT, NUM_TOKENS = (1, 2, 3), 4
 class FakeDevice(FakeRunner):
     """A step is over when it may be; what happens is noted in order."""
 
-    computes_beside = True
-
     def __init__(self, *args: object, notes: "queue.Queue[str]") -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self._notes = notes
@@ -76,7 +74,7 @@ class Loop:
         scheduler = make_scheduler(16, max_num_batched_tokens=16, max_num_seqs=4)
         self.notes: queue.Queue[str] = queue.Queue()
         self.device = FakeDevice(scheduler.block_manager, notes=self.notes)
-        engine = Engine(scheduler, self.device)
+        engine = Engine(scheduler, self.device, self.device)
         slots = SlotTable(lambda reservation: None)
         self.core = InstanceCore(Holder("me", 1), InstanceRole.MIXED, engine, slots, NoChecksums(), CoreConfig())
         self.core.on_front_joined(FRONT)
