@@ -195,12 +195,13 @@ def bench_engine(
             raise typer.BadParameter(str(error)) from error
     if json_file:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    console = Console(width=None if Console().is_terminal else 140)
     if is_gpu:
         from deploy.bench.gpu_report import print_engine
 
-        print_engine(figures, Console())
+        print_engine(figures, console)
     else:
-        print_report(figures, Console(width=None if Console().is_terminal else 140))
+        print_report(figures, console)
 
 
 def make_prompts(num_prompts: int, num_tokens: int, vocab_size: int) -> Prompts:

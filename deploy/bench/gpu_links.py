@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster.model.kv_cache import KVCache
 from cluster.model.kv_sizing import GIB
 from cluster.model.random_weights import llama_3_8b, random_model
 from cluster.model.runner import ModelRunner
+from deploy.bench.engine_bound import kv_bytes_per_token
 from deploy.bench.engine_turns import Prompts
 from deploy.bench.gpu_copies import REGION_BYTES, SIZES, Copies, measure_copies
 from deploy.bench.gpu_engine import BLOCK_SIZE, environment, find_gpu
@@ -35,10 +37,25 @@ from deploy.bench.gpu_migration import (
 from deploy.bench.gpu_turns import start_decoding
 
 NUM_MOVED, MOVED_TOKENS, NUM_NEW_TOKENS, NUM_BEFORE = 4, 500, 48, 16
-BATCH_SIZE, CONTEXT_TOKENS, STEPS = 16, 1024, 32
-SPARE_BYTES = 8 * GIB
+SPARE_BYTES = 8 * GIB  # what steps take, and libraries
 
 Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinksPlan:
+    """What is copied, and what decodes while blocks leave: so many steps undisturbed, while they do, and again."""
+
+    num_rounds: int
+    sizes: tuple[int, ...] = SIZES
+    region_bytes: int = REGION_BYTES
+    batch_size: int = 16
+    num_context_tokens: int = 1024
+    num_steps: int = 32
+
+    @property
+    def num_new_tokens(self) -> int:
+        return 3 * self.num_rounds * self.num_steps + 1
 
 
 def run_links_on_gpu(device_name: str, *, num_rounds: int, quick: bool, show: Show) -> dict[str, Any]:
@@ -46,33 +63,51 @@ def run_links_on_gpu(device_name: str, *, num_rounds: int, quick: bool, show: Sh
     device = find_gpu(device_name)
     links = CupyDevice(device.index or 0, cuda=torch.version.cuda)
     config, dtype = llama_3_8b(), torch.bfloat16
-    num_rounds = min(num_rounds, 3) if quick else num_rounds
-    num_needed = config.num_parameters * dtype.itemsize + 4 * REGION_BYTES + SPARE_BYTES
-    if (free := free_bytes(device)) < num_needed:
-        missing = (num_needed - free) / GIB
-        raise DeviceUnavailable(f"the GPU has {free / GIB:.1f} GiB free: {missing:.1f} GiB are missing")
+    plan = LinksPlan(num_rounds=min(num_rounds, 3) if quick else num_rounds)
+    check_links_room(plan, config, dtype, free_bytes(device))
     use_device(device)
+    figures = {**environment(device), **measure_links(links, device, config, dtype, plan, show)}
+    return {**figures, "aims": [aim.to_dict() for aim in link_aims(figures)]}
+
+
+def check_links_room(plan: LinksPlan, config: ModelConfig, dtype: torch.dtype, free: int) -> None:
+    """Raises DeviceUnavailable that says how much is missing, and ValueError for more steps than the model has."""
+    num_tokens = plan.num_context_tokens + plan.num_new_tokens
+    if num_tokens > config.max_model_len:
+        raise ValueError(f"{plan.num_rounds} rounds take {num_tokens} tokens, and the model {config.max_model_len}")
+    kv_bytes = plan.batch_size * num_tokens * kv_bytes_per_token(config, dtype.itemsize)
+    needed = config.num_parameters * dtype.itemsize + max(kv_bytes, 3 * plan.region_bytes) + SPARE_BYTES
+    if free < needed:
+        raise DeviceUnavailable(
+            f"weights, KV and what is measured with take {needed / GIB:.1f} GiB, and the GPU has {free / GIB:.1f} GiB "
+            f"free: {(needed - free) / GIB:.1f} GiB are missing"
+        )
+
+
+def measure_links(
+    links: CupyDevice, device: torch.device, config: ModelConfig, dtype: torch.dtype, plan: LinksPlan, show: Show
+) -> dict[str, Any]:
+    """One after the other: copies, a migration, blocks that leave."""
     show("copies")
     shape = record_shape(config, dtype)
-    copies = measure_copies(Copies(links, device, shape, REGION_BYTES), SIZES, num_rounds)
+    copies = measure_copies(Copies(links, device, shape, plan.region_bytes), plan.sizes, plan.num_rounds)
     torch.cuda.empty_cache()
     show("making the model")
     model = random_model(config, dtype, device)
     show("a migration")
     migration = _measure_migration(model, links, show)
     show("blocks that leave")
-    side, runner = make_side(model, links, BATCH_SIZE, CONTEXT_TOKENS + 4 * num_rounds * STEPS)
-    engine = start_decoding(runner, prompts(config, BATCH_SIZE, CONTEXT_TOKENS), 4 * num_rounds * STEPS)
-    leaving = measure_leaving(engine, side, HandoverConfig(), STEPS, num_rounds)
-    figures: dict[str, Any] = {
-        **environment(device),
-        "num_repeats": num_rounds,
+    size, context = plan.batch_size, plan.num_context_tokens
+    side, runner = make_side(model, links, size, context + plan.num_new_tokens)
+    engine = start_decoding(runner, prompts(config, size, context), plan.num_new_tokens)
+    leaving = measure_leaving(engine, side, HandoverConfig(), plan.num_steps, plan.num_rounds)
+    return {
+        "num_repeats": plan.num_rounds,
         "record_bytes": shape.record_bytes,
         "copies": copy_rows(copies),
         "migration": migration,
-        "leaving": {"batch_size": BATCH_SIZE, "num_context_tokens": CONTEXT_TOKENS, **leaving},
+        "leaving": {"batch_size": size, "num_context_tokens": context, **leaving},
     }
-    return {**figures, "aims": [aim.to_dict() for aim in link_aims(figures)]}
 
 
 def _measure_migration(model: Decoder, links: CupyDevice, show: Show) -> dict[str, Any]:

@@ -228,8 +228,10 @@ def _bench_on_gpu(device: str, rounds: int, quick: bool, json_path: Path | None)
             figures = run_links_on_gpu(device, num_rounds=rounds, quick=quick, show=status.update)
     except (DeviceUnavailable, NcclUnavailable) as error:
         raise typer.BadParameter(str(error), param_hint="--device") from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rounds") from error
     _write_json(json_path, figures)
-    print_links(figures, Console())
+    print_links(figures, Console(width=None if Console().is_terminal else 140))
 
 
 def _write_json(path: Path | None, figures: dict[str, Any]) -> None:

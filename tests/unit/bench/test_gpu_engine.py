@@ -1,18 +1,19 @@
 """`baton bench engine --device cuda` without a GPU: its refusals, its arithmetic, and all its turns on a CPU."""
 
-import io
+import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import typer
-from rich.console import Console
 
 from cluster.model.device import DeviceUnavailable
-from cluster.model.random_weights import llama_3_8b, random_model
+from cluster.model.random_weights import llama_3_8b
+from deploy.bench import gpu_engine
 from deploy.bench.aims import Aim
 from deploy.bench.engine import bench_engine
-from deploy.bench.gpu_engine import Plan, check_room, fitting, measure
+from deploy.bench.gpu_engine import Plan, check_room, fitting
 from deploy.bench.gpu_figures import (
     GRAPHS,
     NO_GRAPHS,
@@ -23,7 +24,6 @@ from deploy.bench.gpu_figures import (
     engine_aims,
     prefill_row,
 )
-from deploy.bench.gpu_report import print_engine
 
 pytestmark = pytest.mark.unit
 
@@ -37,15 +37,6 @@ SMALL = replace(
     num_kv_heads=2,
     head_dim=8,
     max_model_len=64,
-)
-PLAN = Plan(
-    batch_sizes=(1, 3),
-    num_context_tokens=20,
-    num_steps=3,
-    prefill_tokens=(16, 40),
-    num_repeats=2,
-    memory_bytes=1 << 16,
-    product_size=16,
 )
 
 
@@ -120,21 +111,22 @@ def test_what_is_not_measured_is_neither_met_nor_missed():
 # Turns
 
 
-def test_all_turns_run_and_are_reported():
-    torch.manual_seed(0)
-    heard: list[str] = []
-    figures = measure(
-        random_model(SMALL, torch.float32, torch.device("cpu")),
-        torch.device("cpu"),
-        PLAN,
-        lambda what, num_turns: heard.append(what),
-    )
+def test_all_turns_run_and_are_reported(monkeypatch, tmp_path, capsys):
+    small = {"memory_bytes": 1 << 16, "product_size": 16}
+    for name, stand_in in {
+        "find_gpu": lambda name: torch.device("cpu"),
+        "llama_3_8b": lambda: SMALL,
+        "free_bytes": lambda device: 1 << 40,
+        "environment": lambda device: {"gpu": "a CPU", "num_gpus": 1, "versions": {"torch": "0"}},
+        "Plan": partial(Plan, **small),
+    }.items():
+        monkeypatch.setattr(gpu_engine, name, stand_in)
+    few = {"batch_size": [1, 3], "prompt_tokens": 20, "new_tokens": 2, "repeats": 1}
+    bench_engine(device="cuda", **few, quick=True, json_file=tmp_path / "engine.json")
+    figures = json.loads((tmp_path / "engine.json").read_text())
     assert [(row["batch_size"], row["way"]) for row in figures["decode"]] == [(n, way) for n in (1, 3) for way in WAYS]
-    assert [row["num_tokens"] for row in figures["prefill"]] == [16, 16, 40, 40]
+    assert [row["num_tokens"] for row in figures["prefill"]] == [64, 64]  # as many as this model takes
     assert all(row["share_of_bound"] > 0 and row["step_ms"] > 0 for row in figures["decode"])
-    assert len(figures["aims"]) == 2 * 2 + 2
-    assert len(heard) == 1 + 3 * (2 * 3 + 2 * 2)
-    known = {"gpu": "a GPU", "num_gpus": 1, "versions": {"torch": "0"}, "model": "small", "dtype": "float32"}
-    console = Console(file=io.StringIO(), width=140)
-    print_engine({**known, **figures}, console)
-    assert "share of bound" in console.file.getvalue()
+    assert (figures["num_repeats"], figures["num_steps"], figures["dtype"]) == (1, 2, "bfloat16")
+    assert len(figures["aims"]) == 2 * 2 + 1
+    assert "share of bound" in capsys.readouterr().out

@@ -5,9 +5,11 @@ Engines compute on the CPU, on KV that the fake takes for a GPU's memory.
 
 import ctypes
 import io
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,13 +20,13 @@ from rich.console import Console
 from cluster.instance.config import HandoverConfig
 from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_device import NcclUnavailable
+from cluster.model.device import DeviceUnavailable
 from cluster.model.random_weights import llama_3_8b, random_model
 from deploy.bench import gpu_links
-from deploy.bench.gpu_copies import Copies, measure_copies
 from deploy.bench.gpu_leaving import measure_leaving
 from deploy.bench.gpu_link_figures import CHECKSUM, COPY, PACK, TOUCHED, UNPACK, copy_rows, link_aims, slowdown
-from deploy.bench.gpu_links import make_side, migrate, prompts, record_shape
-from deploy.bench.gpu_migration import LinkedMover, LocalMover, run_moved
+from deploy.bench.gpu_links import LinksPlan, check_links_room, make_side, migrate, prompts, record_shape
+from deploy.bench.gpu_migration import LinkedMover, run_moved
 from deploy.bench.gpu_report import print_links
 from deploy.bench.gpu_turns import start_decoding
 from deploy.bench.links import bench_links
@@ -124,26 +126,49 @@ def test_aims_judge_the_largest_copies():
 # On a fake GPU
 
 
-def test_every_contestant_runs(world):
-    shape = record_shape(SMALL, torch.float32)
-    copies = Copies(make_links(world), CPU, shape, 8 * shape.record_bytes)
-    sizes = (2 * shape.record_bytes, 4 * shape.record_bytes)
-    rows = copy_rows(measure_copies(copies, sizes, 2))
-    assert len(rows) == len(TOUCHED) * len(sizes)
-    assert all(row["seconds"] > 0 and row["share_of_copy"] > 0 for row in rows)
+def test_all_of_it_runs_and_is_reported(world, monkeypatch, tmp_path):
+    record_bytes = record_shape(SMALL, torch.bfloat16).record_bytes
+    small = {"sizes": (2 * record_bytes, 4 * record_bytes), "region_bytes": 8 * record_bytes}
+    small |= {"batch_size": 2, "num_context_tokens": 20, "num_steps": 3}
+    for name, stand_in in {
+        "find_gpu": lambda name: CPU,
+        "CupyDevice": lambda index, cuda: make_links(world),
+        "llama_3_8b": lambda: SMALL,
+        "free_bytes": lambda device: 1 << 40,
+        "environment": lambda device: {"gpu": "a fake", "num_gpus": 1, "versions": {}},
+        "LinksPlan": partial(LinksPlan, **small),
+    }.items():
+        monkeypatch.setattr(gpu_links, name, stand_in)
+    bench_links(device="cuda", rounds=1, quick=True, json_path=tmp_path / "links.json")
+    figures = json.loads((tmp_path / "links.json").read_text())
+    assert len(figures["copies"]) == len(TOUCHED) * 2
+    assert all(row["seconds"] > 0 and row["share_of_copy"] > 0 for row in figures["copies"])
+    assert figures["num_repeats"] == 1
+    assert [aim["what"] for aim in figures["aims"] if aim["is_met"] and "migration" in aim["what"]] == [
+        "migration: requests with the same KV, byte for byte",
+        "migration: requests with the same tokens",
+    ]
+    assert figures["migration"]["stall_ms"] is None
 
 
-@pytest.mark.parametrize("is_linked", [False, True])
-def test_moved_requests_go_on_with_the_same_tokens(world, is_linked):
+def test_a_gpu_that_is_too_small_or_too_many_rounds_are_told():
+    config, plan = llama_3_8b(), LinksPlan(num_rounds=15)
+    check_links_room(plan, config, torch.bfloat16, 60 << 30)
+    with pytest.raises(DeviceUnavailable, match=r"has 24.0 GiB free: \d+\.\d GiB are missing"):
+        check_links_room(plan, config, torch.bfloat16, 24 << 30)
+    with pytest.raises(ValueError, match="100 rounds take"):
+        check_links_room(LinksPlan(num_rounds=100), config, torch.bfloat16, 60 << 30)
+
+
+def test_requests_that_move_over_a_link_go_on_with_the_same_tokens(world):
     model = random_model(SMALL, torch.float32, CPU)
     source, here = make_side(model, make_links(world), 4, 100)
     target, there = make_side(model, make_links(world), 4, 100)
     with ExitStack() as stack:
-        mover = LinkedMover(source, target, stack) if is_linked else LocalMover(source, target)
-        found = migrate(here, there, mover, is_timed=is_linked)
+        found = migrate(here, there, LinkedMover(source, target, stack), is_timed=True)
     assert (found["same_tokens"], found["same_kv"]) == (1, 1)
     assert found["num_bytes"] > 0
-    assert (found["stall_ms"] is None) == (not is_linked)
+    assert found["stall_ms"] > 0
 
 
 def test_what_arrives_wrong_is_seen(world):
