@@ -27,10 +27,16 @@ def check_gpus(deployment: Deployment, facts: CheckpointFacts, find: FindGpus) -
     """Nothing where there are none: then this is not the machine, or Ray says so."""
     if not _asking(deployment) or not (gpus := find()).memory_bytes:
         return
+    num_asked = 0.0
     for index, pool in enumerate(deployment.spec.pools):
         if pool.resources.gpus:
             path: YamlPath = ("spec", "pools", index, "resources", "gpus")
-            yield from _pool(pool, path, facts, ELEMENT_BYTES[deployment.spec.model.dtype], gpus)
+            problems = list(_pool(pool, path, facts, ELEMENT_BYTES[deployment.spec.model.dtype], gpus))
+            num_asked += pool.resources.gpus * pool.replicas
+            if not problems and num_asked > len(gpus.memory_bytes):
+                message = f"all instances to here need {num_asked:g} GPUs; this machine has {len(gpus.memory_bytes)}"
+                problems = [Problem(path=path, message=f"is {pool.resources.gpus:g}, and {message}")]
+            yield from problems
 
 
 def unchecked(deployment: Deployment, find: FindGpus | None) -> str:

@@ -178,6 +178,7 @@ def test_weights_from_a_peer_are_refused_where_there_is_none_with_the_same_part(
             "of which 90% may be used: 1.1 GiB are missing; a larger engine.tensor_parallel_size needs less of each",
         ),
         (GpusHere((8 << 30,)), {"resources": {"gpus": 2}}, "is 2 for an instance; this machine has 1"),
+        (GpusHere((8 << 30,)), {"replicas": 3}, "is 1, and all instances to here need 3 GPUs; this machine has 1"),
         (GpusHere((8 << 30,), "cupy 13.6 is too old"), {}, "is 1, and no instance could use a GPU here: cupy 13.6 is"),
     ],
 )
