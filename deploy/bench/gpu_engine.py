@@ -184,13 +184,18 @@ class _Turns:
             "num_context_tokens": plan.num_context_tokens,
             "num_steps": plan.num_steps,
             "num_repeats": plan.num_repeats,
-            "attention": type(self._ways[GRAPHS].runner.attention).__name__,
+            "attention": self._attention(),
             "memory_bytes_per_s": max(turn.bytes_per_s for each in self._decodes.values() for turn in each),
             "product_flops_per_s": max(turn.flops_per_s for each in self._prefills.values() for turn in each),
             "decode": decode,
             "prefill": prefill,
         }
         return {**figures, "aims": [aim.to_dict() for aim in engine_aims(figures)]}
+
+    def _attention(self) -> str:
+        attention = self._ways[GRAPHS].runner.attention
+        flash = getattr(attention, "flash", None)
+        return type(attention).__name__ + (f" on FlashAttention {flash}" if flash else "")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

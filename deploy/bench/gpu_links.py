@@ -59,7 +59,7 @@ class LinksPlan:
 
 
 def run_links_on_gpu(device_name: str, *, num_rounds: int, quick: bool, show: Show) -> dict[str, Any]:
-    """Raises DeviceUnavailable, NcclUnavailable, and RuntimeError for a link that fails."""
+    """Raises DeviceUnavailable, NcclUnavailable, and DeployError for a link that fails."""
     device = find_gpu(device_name)
     links = CupyDevice(device.index or 0, cuda=torch.version.cuda)
     config, dtype = llama_3_8b(), torch.bfloat16
@@ -96,6 +96,7 @@ def measure_links(
     model = random_model(config, dtype, device)
     show("a migration")
     migration = _measure_migration(model, links, show)
+    use_device(device)
     show("blocks that leave")
     size, context = plan.batch_size, plan.num_context_tokens
     side, runner = make_side(model, links, size, context + plan.num_new_tokens)

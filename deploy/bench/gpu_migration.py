@@ -32,6 +32,7 @@ from cluster.model.runner import ModelRunner
 from deploy.bench.engine_turns import Prompts
 from deploy.bench.links_peer import EPOCH, RECEIVER, SOURCE, Quiet
 from deploy.bench.stopwatch import wait
+from deploy.errors import DeployError
 
 PATIENCE_S = 120.0  # a first communicator loads NCCL's kernels
 RESERVATION = 1
@@ -85,7 +86,7 @@ class LocalMover:
 
 
 class LinkedMover:
-    """Over a link, with checksums, within this process. Raises RuntimeError."""
+    """Over a link, with checksums, within this process. Raises DeployError."""
 
     def __init__(self, source: Side, target: Side, stack: ExitStack) -> None:
         config, secret = LinkConfig(transfer_timeout_s=PATIENCE_S), draw_secret()
@@ -102,7 +103,7 @@ class LinkedMover:
     def move(self, source_ids: List[int], target_ids: List[int]) -> None:
         self.send(source_ids, target_ids)
         if reason := self._outcomes.get(timeout=2 * PATIENCE_S):
-            raise RuntimeError(f"nccl link: {reason}")
+            raise DeployError(f"nccl link: {reason}")
 
     def send(self, source_ids: List[int], target_ids: List[int]) -> None:
         self._slots.close(RESERVATION)

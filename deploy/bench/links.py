@@ -33,6 +33,7 @@ from cluster.messages import BlockTransfer
 from deploy.bench.links_peer import EPOCH, RECEIVER, SOURCE, serve
 from deploy.bench.nccl_links import REFERENCES as NCCL_REFERENCES
 from deploy.bench.nccl_links import NcclContest, timing_note
+from deploy.errors import first_line
 
 SIZES = (64 << 10, 1 << 20, 16 << 20, 64 << 20)
 WARM_UP_ROUNDS = 2
@@ -218,6 +219,8 @@ def bench_links(
 
 
 def _bench_on_gpu(device: str, rounds: int, quick: bool, json_path: Path | None) -> None:
+    from torch import OutOfMemoryError
+
     from cluster.model.device import DeviceUnavailable
     from deploy.bench.gpu_links import run_links_on_gpu
     from deploy.bench.gpu_report import print_links
@@ -228,6 +231,8 @@ def _bench_on_gpu(device: str, rounds: int, quick: bool, json_path: Path | None)
             figures = run_links_on_gpu(device, num_rounds=rounds, quick=quick, show=status.update)
     except (DeviceUnavailable, NcclUnavailable) as error:
         raise typer.BadParameter(str(error), param_hint="--device") from error
+    except OutOfMemoryError as error:
+        raise typer.BadParameter(f"out of memory: {first_line(error)}", param_hint="--device") from error
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rounds") from error
     _write_json(json_path, figures)
