@@ -29,7 +29,7 @@ def find_vllm_python(option: Path | None) -> Path:
     named = option or (Path(os.environ[PYTHON_VARIABLE]) if os.environ.get(PYTHON_VARIABLE) else None)
     if named is None:
         raise InputError(_MISSING)
-    python = named.expanduser()
+    python = named.expanduser().absolute()  # not resolved: an environment's Python is a link out of it
     if not os.access(python, os.X_OK) or python.is_dir():
         raise InputError(f"there is no Python at {python}; {_MISSING}")
     return python
@@ -71,7 +71,7 @@ class VllmReference:
             raise DeployError(f"vLLM's process ended, or gave no answer for {PATIENCE_S:.0f} s; what it said is above")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise DeployError(f"vLLM does not start there: {answer['error']}")
+            raise DeployError(f"vLLM does not start there: {answer['error'].splitlines()[0]}")
         return answer
 
 
