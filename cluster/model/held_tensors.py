@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cluster.model.decoder import Decoder, DecoderLayer
 from cluster.model.layers import GatedMLP, SelfAttention
+from cluster.model.parallel import RowParallel
 from cluster.model.rope import unpair_rows
 
 
@@ -19,7 +20,7 @@ class HeldTensor:
 
 
 def held_tensors(model: Decoder) -> dict[str, HeldTensor]:
-    """By name; of several ranks, the parts that this one holds. A bias that is added on another rank is not there."""
+    """By name; of several ranks, the parts that this one holds."""
     tensors = {
         "model.embed_tokens.weight": _as_it_is(model.embedding),
         "model.norm.weight": _as_it_is(model.norm.weight),
@@ -52,8 +53,8 @@ def _of_attention(attention: SelfAttention, head_dim: int) -> Iterator[tuple[str
         if (bias := qkv.bias) is not None:
             yield f"{name}.bias", _rows(lambda bias=bias: bias, rows, restore)  # type: ignore[misc]
     yield "o_proj.weight", HeldTensor((qkv.in_features, output.in_features), output.dense)
-    if output.bias is not None:
-        yield "o_proj.bias", _as_it_is(output.bias)
+    if (bias := output.whole_bias if isinstance(output, RowParallel) else output.bias) is not None:
+        yield "o_proj.bias", _as_it_is(bias)
     if (norm := attention.head_norm) is not None:
         for name, row in (("q_norm", 0), ("k_norm", -1)):
             yield f"{name}.weight", HeldTensor((head_dim,), lambda row=row: unpair_rows(norm.weight[row], head_dim))  # type: ignore[misc]

@@ -97,6 +97,7 @@ class RowParallel(Linear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, communicator: Communicator) -> None:
         super().__init__(weight, bias if communicator.rank == 0 else None)  # it is added once
+        self.whole_bias = bias
         self._communicator = communicator
 
     def __call__(self, rows: Tensor) -> Tensor:
