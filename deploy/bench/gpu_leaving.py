@@ -25,6 +25,8 @@ from deploy.bench.gpu_migration import Side
 from deploy.bench.gpu_turns import step_times
 from deploy.bench.links_peer import EPOCH, RECEIVER
 
+RATE_WAIT_S = 0.001
+
 _torch_stream: Any = torch.cuda.ExternalStream
 
 
@@ -90,7 +92,10 @@ def leaving(side: Side, outlet: HostOutlet, config: HandoverConfig) -> Iterator[
         try:
             outlet.bind()
             while not stopped.is_set():
-                left.num_bytes += sender.send()
+                num_bytes = sender.send()
+                left.num_bytes += num_bytes
+                if not num_bytes:  # the rate allows nothing now
+                    stopped.wait(RATE_WAIT_S)
             sender.finish()
         except Exception as error:
             errors.append(error)
@@ -175,6 +180,7 @@ def measure_leaving(
         "leaving_step_ms": 1000 * median(moving),
         "slowdown": slowdown(still, moving),
         "bytes_per_s": median(rates),
+        "most_bytes_per_s": config.bytes_per_s,
         "max_bytes_in_flight": config.max_bytes_in_flight,
         "piece_bytes": config.piece_bytes,
     }

@@ -45,7 +45,10 @@ def slowdown(still_s: Sequence[tuple[float, float]], leaving_s: Sequence[float])
 
 
 def link_aims(figures: dict[str, Any]) -> list[Aim]:
-    """Copies are judged by the largest size: smaller ones fit into a GPU's cache, and are mostly launches."""
+    """Copies are judged by the largest size: smaller ones fit into a GPU's cache, and are mostly launches.
+
+    Of the budgets, the first is the default.
+    """
     largest = max(row["num_bytes"] for row in figures["copies"])
     aims = [
         Aim(what=f"{row['what']}: share of a plain copy", value=row["share_of_copy"], least=LEAST_COPY_SHARE)
@@ -54,6 +57,6 @@ def link_aims(figures: dict[str, Any]) -> list[Aim]:
     ]
     for key, what in (("same_kv", "the same KV, byte for byte"), ("same_tokens", "the same tokens")):
         aims.append(Aim(what=f"migration: requests with {what}", value=figures["migration"][key], least=1.0))
-    slower = figures["leaving"]["slowdown"]
+    slower = figures["leaving"][0]["slowdown"]
     aims.append(Aim(what="a decode step while blocks leave: slower by", value=slower, most=MOST_SLOWDOWN))
     return aims

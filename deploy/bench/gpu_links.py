@@ -37,6 +37,9 @@ from deploy.bench.gpu_migration import (
 from deploy.bench.gpu_turns import start_decoding
 
 NUM_MOVED, MOVED_TOKENS, NUM_NEW_TOKENS, NUM_BEFORE = 4, 500, 48, 16
+BUDGETS = (HandoverConfig(), HandoverConfig(bytes_per_s=10_000_000_000))
+"""The default, which has no rate, and one that has."""
+
 SPARE_BYTES = 8 * GIB  # what steps take, and libraries
 
 Show = Callable[[str], None]
@@ -100,14 +103,17 @@ def measure_links(
     show("blocks that leave")
     size, context = plan.batch_size, plan.num_context_tokens
     side, runner = make_side(model, links, size, context + plan.num_new_tokens)
-    engine = start_decoding(runner, prompts(config, size, context), plan.num_new_tokens)
-    leaving = measure_leaving(engine, side, HandoverConfig(), plan.num_steps, plan.num_rounds)
+    leaving = []
+    for budget in BUDGETS:
+        engine = start_decoding(runner, prompts(config, size, context), plan.num_new_tokens)
+        row = measure_leaving(engine, side, budget, plan.num_steps, plan.num_rounds)
+        leaving.append({"batch_size": size, "num_context_tokens": context, **row})
     return {
         "num_repeats": plan.num_rounds,
         "record_bytes": shape.record_bytes,
         "copies": copy_rows(copies),
         "migration": migration,
-        "leaving": {"batch_size": size, "num_context_tokens": context, **leaving},
+        "leaving": leaving,
     }
 
 

@@ -67,21 +67,27 @@ def _prefill(figures: dict[str, Any]) -> Table:
 def print_links(figures: dict[str, Any], console: Console) -> None:
     console.print(f"{title(figures)}; blocks of {figures['record_bytes'] >> 10} KiB", highlight=False)
     console.print(_copies(figures["copies"]))
-    migration, leaving = figures["migration"], figures["leaving"]
-    stall, budget_mib = migration["stall_ms"], leaving["max_bytes_in_flight"] >> 20
+    migration = figures["migration"]
+    stall = migration["stall_ms"]
     console.print(
         f"migration of {migration['num_requests']} requests, {migration['num_bytes'] >> 20} MiB, {migration['way']}: "
         f"{migration['same_kv']:.0%} with the same KV, {migration['same_tokens']:.0%} with the same tokens; "
         + ("not timed: there is one GPU" if stall is None else f"no token for {stall:.1f} ms"),
         highlight=False,
     )
-    console.print(
-        f"blocks leave at {leaving['bytes_per_s'] / 1e9:.1f} GB/s, {budget_mib} MiB under way at most: "
-        f"a decode step of batch {leaving['batch_size']} takes {leaving['leaving_step_ms']:.3f} ms, "
-        f"else {leaving['still_step_ms']:.3f}",
-        highlight=False,
-    )
+    for row in figures["leaving"]:
+        console.print(_leaving(row), highlight=False)
     print_aims(link_aims(figures), console)
+
+
+def _leaving(row: dict[str, Any]) -> str:
+    rate = row["most_bytes_per_s"]
+    limit = "" if rate is None else f", {rate / 1e9:.0f} GB/s at most"
+    return (
+        f"blocks leave at {row['bytes_per_s'] / 1e9:.1f} GB/s ({row['max_bytes_in_flight'] >> 20} MiB under way at "
+        f"most{limit}): a decode step of batch {row['batch_size']} takes {row['leaving_step_ms']:.3f} ms, else "
+        f"{row['still_step_ms']:.3f}: {row['slowdown']:+.1%}"
+    )
 
 
 def _copies(rows: list[dict[str, Any]]) -> Table:
