@@ -387,7 +387,9 @@ class InstanceCore:
     def finish(
         self, output: SchedulerOutput, sampled: List[SampledToken], now_s: float, *, reports_later: bool = False
     ) -> None:
-        """`reports_later`: fronts hear by `report_stepped` of tokens from which nothing else follows."""
+        """`reports_later`: fronts hear of tokens from which nothing else follows by `report_stepped`, which is to be
+        called before anything else but `plan`.
+        """
         self.step_times.end(output, now_s)
         self._after(self._scheduler.update(output, sampled), now_s, reports_later)
 
@@ -404,8 +406,9 @@ class InstanceCore:
         self._scheduler.update(SchedulerOutput(scheduled=()), ())  # nothing is in flight any more
 
     def _after(self, result: StepResult, now_s: float, reports_later: bool) -> None:
+        if result.sealed:
+            self._checksums.seal([block_id for sealed in result.sealed for block_id in sealed.block_ids])
         for sealed in result.sealed:
-            self._checksums.seal(sealed.block_ids)
             hosted = self._hosted.get(sealed.sequence.request_id)
             if hosted is not None and not hosted.sequence.is_finished:
                 self._outbound.on_sealed(hosted, now_s)

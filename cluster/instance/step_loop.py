@@ -149,6 +149,7 @@ class StepLoop:
         now_s = time.monotonic()
         if now_s >= self._next_tick_s:
             self._next_tick_s = now_s + _TICK_S
+            self._core.report_stepped()
             self._core.tick(now_s)
             self._on_tick()
         return self._core.plan(now_s)
@@ -171,6 +172,7 @@ class StepLoop:
 
     def _take_events(self, *, mid_step: bool) -> None:
         while (event := self._next_event(mid_step)) is not None:
+            self._core.report_stepped()
             event()
 
     def _next_event(self, mid_step: bool) -> Event | None:

@@ -121,8 +121,11 @@ class Loop:
             assert update.start_index == len(token_ids)
             token_ids += update.token_ids
             return f"say {len(token_ids)}"
-        if isinstance(effect, ToFront) and isinstance(effect.message, DispatchRefused):
-            assert effect.message.may_run_elsewhere
+        if (
+            isinstance(effect, ToFront)
+            and isinstance(effect.message, DispatchRefused)
+            and effect.message.may_run_elsewhere
+        ):
             return f"give up {effect.message.request_id}"
         return type(effect.message).__name__ if isinstance(effect, ToFront | ToSource) else type(effect).__name__
 
@@ -159,6 +162,13 @@ def test_what_a_handover_needs_is_done_within_a_step_and_after_what_went_before(
     assert loop.heard(1) == ["Reserved"]
     loop.device.end_step()
     assert loop.heard(3) == ["tokens 2", "launch 3", "say 2"]
+
+
+def test_what_is_heard_between_two_steps_is_answered_after_what_went_before(loop: Loop) -> None:
+    assert loop.heard(1) == ["launch 1"]
+    loop.dispatch("r", Epoch(1, 1))  # again
+    loop.device.end_step()
+    assert loop.heard(4) == ["tokens 1", "launch 2", "say 1", "DispatchRefused"]
 
 
 def test_a_request_that_is_stopped_between_two_steps_is_in_no_step_after_that(loop: Loop) -> None:
