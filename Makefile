@@ -45,7 +45,7 @@ test-gpu: install
 test-kernels: install
 	$(BIN)/pip install --quiet 'triton>=3.4'
 	BATON_KERNEL_SHAPES=60 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -rs tests/unit/model/test_triton_attention.py tests/unit/model/test_varlen_attention.py \
-	  tests/unit/model/test_fused_forward.py tests/unit/model/test_gpu_steps.py tests/unit/links/test_xxh3_kernel.py
+	  tests/unit/model/test_fused_forward.py tests/unit/model/test_gpu_steps.py tests/integration/test_gpu_steps_of_ranks.py tests/unit/links/test_xxh3_kernel.py
 	TRITON_DEFAULT_FP_FUSION=1 $(BIN)/python -m tests.unit.model.compile_kernels
 
 # A request moves between instances of one, two and four ranks, each to each, and survives the last; a minute or two.
