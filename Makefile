@@ -50,7 +50,7 @@ test-kernels: install
 
 # A request moves between instances of one, two and four ranks, each to each, and survives the last; a minute or two.
 test-ranks: install
-	BATON_ALL_RANKS=1 $(BIN)/pytest tests/integration/test_tensor_parallel.py
+	BATON_ALL_RANKS=1 $(BIN)/pytest tests/integration/test_tensor_parallel.py tests/integration/test_peer_weights.py
 
 # Ten thousand requests moved about at random under load, in real processes: nothing may be lost, wrong or left behind.
 soak: install

@@ -1,6 +1,7 @@
-"""Instances of two ranks, in processes: one gives another its weights, and dies while it gives them once more."""
+"""Instances in processes of their own: one gives another its weights, and dies while it gives them once more."""
 
 import asyncio
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from cluster.instance.config import InstanceInfo, WeightsPeer
 from cluster.instance.peer_weights import load_weights
 from cluster.instance.served_weights import part_of
 from cluster.links.link_end import rank_addresses
+from cluster.links.weights import WeightsPart
 from cluster.links.weights_receiver import WeightsReceiver
 from cluster.messages import Holder
 from cluster.model.decoder import Decoder
@@ -27,14 +29,14 @@ from tests.integration.local_cluster import MODEL_PATH
 pytestmark = pytest.mark.integration
 
 SECRET = draw_secret()
-NUM_RANKS = 2
+NUMS_OF_RANKS = [1, 2] if os.environ.get("BATON_ALL_RANKS") else [1]  # `make test-ranks`
 
 
 class Rank(Alone):
     """That is loaded, and computes nothing."""
 
-    def __init__(self, rank: int) -> None:
-        self.rank, self.world_size = rank, NUM_RANKS
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def spoilt(tmp_path) -> Path:
     return path
 
 
-def process(name: str, path: Path, *peers: InstanceInfo, armed: str = "") -> InstanceProcess:
-    config = make_config(name, InstanceRole.MIXED, path, SECRET, {"engine": {"tensor_parallel_size": NUM_RANKS}})
+def process(name: str, path: Path, num_ranks: int, *peers: InstanceInfo, armed: str = "") -> InstanceProcess:
+    config = make_config(name, InstanceRole.MIXED, path, SECRET, {"engine": {"tensor_parallel_size": num_ranks}})
     return InstanceProcess(replace(config, weights_peers=asked(*peers)), armed)
 
 
@@ -63,19 +65,20 @@ def held(model: Decoder) -> dict[str, np.ndarray]:
     return {name: tensor.read().numpy() for name, tensor in held_tensors(model).items()}
 
 
-def loaded(path: Path) -> list[dict[str, np.ndarray]]:
+def loaded(path: Path, num_ranks: int) -> list[dict[str, np.ndarray]]:
     """By rank."""
-    return [held(load_model(path, torch.float32, Rank(rank))) for rank in range(NUM_RANKS)]
+    return [held(load_model(path, torch.float32, Rank(rank, num_ranks))) for rank in range(num_ranks)]
 
 
 def weights_in(info: InstanceInfo) -> list[dict[str, np.ndarray]]:
     """What the ranks of that instance compute with."""
-    return [weights_at(address, info, rank) for rank, address in enumerate(rank_addresses(info.link_address))]
+    addresses = rank_addresses(info.link_address)
+    parts = [part_of(str(MODEL_PATH), "float32", rank, len(addresses)) for rank in range(len(addresses))]
+    return [weights_at(address, info, part) for address, part in zip(addresses, parts, strict=True)]
 
 
-def weights_at(address: str, info: InstanceInfo, rank: int) -> dict[str, np.ndarray]:
-    arrays = {}
-    part, holder = part_of(str(MODEL_PATH), "float32", rank, NUM_RANKS), Holder(info.name, info.incarnation)
+def weights_at(address: str, info: InstanceInfo, part: WeightsPart) -> dict[str, np.ndarray]:
+    arrays, holder = {}, Holder(info.name, info.incarnation)
     with WeightsReceiver(address, holder, part, caller="test", secret=SECRET, timeout_s=10.0) as receiver:
         for name, shape in receiver.shapes.items():
             arrays[name] = np.empty(shape, np.float32)
@@ -88,17 +91,19 @@ def same(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -
     return all(a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a) for a, b in pairs)
 
 
-async def test_ranks_have_their_peers_weights_and_those_on_disk_when_the_peer_dies_on_the_way(spoilt):
-    original, on_disk = loaded(MODEL_PATH), loaded(spoilt)
+@pytest.mark.parametrize("num_ranks", NUMS_OF_RANKS)
+async def test_ranks_have_their_peers_weights_and_those_on_disk_when_the_peer_dies_on_the_way(spoilt, num_ranks):
+    original, on_disk = loaded(MODEL_PATH, num_ranks), loaded(spoilt, num_ranks)
     assert not same(original[:1], on_disk[:1])
-    first = process("first", MODEL_PATH, armed=f"links.weights.piece=kill@{len(original[0]) + 5}")
+    first = process("first", MODEL_PATH, num_ranks, armed=f"links.weights.piece=kill@{len(original[0]) + 5}")
     running = [first]
     try:
         info = await first.started()
-        running.append(process("second", spoilt, info))
+        running.append(process("second", spoilt, num_ranks, info))
         assert same(await asyncio.to_thread(weights_in, await running[-1].started()), original)
         arguments = (str(spoilt), "float32", asked(info))
-        third = await asyncio.to_thread(load_weights, *arguments, caller="third", secret=SECRET, communicator=Rank(0))
+        rank = Rank(0, num_ranks)
+        third = await asyncio.to_thread(load_weights, *arguments, caller="third", secret=SECRET, communicator=rank)
         assert same([held(third)], on_disk[:1])
         await first.wait()
         assert first.returncode != 0

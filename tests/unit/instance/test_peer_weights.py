@@ -14,7 +14,10 @@ from cluster.links.link_listener import LinkListener
 from cluster.links.weights_sender import WeightsSender
 from cluster.model.held_tensors import held_tensors
 from cluster.model.load import load_model
+from cluster.model.parallel import Alone
 from cluster.model.random_checkpoint import make_random_checkpoint
+from cluster.ranks.setup import RankSetup
+from cluster.ranks.weights import load_rank, rank_weights_sender
 from tests.unit.links.factories import SECRET, Node
 
 pytestmark = pytest.mark.unit
@@ -94,3 +97,28 @@ def test_a_peer_of_more_ranks_is_not_asked(peer, load, caplog):
     _, said = load(both)
     assert said[-1] == "loading weights from disk"
     assert "no weights from two: it has 2 ranks, and here are 1" in caplog.text
+
+
+class Rank(Alone):
+    """That is loaded, and computes nothing."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.world_size = rank, 2
+
+
+def test_each_rank_gets_its_part_from_the_same_rank(checkpoint, dtype):
+    path = str(checkpoint)
+    originals = [load_model(path, getattr(torch, dtype), Rank(rank)) for rank in range(2)]
+    nodes, listeners = [Node("old", 1, 2, 64, LinkConfig()) for _ in range(2)], []
+    for rank, (node, model) in enumerate(zip(nodes, originals, strict=True)):
+        setup = RankSetup(world_size=2, model_path=path, dtype=dtype, block_size=8, rank=rank)
+        options = {"secret": SECRET, "host": "127.0.0.1", "weights": rank_weights_sender(setup, model)}
+        listeners.append(LinkListener(node.holder, node.region, node.slots, LinkConfig(), node.events, **options))
+    address = ",".join(listener.address for listener in listeners)
+    peers = (WeightsPeer(name="old", incarnation=1, link_address=address),)
+    spoil(checkpoint)
+    for rank, original in enumerate(originals):
+        setup = RankSetup(world_size=2, model_path=path, dtype=dtype, block_size=8, rank=rank, weights_peers=peers)
+        assert same(load_rank(setup, Rank(rank), SECRET), original)
+    for each in (*listeners, *nodes):
+        each.close()
