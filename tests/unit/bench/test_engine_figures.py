@@ -1,9 +1,13 @@
 """What `baton bench engine` makes of its timings: bounds, shares, stages."""
 
+import json
+
 import pytest
+import typer
 
 from cluster.model.config import ModelConfig
 from cluster.model.random_weights import llama_3_8b
+from deploy.bench import engine
 from deploy.bench.engine_bound import (
     Bound,
     decode_step_bytes,
@@ -15,7 +19,7 @@ from deploy.bench.engine_bound import (
 from deploy.bench.engine_stages import ATTENTION, HOST, LM_HEAD, MLP, STAGES, StageClock
 from deploy.bench.engine_summary import Lengths, Turn, missed, summarise
 from deploy.bench.engine_turns import Generation, decode_stages, generate, products_s
-from tests.unit.model.factories import make_prompt, make_runner
+from tests.unit.model.factories import checkpoint, make_prompt, make_runner
 
 pytestmark = pytest.mark.unit
 
@@ -130,3 +134,39 @@ def test_products_are_timed_by_stage():
     found = products_s(make_runner().model, 2, num_passes=2)
     assert set(found) == {"qkv", "output projection", MLP, LM_HEAD}
     assert all(took_s > 0 for took_s in found.values())
+
+
+# All of it
+
+
+class Another:
+    """Ourselves, in the place of transformers."""
+
+    version = "0"
+
+    def __init__(self, path: str, dtype: object) -> None:
+        assert path == str(checkpoint("llama"))
+
+    def generate(self, prompts: list[list[int]], num_new_tokens: int) -> Generation:
+        return generate(make_runner(), prompts, num_new_tokens)
+
+
+def test_all_of_it_runs_beside_another_and_is_reported(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(engine, "MEASURED_BYTES", 1 << 16)
+    monkeypatch.setattr(engine, "TransformersReference", Another)
+    few = {"batch_size": [1, 2], "prompt_tokens": 20, "new_tokens": 4, "repeats": 1}
+    engine.bench_engine(
+        checkpoint("llama"), **few, compare=[engine.Compared.TRANSFORMERS], json_file=tmp_path / "engine.json"
+    )
+    figures = json.loads((tmp_path / "engine.json").read_text())
+    assert [batch["batch_size"] for batch in figures["batches"]] == [1, 2]
+    for batch in figures["batches"]:
+        assert batch["compared"]["transformers"]["same_tokens"]
+        assert batch["share_of_bound"] > 0
+        assert [row["stage"] for row in batch["stages"]] == list(STAGES)
+    assert "share of bound" in capsys.readouterr().out
+
+
+def test_sequences_longer_than_the_model_takes_are_refused():
+    with pytest.raises(typer.BadParameter, match="2051 tokens a sequence: the model takes 2048"):
+        engine.bench_engine(checkpoint("llama"), prompt_tokens=2047, new_tokens=4)
