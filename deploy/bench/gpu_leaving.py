@@ -84,19 +84,21 @@ class Left:
 
 @contextmanager
 def leaving(side: Side, outlet: HostOutlet, config: HandoverConfig) -> Iterator[Left]:
-    """Blocks leave without end, from a thread as a link's; what it raises is raised here."""
+    """Blocks leave until this ends, from a thread as a link's; what it raises is raised here."""
     left, stopped, errors = Left(), threading.Event(), []
     sender = _Sender(side, outlet, config)
 
     def send() -> None:
         try:
             outlet.bind()
-            while not stopped.is_set():
+            while True:
                 num_bytes = sender.send()
                 left.num_bytes += num_bytes
+                if stopped.is_set():
+                    break
                 if not num_bytes:  # the rate allows nothing now
                     stopped.wait(RATE_WAIT_S)
-            sender.finish()
+            left.num_bytes += sender.finish()
         except Exception as error:
             errors.append(error)
 
@@ -106,9 +108,9 @@ def leaving(side: Side, outlet: HostOutlet, config: HandoverConfig) -> Iterator[
     try:
         yield left
     finally:
-        left.seconds = perf_counter() - start
         stopped.set()
         thread.join()
+        left.seconds = perf_counter() - start
     if errors:
         raise errors[0]
 
@@ -134,9 +136,12 @@ class _Sender:
             self._under_way.append((piece, self._outlet.start(block_ids)))
         return self._wait() if self._under_way else 0
 
-    def finish(self) -> None:
+    def finish(self) -> int:
+        """Waits for all that is under way, and returns its bytes."""
+        num_bytes = 0
         while self._under_way:
-            self._wait()
+            num_bytes += self._wait()
+        return num_bytes
 
     def _wait(self) -> int:
         piece, event = self._under_way.popleft()
