@@ -1,6 +1,5 @@
 """Rank 0's side of an instance of several ranks: it calls the others, sets them up, and hears when one is lost."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -22,8 +21,6 @@ NOTICE_TIMEOUT_S = 0.5
 """How long after an error in a step it may take to hear that a rank is lost. Usually it is known before."""
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 class RankGroup:
@@ -171,10 +168,8 @@ class RankGroup:
             self._changed.notify_all()
         on_lost(lost)
         self._shut()
-        try:
-            abort()
-        except RuntimeError as error:  # whoever waits in a collective goes on waiting; the instance has failed already
-            log.warning("aborting a collective: %s", error)
+        # Not waited for: NCCL ends what runs at once, and returns when the last graph that it is recorded in is gone.
+        threading.Thread(target=abort, name="abort", daemon=True).start()
 
     def _shut(self) -> None:
         for channel in self._channels.values():

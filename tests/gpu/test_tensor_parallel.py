@@ -1,8 +1,14 @@
 """Ranks on real GPUs, one each: the same tokens as one rank, and one's death ends the collective of the others."""
 
+import multiprocessing
+import os
 import queue
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +69,31 @@ def test_collectives_are_recorded(communicator):
         assert torch.equal(found.cpu(), torch.full((2, 3), 2 * value))
 
 
+def in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns. Rank 0 ends as abruptly as an instance does: taking NCCL apart in order waits for its peers."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, work, arguments))  # no daemon: it has children
+    process.start()
+    try:
+        assert ours.poll(500), "rank 0 says nothing"
+        found, problem = ours.recv()
+        assert not problem, problem
+        return found
+    finally:
+        process.kill()
+        process.join()
+
+
+def _work(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        pipe.send((work(*arguments), ""))
+    except BaseException:
+        pipe.send((None, traceback.format_exc()))
+    finally:
+        os._exit(0)
+
+
 def make_load() -> list:
     return [make_sequence(7 * n + 1, request_id=str(n), arrival_time_s=float(n), max_tokens=30) for n in range(9)]
 
@@ -76,37 +107,41 @@ def outputs(runner, sequences: list) -> list[list[int]]:
 def test_ranks_generate_what_one_generates(num_ranks):
     """Chunks kernel by kernel, decode steps by recorded graphs, on every rank."""
     right = outputs(make_runner(MODEL, num_blocks=256), make_load())
-    with leading_runner(checkpoint(MODEL), num_ranks) as (runner, _):
-        assert outputs(runner, make_load()) == right
-        assert outputs(runner, make_load()) == right
+    assert in_a_process(generate_twice, checkpoint(MODEL), num_ranks) == [right, right]
+
+
+def generate_twice(path: Path, num_ranks: int) -> list[list[list[int]]]:
+    with leading_runner(path, num_ranks) as (runner, _):
+        return [outputs(runner, make_load()) for _ in "ab"]
 
 
 @needs(2)
 def test_all_ranks_have_as_many_blocks_as_the_one_with_the_least_room():
     total = torch.cuda.mem_get_info(DEVICE)[1]
-    held = torch.empty(total // 50, dtype=torch.uint8, device=DEVICE)
-    with leading_runner(checkpoint(MODEL), 2) as (runner, _):
-        few = runner.kv_cache.num_blocks
-    del held
-    torch.cuda.empty_cache()
-    with leading_runner(checkpoint(MODEL), 2) as (runner, _):
-        assert runner.kv_cache.num_blocks > few
+    few, many = (in_a_process(count_blocks, checkpoint(MODEL), held) for held in (total // 50, 0))
+    assert few < many
+
+
+def count_blocks(path: Path, num_held_bytes: int) -> int:
+    """With so much of rank 0's GPU in use."""
+    held = torch.empty(num_held_bytes, dtype=torch.uint8, device=DEVICE)
+    with leading_runner(path, 2) as (runner, _):
+        assert len(held) == num_held_bytes
+        return runner.kv_cache.num_blocks
 
 
 @needs(2)
-@pytest.mark.parametrize("step", ["in a chunk", "in a recorded step"])
-def test_a_rank_that_dies_in_a_step_ends_the_collective_in_which_rank_0_waits(step):
-    lost: queue.SimpleQueue[tuple[RankLost, float]] = queue.SimpleQueue()
-    number = 2 if step == "in a chunk" else 20
-    with leading_runner(
-        checkpoint(MODEL),
-        2,
-        arm=f"ranks.1.step=kill@{number}",
-        on_lost=lambda error: lost.put((error, time.perf_counter())),
-    ) as (runner, processes):
-        with pytest.raises(RankLost, match="rank 1 is lost"):
+@pytest.mark.parametrize("number", [pytest.param(2, id="in a chunk"), pytest.param(20, id="in a recorded step")])
+def test_a_rank_that_dies_in_a_step_ends_the_collective_in_which_rank_0_waits(number):
+    problem, seconds = in_a_process(lose_a_rank, checkpoint(MODEL), number)
+    assert "rank 1 is lost" in problem
+    print(f"the step ended {seconds:.3f} s after rank 0 heard that the other is gone")
+
+
+def lose_a_rank(path: Path, number: int) -> tuple[str, float]:
+    heard_s: queue.SimpleQueue[float] = queue.SimpleQueue()
+    arm = f"ranks.1.step=kill@{number}"
+    with leading_runner(path, 2, arm=arm, on_lost=lambda _: heard_s.put(time.perf_counter())) as (runner, _):
+        with pytest.raises(RankLost) as raised:
             outputs(runner, make_load())
-        raised_s = time.perf_counter()
-        error, told_s = lost.get(timeout=60)
-        print(f"the step ended {raised_s - told_s:.3f} s after rank 0 was told that rank {error.rank} is gone")
-        processes[1].join(60)
+        return str(raised.value), time.perf_counter() - heard_s.get(timeout=60)

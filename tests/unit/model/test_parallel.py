@@ -1,12 +1,15 @@
 """What each rank holds of a model; several ranks at work are in tests/integration/test_tensor_parallel.py."""
 
+from types import SimpleNamespace
+
 import pytest
 import safetensors
 import torch
 
 from cluster.model import checkpoint as checkpoint_module
+from cluster.model import parallel
 from cluster.model.load import load_model
-from cluster.model.parallel import Alone
+from cluster.model.parallel import Alone, join_nccl
 from cluster.model.random_checkpoint import make_random_checkpoint
 
 pytestmark = pytest.mark.unit
@@ -86,3 +89,42 @@ def test_a_vocabulary_that_ranks_cannot_share_evenly_is_filled_up(tmp_path):
     logits = torch.cat([part.lm_head(part.norm(hidden)) for part in parts], dim=-1)
     assert logits.shape == (2, 4 * 81)
     torch.testing.assert_close(logits[:, :322], whole.logits(hidden))
+
+
+class StreamGroup:
+    """Of NCCL, for two ranks of which the other holds twice as much: what is put on the current stream has no work."""
+
+    def __init__(self, store, rank, world_size, options):
+        self.rank, self.timeout_s, self.device = rank, options._timeout.total_seconds(), None
+
+    def eager_connect_single_device(self, device):
+        self.device = device
+
+    def allreduce(self, tensors, options):
+        assert not options.asyncOp
+        tensors[0].mul_(3)
+
+    def gather(self, parts, tensors, options):
+        assert not options.asyncOp
+        assert options.rootRank == 0
+        if self.rank:
+            assert parts == []
+        else:
+            parts[0][0].copy_(tensors[0])
+            parts[0][1].copy_(tensors[0] * 2)
+
+
+def test_nccl_works_on_the_current_stream(monkeypatch):
+    real = parallel.distributed
+    nccl = type("ProcessGroupNCCL", (StreamGroup,), {"Options": SimpleNamespace})
+    names = ("AllreduceOptions", "GatherOptions", "PrefixStore", "HashStore")
+    fake = SimpleNamespace(ProcessGroupNCCL=nccl, **{name: getattr(real, name) for name in names})
+    monkeypatch.setattr(parallel, "distributed", fake)
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    device = torch.device("cuda", 0)
+    first, second = (join_nccl(real.HashStore(), rank, 2, device=device, timeout_s=7.0) for rank in (0, 1))
+    numbers = torch.arange(4.0).view(2, 2)
+    assert torch.equal(first.all_reduce(numbers.clone()), 3 * numbers)
+    assert torch.equal(first.gather_columns(numbers), torch.cat((numbers, 2 * numbers), dim=1))
+    assert second.gather_columns(numbers) is None
+    assert (first._group.timeout_s, first._group.device) == (7.0, device)
