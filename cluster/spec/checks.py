@@ -124,6 +124,8 @@ def _parallelism(pool: Pool, path: YamlPath, facts: CheckpointFacts) -> Iterator
 
 
 def _kv_cache(pool: Pool, path: YamlPath, token_bytes: int, max_model_len: int) -> Iterator[Problem]:
+    if pool.resources.gpus:  # they take what weights and steps leave
+        return
     block_size = pool.engine.block_size
     num_tokens = pool.engine.kv_cache_memory_bytes // (token_bytes * block_size) * block_size
     if num_tokens < max_model_len:

@@ -71,6 +71,12 @@ def test_more_ranks_than_gpus_are_refused(problems):
     assert expected in problems(make_document(pools=pools))[0]
 
 
+def test_each_rank_may_have_a_gpu_and_kv_takes_what_is_left_of_it(load, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", num_key_value_heads=2)
+    engine = {"tensor_parallel_size": 2, "kv_cache_memory_bytes": "1MiB"}
+    load(make_document(pools=[make_pool(engine=engine, resources={"gpus": 2})]))
+
+
 def test_ranks_share_whole_cores(problems):
     pools = [make_pool(engine={"tensor_parallel_size": 2}, resources={"cpus": 3})]
     expected = "resources.cpus: is 3, of 2 ranks 1.5 each; above 1 Ray counts whole ones only"
