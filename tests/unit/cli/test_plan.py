@@ -92,18 +92,12 @@ def test_the_plan_is_a_deployment_that_loads(run_alone, files):
 
 
 @pytest.mark.usefixtures("is_confirmed_soon")
-@pytest.mark.parametrize(
-    ("machine", "has", "limits", "rate"),
-    [
-        (("--latency", "profile.yaml"), {"cpus": 1}, LIMITS, 4.5),
-        (("--gpu", "distserve-a100", "--model-shape", "opt-13b"), {"gpus": 1}, ("--goodput", "ttft:90 tpot:25"), 14),
-    ],
-)
-def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypatch, machine, has, limits, rate):
+def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypatch):
     monkeypatch.setattr("deploy.planning.interval._LONGER", 300.0)
     monkeypatch.chdir(files)
-    write_network(files, **has)
-    asked = (*machine, *limits, "--rate", rate)
+    write_network(files, gpus=1)
+    machine = ("--gpu", "distserve-a100", "--model-shape", "opt-13b")
+    asked = (*machine, "--goodput", "ttft:90 tpot:25", "--rate", "14")
     code, _, err = plan(run_alone, files, *asked, "-o", "best.yaml", "--json", "best.json", latency=False)
     assert code == 0, err
     predicted = json.loads((files / "best.json").read_text())["best"]["attainment"]["both"]
@@ -111,7 +105,7 @@ def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypa
     long = lengths * 20
     random.Random(0).shuffle(long)  # a plan is for requests in any order
     (files / "long.csv").write_text(header + "".join(long))
-    traffic = ("--topology", "net.json", "--trace", "long.csv", "--rate", rate, "--json", "found.json")
+    traffic = ("--topology", "net.json", "--trace", "long.csv", "--rate", "14", "--json", "found.json")
     code, _, err = run_alone("simulate", "best.yaml", *machine, *traffic)
     assert code == 0, err
     found = json.loads((files / "found.json").read_text())
