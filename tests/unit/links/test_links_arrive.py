@@ -1,6 +1,7 @@
 import pytest
 
 from cluster.links import kv_region
+from cluster.links.piece_events import PieceEvents
 
 from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS
 
@@ -21,7 +22,7 @@ def test_blocks_arrive_as_they_were(make_node, transport, checksum):
 
 def test_the_engine_knows_of_the_arrival_before_the_source_does(pair, transport):
     source, receiver = pair
-    source.links._events = receiver.events  # one queue shows the order
+    source.links._pieces = PieceEvents(receiver.events)  # one queue shows the order
     source.send(receiver, source.transfer(SOURCE_BLOCKS))
     receiver.events.next("on_arrived")
     receiver.events.next("on_sent")
