@@ -131,6 +131,26 @@ def test_a_move_that_is_refused_costs_no_token(node: Node) -> None:
     assert run(node)[-1].finish_reason is FinishReason.LENGTH
 
 
+def test_a_prompt_given_up_while_its_blocks_travel_keeps_those_until_they_are_read(node: Node) -> None:
+    state = make_state(10 * BLOCK_SIZE, 20)
+    node.core.on_front_message(FRONT, Dispatch(state=state, epoch=E1, grant=GRANT), 0.0)
+    step(node)
+    answer(node)
+    step(node)
+    under_way = transfers(node)
+    assert under_way
+    output = node.core.plan(0.0)
+    assert output is not None
+    node.core.give_up(output, "no memory", 0.0)
+    cancel, refused = said(node, Cancel | DispatchRefused)
+    assert (cancel.epoch, refused.may_run_elsewhere) == (E2, True)
+    assert node.scheduler.block_manager.num_free_blocks == 16 - sum(len(each.block_ids) for each in under_way)
+    for transfer in under_way:
+        node.core.on_transfer_ended(transfer, None, 0.0)
+    assert node.scheduler.block_manager.num_free_blocks == 16
+    node.scheduler.check_integrity()
+
+
 def test_a_request_that_ends_on_the_move_takes_its_reservation_back(node: Node) -> None:
     dispatched(node, num_prompt_tokens=4 * BLOCK_SIZE, max_tokens=4)
     hand_over(node)

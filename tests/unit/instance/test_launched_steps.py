@@ -203,6 +203,8 @@ def test_a_step_without_memory_gives_up_its_requests_after_what_was_said_before(
     loop.device.end_step()
     assert loop.heard(1 + len(notes)) == ["tokens 1", *notes]
     assert "a step is given up" in caplog.text
+    with loop.steps._has_core:
+        assert loop.core._scheduler.block_manager.num_free_blocks == 16  # its blocks, too, while nothing runs
     loop.dispatch("r", Epoch(1, 2))
     for _ in range(NUM_TOKENS):
         loop.device.end_step()
