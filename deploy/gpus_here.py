@@ -18,9 +18,17 @@ def gpus_here() -> GpusHere:
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
         said = json.loads(found.stdout)
+    except subprocess.CalledProcessError as error:
+        raise DeployError(f"this machine does not say which GPUs it has: {_last_line(error)}") from error
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         raise DeployError(f"this machine does not say which GPUs it has: {error}") from error
     return GpusHere(memory_bytes=tuple(said["memory_bytes"]), flaw=said["flaw"])
+
+
+def _last_line(error: subprocess.CalledProcessError) -> str:
+    """Of a traceback, what was raised."""
+    said = error.stderr.strip().splitlines()
+    return said[-1] if said else str(error)
 
 
 def _look() -> GpusHere:

@@ -13,7 +13,7 @@ import numpy as np
 from cluster.links import heads_kernel, xxh3_kernel
 from cluster.links.kv_region import checksum
 from cluster.links.nccl_device import Communicator, DeviceBuffer, Event, NcclUnavailable, Stream
-from cluster.links.nccl_versions import NO_CUPY, NO_NCCL, check_cuda, check_cupy, check_nccl
+from cluster.links.nccl_versions import NO_CUPY, NO_NCCL, check_cuda, check_cupy, check_nccl, no_kernels
 from cluster.links.record_shape import RecordRows
 
 THREADS = 256
@@ -66,7 +66,10 @@ class CupyDevice:
         with self._cupy.cuda.Device(device_id):
             self._move_records = self._cupy.RawKernel(_MOVE_RECORDS, "move_records")
             self._move_heads = self._cupy.RawKernel(heads_kernel.CODE, heads_kernel.NAME)
-            self._load_kernels()
+            try:
+                self._load_kernels()
+            except Exception as error:  # CompileException of NVRTC, RuntimeError where that is missing
+                raise no_kernels(self._cupy.__version__, error) from error
 
     def _load_kernels(self) -> None:
         """Runs them once, now. Loaded later, one might wait for a kernel that waits for its peer, under a deadline."""

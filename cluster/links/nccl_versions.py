@@ -20,6 +20,12 @@ def check_cupy(version: str) -> None:
         raise NcclUnavailable(f"cupy {version} is too old; {_dotted(MIN_CUPY)} or later is needed: {_INSTALL}")
 
 
+def no_kernels(version: str, error: Exception) -> NcclUnavailable:
+    """Of a cupy whose compiler or headers are missing, or do not fit; they say so in many lines."""
+    said = (str(error).strip().splitlines() or [repr(error)])[0]
+    return NcclUnavailable(f"cupy {version} cannot load its kernels: {said}; {_INSTALL}")
+
+
 def check_nccl(version: int, *, built_for: int) -> None:
     """Of the library that is loaded, and of the one that cupy was built with; 22501 is 2.25.1."""
     found, built = _nccl(version), _nccl(built_for)

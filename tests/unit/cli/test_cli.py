@@ -10,6 +10,7 @@ import yaml
 from cluster.spec.gpu_checks import GpusHere
 from deploy import preconditions
 from deploy.cli import main
+from deploy.errors import DeployError
 from deploy.events import Event, EventKind
 from deploy.gpus_here import gpus_here
 from tests.unit.spec.factories import make_checkpoint, make_document
@@ -61,6 +62,15 @@ def test_gpus_that_are_too_small_are_refused_before_anything_starts(run_alone, d
 def test_a_machine_says_which_gpus_it_has_or_why_there_are_none():
     found = gpus_here()
     assert found.memory_bytes or "there is no GPU" in found.flaw
+
+
+def test_a_machine_that_fails_to_say_which_gpus_it_has_says_why(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'Traceback:' >&2\necho 'RuntimeError: no driver' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(DeployError, match=r"which GPUs it has: RuntimeError: no driver$"):
+        gpus_here()
 
 
 @pytest.mark.parametrize("command", ["validate", "up"])

@@ -13,7 +13,7 @@ from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_device import NcclUnavailable
 
 from .factories import EPOCH, RECORD_BYTES, SOURCE_BLOCKS, TARGET_BLOCKS
-from .fake_nccl import FakeCupy, World, make_world
+from .fake_nccl import FakeCupy, FakeKernel, World, make_world
 from .nccl_nodes import GpuNode
 
 pytestmark = pytest.mark.unit
@@ -219,6 +219,17 @@ def test_versions_that_do_not_fit_are_refused_with_those_that_do(world, part, na
     setattr(place, name, (lambda: found) if part else found)
     with pytest.raises(NcclUnavailable, match=said):
         CupyDevice(0, cupy, cuda="12.8")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CuPy failed to load libnvrtc.so.12\nand why"), OSError("no headers")])
+def test_a_cupy_that_cannot_compile_is_refused_in_one_line(world, monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FakeKernel, "__call__", fail)
+    said = str(error).splitlines()[0]
+    with pytest.raises(NcclUnavailable, match=rf"^cupy 14\.2\.0 cannot load its kernels: {said}; pip install"):
+        CupyDevice(0, FakeCupy(world))
 
 
 def test_a_machine_without_cupy_is_told_what_to_install(monkeypatch):
