@@ -132,16 +132,18 @@ class SourceConnection:
         return seconds
 
     def _gather(self, transfer: BlockTransfer) -> tuple[list[Record], tuple[int, ...]]:
-        """What is to be sent of each block, and its checksums. Nothing is gathered where whole records go."""
+        """What is to be sent of each block, and its checksums. Nothing is gathered where whole records go, or where the
+        receiver reads this memory itself and asks for no checksums.
+        """
         region, block_ids = self._region, transfer.block_ids
         checksums = transfer.checksums if self._config.checksum else ()
         needs_own = bool(checksums) and not self.part.is_whole
         records = []
-        if isinstance(region, KvRegion):
+        if isinstance(region, KvRegion) and (self.transport == "tcp" or needs_own):
             records = self.part.gather([region.records[block_id] for block_id in block_ids])
             if needs_own:
                 checksums = tuple(checksum(record) for record in records)
-        elif needs_own:
+        elif isinstance(region, DeviceRegion) and needs_own:
             checksums = region.part_checksums(block_ids, self.part.rows)
         # Law 9: what is gathered is of blocks that are still what they were when they were sealed.
         if needs_own and region.checksums(block_ids) != transfer.checksums:

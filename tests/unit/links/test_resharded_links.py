@@ -8,6 +8,7 @@ import pytest
 
 from cluster import failpoints
 from cluster.links.config import LinkConfig
+from cluster.links.record_part import RecordPart
 from cluster.links.record_shape import RecordShape
 
 from .factories import EPOCH, SOURCE_BLOCKS, TARGET_BLOCKS, Node
@@ -85,6 +86,18 @@ def test_a_part_that_comes_damaged_is_not_used(make_ranks, source_size, target_s
         assert node.slots.close(1)
     if target_size == 1:
         np.testing.assert_array_equal(target.whole(TARGET_BLOCKS), before)
+
+
+def test_nothing_is_gathered_for_a_receiver_that_reads_the_memory_itself(make_ranks, monkeypatch):
+    options = {"transport": "shm", "checksum": False}
+    source, target = make_ranks("prefill-0", 1, **options), make_ranks("decode-0", 2, **options)
+    open_slots(source, target)
+    gathered = []
+    monkeypatch.setattr(RecordPart, "gather", lambda part, records: gathered.append(records))
+    source.send(target, SOURCE_BLOCKS)
+    source.nodes[0].events.next("on_sent")
+    np.testing.assert_array_equal(target.whole(TARGET_BLOCKS), source.whole(SOURCE_BLOCKS))
+    assert not gathered
 
 
 def test_a_block_damaged_since_it_was_sealed_is_not_sent(make_ranks):
