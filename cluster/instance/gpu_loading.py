@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cluster.ranks.gpu_part import GpuPart
 
 LARGEST_STEP_TOKENS = 8192
-"""What is warmed up with where `max_num_batched_tokens` is not given."""
+"""What is warmed up with where `max_num_batched_tokens` is not given: then no step is larger."""
 
 
 class GpuMemory:

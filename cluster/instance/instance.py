@@ -149,8 +149,7 @@ class Instance:
             record_bytes=self._block_bytes(loaded),
             roles={
                 role: RoleSettings(
-                    token_budget=options.max_num_batched_tokens
-                    or policy.token_budget(loaded.saturation_tokens, options.max_num_seqs),
+                    token_budget=loaded.token_budget(options, policy),
                     watermark_blocks=policy.watermark_blocks(blocks.num_blocks),
                 )
                 for role, policy in self._policies.items()

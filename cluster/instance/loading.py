@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
-from cluster.instance.config import InstanceConfig
+from cluster.instance.config import EngineConfig, InstanceConfig
 from cluster.instance.gpu_loading import LARGEST_STEP_TOKENS, GpuMemory
 from cluster.links.device_region import Region, check_transport
 from cluster.links.shared_region import SharedRegion
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEngine:
-    """`memory` and `region` are this rank's; `ranks` are the others, if there are any. `weights`: for who starts."""
+    """`memory` and `region` are this rank's; `ranks` are the others, if there are any. `weights`: for who starts.
+
+    `token_budget`: of a step in a role.
+    """
 
     engine: Engine
     memory: SharedRegion | GpuMemory
@@ -35,6 +38,9 @@ class LoadedEngine:
     saturation_tokens: int
     ranks: RankGroup | None = None
     weights: WeightsSource | None = None
+
+    def token_budget(self, options: EngineConfig, policy: RolePolicy) -> int:
+        return _token_budget(options, policy, self.saturation_tokens, on_gpu=isinstance(self.memory, GpuMemory))
 
 
 def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[str], None]) -> LoadedEngine:
@@ -62,14 +68,13 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         loaded = _load_alone(config, progress) if options.tensor_parallel_size == 1 else _load_ranks(config)
     runner, num_blocks = loaded.runner, loaded.runner.kv_cache.num_blocks
     progress("measuring saturation")
-    largest = {} if device.type == "cpu" else {"max_tokens": LARGEST_STEP_TOKENS}
+    largest = {} if device.type == "cpu" else {"max_tokens": _largest_chunk(options)}
     saturation_tokens = measure_saturation(runner, **largest)
     max_model_len = min(options.max_model_len or runner.model.config.max_model_len, runner.model.config.max_model_len)
     scheduler = Scheduler(
         SchedulerConfig(
             max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=options.max_num_batched_tokens
-            or policy.token_budget(saturation_tokens, options.max_num_seqs),
+            max_num_batched_tokens=_token_budget(options, policy, saturation_tokens, on_gpu=device.type != "cpu"),
             watermark_blocks=policy.watermark_blocks(num_blocks),
             max_model_len=max_model_len,
         ),
@@ -85,6 +90,19 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
         ranks=loaded.ranks,
         weights=ServedWeights(runner.model, part_of(config.model_path, options.dtype, 0, options.tensor_parallel_size)),
     )
+
+
+def _largest_chunk(options: EngineConfig) -> int:
+    """Memory was measured with a step of this size or a larger one."""
+    return min(options.max_num_batched_tokens or LARGEST_STEP_TOKENS, LARGEST_STEP_TOKENS)
+
+
+def _token_budget(options: EngineConfig, policy: RolePolicy, saturation_tokens: int, *, on_gpu: bool) -> int:
+    """On a GPU no more than memory was measured with."""
+    if options.max_num_batched_tokens is not None:
+        return options.max_num_batched_tokens
+    budget = policy.token_budget(saturation_tokens, options.max_num_seqs)
+    return min(budget, LARGEST_STEP_TOKENS) if on_gpu else budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
