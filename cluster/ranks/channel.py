@@ -4,6 +4,7 @@ import contextlib
 import select
 import socket
 import struct
+import time
 
 from cluster.pb.ranks_pb2 import RankFrame
 
@@ -20,6 +21,8 @@ class RankChannel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._deadline_s: float | None = None
+        self._max_frame_bytes = MAX_FRAME_BYTES
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -27,11 +30,14 @@ class RankChannel:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
-    def limit(self, timeout_s: float | None) -> None:
-        """How long `send` and `receive` may take from now on."""
+    def limit(self, timeout_s: float | None, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        """How long all that is sent and received may take from now on, and how large a frame may be that comes."""
+        self._deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self._max_frame_bytes = max_frame_bytes
         self._socket.settimeout(timeout_s)
 
     def send(self, payload: bytes) -> None:
+        self._keep_deadline()
         self._socket.sendall(_LENGTH.pack(len(payload)) + payload)
 
     def receive(self) -> bytes | None:
@@ -39,7 +45,7 @@ class RankChannel:
         if (head := self._read(_LENGTH.size)) is None:
             return None
         (num_bytes,) = _LENGTH.unpack(head)
-        if num_bytes > MAX_FRAME_BYTES:
+        if num_bytes > self._max_frame_bytes:
             raise ConnectionError(f"a frame of {num_bytes} bytes: not a rank")
         return self._read(num_bytes)
 
@@ -84,6 +90,7 @@ class RankChannel:
         buffer = bytearray(num_bytes)
         view = memoryview(buffer)
         while view:
+            self._keep_deadline()
             try:
                 count = self._socket.recv_into(view)
             except ConnectionResetError:
@@ -92,3 +99,10 @@ class RankChannel:
                 return None
             view = view[count:]
         return bytes(buffer)
+
+    def _keep_deadline(self) -> None:
+        if self._deadline_s is None:
+            return
+        if (remaining_s := self._deadline_s - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(remaining_s)

@@ -2,18 +2,15 @@
 
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 from cluster import failpoints
-from cluster.handshake import Unauthenticated
 from cluster.links.device_region import Region
 from cluster.links.weights_sender import WeightsSender
+from cluster.ranks.callers import Callers
 from cluster.ranks.channel import RankChannel
-from cluster.ranks.greeting import answer
 from cluster.ranks.rank_links import RankLinks
 from cluster.ranks.setup import RankSetup
 from cluster.secret import ClusterSecret
@@ -30,12 +27,12 @@ class Follower:
     def __init__(self, secret: ClusterSecret, host: str, port: int = 0) -> None:
         self._secret = secret
         self._host = host
-        self._listener = socket.create_server((host, port))
-        self.address = f"{host}:{self._listener.getsockname()[1]}"
+        self._callers = Callers(secret, host, port)
+        self.address = self._callers.address
 
     def run(self, end_process: Callable[[int], None] = os._exit) -> None:
         """Computes for whoever proves to be of this cluster, once. `end_process` is called if that cannot end."""
-        channel, hello = self._accept("hello")
+        channel, hello = self._callers.first("hello")
         setup = RankSetup.from_hello(hello)
         is_gone, ended = threading.Event(), threading.Event()
 
@@ -62,17 +59,7 @@ class Follower:
 
     def close(self) -> None:
         """Nobody can call any more."""
-        self._listener.close()
-
-    def _accept(self, kind: str) -> tuple[RankChannel, Any]:
-        """The first who knows the secret, and the hello of this kind that it opens with."""
-        while True:
-            channel = RankChannel(self._listener.accept()[0])
-            try:
-                return channel, answer(channel, kind, self._secret)
-            except (OSError, Unauthenticated) as error:
-                log.warning("a call to a rank is turned away: %s", error)
-                channel.close()
+        self._callers.close()
 
     def _follow(self, channel: RankChannel, setup: RankSetup) -> None:
         import torch
@@ -101,7 +88,7 @@ class Follower:
     def _serve_links(self, steps: RankChannel, setup: RankSetup, region: Region, weights: WeightsSender) -> None:
         """For as long as rank 0 asks; an end of this is the rank's end."""
         try:
-            channel, hello = self._accept("links_hello")
+            channel, hello = self._callers.first("links_hello")
             with closing(channel):
                 RankLinks(
                     channel,

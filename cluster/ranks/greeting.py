@@ -9,6 +9,11 @@ from cluster.ranks.channel import RankChannel
 from cluster.secret import ClusterSecret, Kind
 
 GREETING_TIMEOUT_S = 5.0
+"""For all of it."""
+MAX_GREETING_BYTES = 64 << 10
+"""Of a frame before the proof: a stranger cannot make this process take more."""
+
+HELLOS = ("hello", "links_hello")
 
 
 def call(address: str, kind: str, hello: RankHello | LinksHello, secret: ClusterSecret) -> RankChannel:
@@ -27,12 +32,14 @@ def call(address: str, kind: str, hello: RankHello | LinksHello, secret: Cluster
     return channel
 
 
-def answer(channel: RankChannel, kind: str, secret: ClusterSecret) -> Any:
-    """The hello of this kind that opens the channel. Raises OSError and Unauthenticated."""
-    channel.limit(GREETING_TIMEOUT_S)
-    hello = getattr(channel.hear(kind), kind)
+def answer(channel: RankChannel, secret: ClusterSecret) -> tuple[str, Any]:
+    """The hello that opens the channel, and of which kind it is. Raises OSError and Unauthenticated."""
+    channel.limit(GREETING_TIMEOUT_S, MAX_GREETING_BYTES)
+    frame = channel.hear(*HELLOS)
+    kind = str(frame.WhichOneof("message"))
+    hello = getattr(frame, kind)
     called = Called(secret, Kind.RANK, hello)
     channel.say(challenge=called.challenge())
     called.check(channel.hear("proof").proof)
     channel.limit(None)
-    return hello
+    return kind, hello
