@@ -1,5 +1,6 @@
 """Rank 0's side of an instance of several ranks: it calls the others, sets them up, and hears when one is lost."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,6 +20,8 @@ from cluster.secret import ClusterSecret
 
 NOTICE_TIMEOUT_S = 0.5
 """How long after an error in a step it may take to hear that a rank is lost. Usually it is known before."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -169,8 +172,15 @@ class RankGroup:
         on_lost(lost)
         self._shut()
         # Not waited for: NCCL ends what runs at once, and returns when the last graph that it is recorded in is gone.
-        threading.Thread(target=abort, name="abort", daemon=True).start()
+        threading.Thread(target=_try, args=(abort,), name="abort", daemon=True).start()
 
     def _shut(self) -> None:
         for channel in self._channels.values():
             channel.shutdown()
+
+
+def _try(abort: Callable[[], None]) -> None:
+    try:
+        abort()
+    except Exception as error:
+        log.warning("the abort of what is under way failed: %s", error)

@@ -1,0 +1,61 @@
+"""What rank 0 does as soon as another rank is gone."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from cluster.handshake import draw_secret
+from cluster.ranks.callers import Callers
+from cluster.ranks.channel import RankChannel
+from cluster.ranks.errors import RankLost
+from cluster.ranks.group import RankGroup
+from cluster.ranks.setup import RankSetup
+
+pytestmark = pytest.mark.unit
+
+SECRET = draw_secret()
+SETUP = RankSetup(world_size=3, model_path="/model", dtype="float32", block_size=8)
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def callers() -> Iterator[list[Callers]]:
+    """Of ranks 1 and 2."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(Callers(SECRET, "127.0.0.1", 0))) for _ in range(2)]
+
+
+@pytest.fixture
+def group() -> Iterator[RankGroup]:
+    with closing(RankGroup()) as group:
+        yield group
+
+
+def begin(group: RankGroup, callers: list[Callers]) -> list[RankChannel]:
+    """The other ends of the group's channels."""
+    group.call([it.address for it in callers], SETUP, SECRET)
+    return [it.first("hello")[0] for it in callers]
+
+
+def test_an_abort_that_fails_is_logged(group, callers, caplog):
+    is_over, threads = threading.Event(), queue.SimpleQueue()
+
+    def abort() -> None:
+        threads.put(threading.current_thread())
+        assert is_over.wait(PATIENCE_S)
+        raise RuntimeError("NCCL says no")
+
+    one, other = begin(group, callers)
+    with closing(one), closing(other):
+        group.abort_when_lost(abort)
+        one.shutdown()
+        assert other.receive() is None  # its channel is shut while the abort takes its time
+        with pytest.raises(RankLost, match="rank 1 is lost"):
+            group.raise_if_lost()
+        thread = threads.get(timeout=PATIENCE_S)
+        is_over.set()
+        thread.join(PATIENCE_S)
+    assert "the abort of what is under way failed: NCCL says no" in caplog.text
