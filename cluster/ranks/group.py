@@ -49,13 +49,17 @@ class RankGroup:
         self._addresses, self._secret = addresses, secret
         for rank, address in enumerate(addresses, start=1):
             try:
-                self._channels[rank] = call(address, "hello", replace(setup, rank=rank).to_hello(), secret)
+                channel = call(address, "hello", replace(setup, rank=rank).to_hello(), secret)
             except (OSError, Unauthenticated) as error:
                 self.close()
                 raise RankLost(rank, f"{address}: {error}") from error
+            self._channels = {**self._channels, rank: channel}  # a new one: `_shut` may be reading that of before
             thread = threading.Thread(target=self._listen, args=(rank,), name=f"from rank {rank}", daemon=True)
             self._threads.append(thread)
             thread.start()
+            if self._lost is not None:  # perhaps before this one was there to be shut
+                self.close()
+                raise self._lost
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Until all of them have their weights and their KV memory. Raises RankLost, and TimeoutError."""

@@ -59,3 +59,26 @@ def test_an_abort_that_fails_is_logged(group, callers, caplog):
         is_over.set()
         thread.join(PATIENCE_S)
     assert "the abort of what is under way failed: NCCL says no" in caplog.text
+
+
+class LosingFirst(list[str]):
+    """Addresses: before the second is called, the first is gone, and the group has heard of it."""
+
+    def __init__(self, callers: list[Callers], told: queue.SimpleQueue[RankLost]) -> None:
+        super().__init__(it.address for it in callers)
+        self._first, self._told = callers[0], told
+
+    def __iter__(self) -> Iterator[str]:
+        yield self[0]
+        self._first.first("hello")[0].close()
+        assert self._told.get(timeout=PATIENCE_S).rank == 1
+        yield self[1]
+
+
+def test_when_a_rank_is_lost_while_others_are_called_these_end_too(group, callers):
+    told: queue.SimpleQueue[RankLost] = queue.SimpleQueue()
+    group.tell_of_loss(told.put)
+    with pytest.raises(RankLost, match="rank 1 is lost"):
+        group.call(LosingFirst(callers, told), SETUP, SECRET)
+    with closing(callers[1].first("hello")[0]) as second:
+        assert second.receive() is None
