@@ -12,6 +12,9 @@ MAX_FRAME_BYTES = 256 << 20
 KEEPALIVE_S = 1
 """A host that vanished says nothing; one that is asked every second and silent for so many times is gone."""
 KEEPALIVE_PROBES = 3
+GONE_AFTER_S = KEEPALIVE_S * (1 + KEEPALIVE_PROBES)
+"""Also while something is on its way to it: then the kernel asks nothing, and would repeat it for a quarter of an hour.
+Who takes nothing for so long, with all buffers full, is gone as well."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -29,6 +32,7 @@ class RankChannel:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
 
     def limit(self, timeout_s: float | None, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         """How long all that is sent and received may take from now on, and how large a frame may be that comes."""

@@ -89,3 +89,10 @@ def test_a_limit_is_for_all_that_is_received(monkeypatch: pytest.MonkeyPatch) ->
             channel.receive()
         channel.limit(None)
         assert channel.receive() is not None
+
+
+def test_a_host_that_is_gone_is_noticed_also_while_what_was_sent_is_not_acknowledged() -> None:
+    """The kernel asks nothing as long as it repeats what was sent, for a quarter of an hour."""
+    theirs, channel = pair()
+    with closing(channel), closing(RankChannel(theirs)):
+        assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 4000
