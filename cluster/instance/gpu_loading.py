@@ -51,6 +51,7 @@ def _setup(config: InstanceConfig) -> RankSetup:
         device="cuda",
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens or LARGEST_STEP_TOKENS,
+        max_model_len=options.max_model_len or 0,
         gpu_memory_utilization=options.gpu_memory_utilization,
         batch_invariant=options.batch_invariant,
         instance=config.name,

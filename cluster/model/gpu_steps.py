@@ -30,7 +30,7 @@ class GpuSteps:
         if options.batch_invariant:
             make_invariant(model)
         self._in_order = torch.arange(options.max_num_seqs)
-        self.graphs = self._record(kv_cache, options.max_num_seqs) if options.graphs else None
+        self.graphs = self._record(kv_cache, options) if options.graphs else None
 
     def compute(self, batch: Batch) -> Tensor | None:
         """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.
@@ -52,8 +52,10 @@ class GpuSteps:
         if self.graphs is not None and self.graphs.takes(batch):
             self.graphs.lay_out(batch)
 
-    def _record(self, kv_cache: KVCache, max_num_seqs: int) -> DecodeGraphs:
-        max_blocks = min(-(-self.model.config.max_model_len // kv_cache.block_size), kv_cache.num_blocks)
+    def _record(self, kv_cache: KVCache, options: GpuOptions) -> DecodeGraphs:
+        max_num_seqs, max_model_len = options.max_num_seqs, self.model.config.max_model_len
+        max_model_len = min(options.max_model_len or max_model_len, max_model_len)
+        max_blocks = min(-(-max_model_len // kv_cache.block_size), kv_cache.num_blocks)
         inputs = DecodeInputs(max_num_seqs, max_blocks, kv_cache.block_size, self.device)
         inputs.fill(NOBODY, max_num_seqs)
         return DecodeGraphs(inputs, self._decode, max_num_seqs)

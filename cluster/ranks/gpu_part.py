@@ -61,7 +61,9 @@ def load_gpu_part(
     )
     kv_cache = KVCache(num_blocks, *model.kv_shape(setup.block_size), dtype, device=device)
     progress("recording graphs")
-    options = GpuOptions(max_num_seqs=setup.max_num_seqs, batch_invariant=setup.batch_invariant)
+    options = GpuOptions(
+        max_num_seqs=setup.max_num_seqs, max_model_len=setup.max_model_len, batch_invariant=setup.batch_invariant
+    )
     runner = make_runner(model, kv_cache, options)
     return GpuPart(runner=runner, region=device_region(links, kv_cache))
 

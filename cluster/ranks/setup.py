@@ -11,7 +11,7 @@ class RankSetup:
     """`store_host` and `store_port`: where the ranks find each other. `num_threads` 0: as many as torch takes.
 
     `device`: cpu, or cuda for the first GPU that each rank's process sees. The number of blocks is given for a CPU, and
-    measured on GPUs; the fields from `device` to `batch_invariant` are for those.
+    measured on GPUs; the fields from `device` to `batch_invariant` are for those. `max_model_len` 0: what the model takes.
     """
 
     world_size: int
@@ -23,6 +23,7 @@ class RankSetup:
     device: str = "cpu"
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 8192
+    max_model_len: int = 0
     gpu_memory_utilization: float = 0.9
     batch_invariant: bool = False
     instance: str = ""

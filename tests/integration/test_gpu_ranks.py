@@ -15,6 +15,7 @@ from cluster.instance.gpu_loading import load_on_gpu
 from cluster.instance.instance import Instance
 from cluster.links import nccl_channel, nccl_messages
 from cluster.model.random_checkpoint import make_random_checkpoint
+from cluster.model.runner import ModelRunner
 from cluster.ranks import load
 from cluster.ranks.errors import RankLost
 from cluster.ranks.group import RankGroup
@@ -54,13 +55,13 @@ def communicators(world, monkeypatch):
     return install(world, monkeypatch)
 
 
-def make_config(checkpoint, num_ranks: int) -> InstanceConfig:
+def make_config(checkpoint, num_ranks: int, **options) -> InstanceConfig:
     return InstanceConfig(
         name="a",
         role=InstanceRole.MIXED,
         model_path=str(checkpoint),
         secret=SECRET,
-        engine=EngineConfig(tensor_parallel_size=num_ranks, device="cuda", max_num_batched_tokens=64),
+        engine=EngineConfig(tensor_parallel_size=num_ranks, device="cuda", max_num_batched_tokens=64, **options),
     )
 
 
@@ -80,6 +81,18 @@ def test_ranks_generate_what_one_generates(checkpoint, communicators):
     expected = generate(alone(checkpoint), make_sequences())
     with leading(checkpoint, 4) as (runner, _):
         assert generate(make_engine(runner), make_sequences()) == expected
+
+
+def test_every_rank_knows_how_long_a_sequence_may_get(checkpoint, communicators, monkeypatch):
+    make, known = ModelRunner.__init__, []
+
+    def make_and_note(runner, model, kv_cache, gpu) -> None:
+        known.append(gpu.max_model_len)
+        make(runner, model, kv_cache, gpu)
+
+    monkeypatch.setattr(ModelRunner, "__init__", make_and_note)
+    with leading(checkpoint, 2, max_model_len=40):
+        assert known == [40, 40]
 
 
 def test_a_rank_that_fails_in_a_step_ends_the_collective_in_which_the_others_wait(checkpoint, communicators):
@@ -131,9 +144,9 @@ async def test_a_request_moves_between_gpus_shared_in_different_ways(checkpoint,
 
 
 @contextmanager
-def leading(checkpoint, num_ranks):
+def leading(checkpoint, num_ranks, **options):
     """Rank 0's runner, and the other ranks."""
-    config = make_config(checkpoint, num_ranks)
+    config = make_config(checkpoint, num_ranks, **options)
     followers, group = FollowerThreads(config), RankGroup()
     try:
         part = load_on_gpu(replace(config, rank_addresses=followers.addresses), GPU, group, lambda progress: None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.unit.model.factories import make_engine, make_runner, make_sequence, run
+from tests.unit.model.factories import BLOCK_SIZE, make_engine, make_runner, make_sequence, run
 from tests.unit.model.gpu_kernels import DEVICE
 
 pytestmark = [pytest.mark.unit, pytest.mark.skipif(DEVICE.type == "cuda", reason="tests/gpu does it on the GPU")]
@@ -26,3 +26,13 @@ def test_tokens_are_those_of_the_plain_runner():
     run(make_engine(recorded), *found)
     run(make_engine(plain), *right)
     assert [sequence.output_token_ids for sequence in found] == [sequence.output_token_ids for sequence in right]
+
+
+@pytest.mark.parametrize(("max_model_len", "max_context"), [(20, 24), (0, 64 * BLOCK_SIZE), (1 << 20, 64 * BLOCK_SIZE)])
+def test_tables_are_as_wide_as_the_longest_sequence_that_is_served(max_model_len, max_context):
+    runner = make_runner(num_blocks=64)
+    attention = TritonAttention(runner.kv_cache, runner.model.shard)
+    with torch.inference_mode():
+        options = GpuOptions(max_num_seqs=1, max_model_len=max_model_len)
+        steps = GpuSteps(runner.model, runner.kv_cache, attention, options)
+    assert steps.graphs.inputs.max_context == max_context
