@@ -11,7 +11,7 @@ class RankSetup:
     """`store_host` and `store_port`: where the ranks find each other. `num_threads` 0: as many as torch takes.
 
     `device`: cpu, or cuda for the first GPU that each rank's process sees. The number of blocks is given for a CPU, and
-    measured on GPUs; the fields from `device` to `batch_invariant` are for those. `max_model_len` 0: what the model takes.
+    measured on GPUs; the fields from `device` to `batch_invariant` are for those. `max_model_len` 0: the model's.
     """
 
     world_size: int
