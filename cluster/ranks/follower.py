@@ -62,6 +62,7 @@ class Follower:
         self._callers.close()
 
     def _follow(self, channel: RankChannel, setup: RankSetup) -> None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `load_engine` does, which only rank 0 runs
         import torch
 
         from cluster.ranks.load import load_follower
