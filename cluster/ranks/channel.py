@@ -20,7 +20,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class RankChannel:
-    """`shutdown` and `wait_until_gone` are the only methods for other threads. Every failure is an OSError."""
+    """One thread sends at a time, one receives; any may `shutdown` and `wait_until_gone`. All failures are OSErrors."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 from cluster import failpoints
 from cluster.links.device_region import Region
@@ -49,7 +49,7 @@ class Follower:
         except Exception as error:
             # A collective fails in all ranks when one is lost; which one, rank 0 hears from its own channels.
             if not is_gone.wait(GRACE_S):
-                channel.say(failed={"problem": f"{type(error).__name__}: {error}"})
+                _say_failed(channel, error)
                 raise
         finally:
             ended.set()
@@ -101,7 +101,13 @@ class Follower:
                     host=self._host,
                     weights=weights,
                 ).run()
-        except OSError as error:
-            log.warning("a rank's links are over: %s", error)
+        except Exception as error:
+            log.warning("a rank's links are over: %r", error)
+            with suppress(OSError):  # rank 0 may be gone, and the links with it
+                _say_failed(steps, error)
         finally:
             steps.shutdown()
+
+
+def _say_failed(channel: RankChannel, error: Exception) -> None:
+    channel.say(failed={"problem": f"{type(error).__name__}: {error}"})

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import queue
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import Sequence
 from cluster.instance.config import EngineConfig, InstanceConfig
 from cluster.instance.instance import Instance
+from cluster.links.config import LinkConfig
+from cluster.messages import Holder
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
 from cluster.model.random_checkpoint import make_random_checkpoint
@@ -33,6 +36,7 @@ from tests.integration.rank_processes import (
     make_engine,
     ranks,
 )
+from tests.unit.links.factories import Events
 
 pytestmark = pytest.mark.integration
 
@@ -127,6 +131,15 @@ def test_a_rank_that_fails_says_why(checkpoint):
         assert None not in several.wait_until_ended()
 
 
+def test_a_rank_whose_links_fail_says_why(checkpoint):
+    lost = queue.SimpleQueue()
+    with ranks(checkpoint, 2, on_lost=lost.put) as several:
+        (links,) = several.group.open_links(Holder("a", 1), LinkConfig(), Events())
+        links.seal((NUM_BLOCKS + 1,))
+        assert re.match(r"rank 1 is lost: \w+Error: ", str(lost.get(timeout=PATIENCE_S)))
+        links.close()
+
+
 def test_a_rank_that_dies_between_steps_is_noticed(checkpoint):
     lost = queue.SimpleQueue()
     with ranks(checkpoint, 2, on_lost=lost.put) as several:
@@ -147,7 +160,7 @@ async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
     with follower_processes(2) as (processes, addresses):
         instance = Instance(replace(config, rank_addresses=tuple(addresses)), ROLE_POLICIES)
         info = await instance.start()
-        assert info.num_blocks == (8 << 20) // info.block_bytes
+        assert info.num_blocks == (8 << 20) // (2 * info.block_bytes)
         processes[1].kill()
         await asyncio.wait_for(instance.failed.wait(), PATIENCE_S)
         assert instance.progress == "failed: rank 1 is lost: its process is gone"
