@@ -27,8 +27,8 @@ class Member:
     `num_unseen_tokens` is their sum.
     `num_tokens`: of each request that runs here, is to, or has not left yet; `num_tokens_in_all` is their sum.
     `unreachable`: instances to which the way is broken. `caches_prefixes`: blocks that nobody uses are kept there.
-    `node`: the host that it runs on. `block_bytes`: of the KV in a block. `num_reliefs`: how often it may have got
-    room for more, or another role.
+    `node`: the host that it runs on. `block_bytes`: of the KV in a block, on one rank. `num_reliefs`: how often it may
+    have got room for more, or another role.
     """
 
     place: Place

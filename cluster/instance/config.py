@@ -112,7 +112,7 @@ class InstanceInfo:
 
     `kv_layout`: instances of which it is equal may give each other requests. `caches_prefixes`: blocks of requests that
     are over are kept as long as there is room. `node`: the host that it runs on; between two of them is a link.
-    `block_bytes`: of the KV in a block; 0: not told.
+    `block_bytes`: of the KV in a block, on one rank: all ranks' parts travel side by side; 0: not told.
     """
 
     name: str

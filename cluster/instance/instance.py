@@ -178,7 +178,7 @@ class Instance:
             ),
             caches_prefixes=self.config.engine.enable_prefix_caching,
             node=self.config.node or socket.gethostname(),
-            block_bytes=self._block_bytes(loaded),
+            block_bytes=loaded.region.record_bytes,
         )
 
     def _block_bytes(self, loaded: LoadedEngine) -> int:

@@ -19,7 +19,7 @@ _UNLIMITED = 1e18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Where an instance is. `token_bytes`: KV of a token there. `unreachable`: to whom it failed to hand over."""
+    """Where an instance is. `token_bytes`: KV of a token on a rank. `unreachable`: to whom it failed to hand over."""
 
     node: str
     token_bytes: float

@@ -19,7 +19,7 @@ from cluster.instance.loading import LoadedEngine, load_engine
 from cluster.model.runner import ModelRunner
 from cluster.role import InstanceRole
 from deploy.roles import ROLE_POLICIES
-from tests.unit.instance.served import SECRET
+from tests.unit.instance.served import RECORD_BYTES, SECRET, served
 from tests.unit.model.factories import BLOCK_SIZE, checkpoint
 from tests.unit.model.stand_in import StandInRunner
 
@@ -41,6 +41,12 @@ def test_only_a_runner_that_computes_beside_the_host_is_a_launcher(runner, monke
     finally:
         loaded.memory.close()
         torch.set_num_threads(num_threads)
+
+
+async def test_an_instance_of_several_ranks_tells_of_blocks_what_a_link_moves() -> None:
+    """Samples are of rank 0's links. More bytes than those would be forecast to take longer than they do."""
+    async with served(engine=EngineConfig(tensor_parallel_size=4)) as instance:
+        assert instance.info.block_bytes == RECORD_BYTES
 
 
 @pytest.fixture
