@@ -65,7 +65,7 @@ def load_engine(config: InstanceConfig, policy: RolePolicy, progress: Callable[[
     if device.type != "cpu":
         loaded = _load_gpu(config, device, progress)
     else:
-        loaded = _load_alone(config, progress) if options.tensor_parallel_size == 1 else _load_ranks(config)
+        loaded = _load_alone(config, progress) if options.tensor_parallel_size == 1 else _load_ranks(config, progress)
     runner, num_blocks = loaded.runner, loaded.runner.kv_cache.num_blocks
     progress("measuring saturation")
     largest = {} if device.type == "cpu" else {"max_tokens": _largest_chunk(options)}
@@ -149,7 +149,7 @@ def _load_gpu(config: InstanceConfig, device: "torch.device", progress: Callable
     return _LoadedModel(runner=loaded.runner, memory=GpuMemory(), region=loaded.region, ranks=ranks)
 
 
-def _load_ranks(config: InstanceConfig) -> _LoadedModel:
+def _load_ranks(config: InstanceConfig, progress: Callable[[str], None]) -> _LoadedModel:
     """As rank 0 of several, which wait for it."""
     from cluster.ranks.kv_memory import kv_region
     from cluster.ranks.load import load_leader, record_bytes
@@ -167,7 +167,7 @@ def _load_ranks(config: InstanceConfig) -> _LoadedModel:
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, record_bytes(setup), num_ranks)
     setup, ranks = replace(setup, num_blocks=num_blocks), RankGroup()
     try:
-        runner = load_leader(setup, ranks, config.rank_addresses, config.secret, config.host, memory.buffer)
+        runner = load_leader(setup, ranks, config.rank_addresses, config.secret, config.host, memory.buffer, progress)
     except BaseException:
         ranks.close()
         raise

@@ -75,6 +75,7 @@ def load_leader(
     secret: ClusterSecret,
     host: str,
     buffer: memoryview | None = None,
+    progress: Callable[[str], None] = lambda said: None,
 ) -> LeadingRunner:
     """On rank 0, at `host`, with the other ranks at `addresses`; where they find each other is filled into `setup`.
 
@@ -82,7 +83,7 @@ def load_leader(
     """
     setup, store = _call(setup, group, addresses, secret, host)
     try:
-        model = _load_part(setup, store, host, secret)
+        model = _load_part(setup, store, host, secret, progress)
     except RuntimeError:
         group.raise_if_lost()
         raise
@@ -134,9 +135,15 @@ def _call(
     return setup, store
 
 
-def _load_part(setup: RankSetup, store: Any, host: str, secret: ClusterSecret) -> Decoder:
+def _load_part(
+    setup: RankSetup,
+    store: Any,
+    host: str,
+    secret: ClusterSecret,
+    progress: Callable[[str], None] = lambda said: None,
+) -> Decoder:
     communicator = join_gloo(store, setup.rank, setup.world_size, host=host, timeout_s=GROUP_TIMEOUT_S)
-    return load_rank(setup, communicator, secret)
+    return load_rank(setup, communicator, secret, progress=progress)
 
 
 def _join_nccl(setup: RankSetup, store: Any, device: torch.device) -> Communicator:

@@ -12,8 +12,9 @@ import torch
 
 from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.sequence import Sequence
-from cluster.instance.config import EngineConfig, InstanceConfig
+from cluster.instance.config import EngineConfig, InstanceConfig, WeightsPeer
 from cluster.instance.instance import Instance
+from cluster.instance.loading import load_engine
 from cluster.links.config import LinkConfig
 from cluster.messages import Holder
 from cluster.model.kv_cache import KVCache
@@ -149,14 +150,18 @@ def test_a_rank_that_dies_between_steps_is_noticed(checkpoint):
             generate(several.engine, make_sequences())
 
 
-async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
-    config = InstanceConfig(
+def make_config(num_ranks):
+    return InstanceConfig(
         name="a",
         role=InstanceRole.MIXED,
         model_path=str(MODEL_PATH),
         secret=SECRET,
-        engine=EngineConfig(tensor_parallel_size=2, num_threads=1, kv_cache_memory_bytes=8 << 20),
+        engine=EngineConfig(tensor_parallel_size=num_ranks, num_threads=1, kv_cache_memory_bytes=8 << 20),
     )
+
+
+async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
+    config = make_config(2)
     with follower_processes(2) as (processes, addresses):
         instance = Instance(replace(config, rank_addresses=tuple(addresses)), ROLE_POLICIES)
         info = await instance.start()
@@ -165,6 +170,16 @@ async def test_an_instance_of_several_ranks_serves_and_ends_with_any_of_them():
         await asyncio.wait_for(instance.failed.wait(), PATIENCE_S)
         assert instance.progress == "failed: rank 1 is lost: its process is gone"
         await instance.stop()
+
+
+def test_rank_0_tells_from_where_its_weights_come():
+    config, said = make_config(2), []
+    peer = WeightsPeer(name="b", incarnation=1, link_address="127.0.0.1:1,127.0.0.1:1")
+    with follower_processes(2) as (_, addresses):
+        config = replace(config, rank_addresses=tuple(addresses), weights_peers=(peer,))
+        loaded = load_engine(config, ROLE_POLICIES[config.role], said.append)
+        loaded.ranks.close()
+    assert said == ["loading weights", "loading weights from b", "loading weights from disk", "measuring saturation"]
 
 
 class Running:
