@@ -48,5 +48,12 @@ def use_device(device: torch.device) -> None:
         os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it was before Triton 3.10; 3.9 warns where unsaid
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Torch has a type for its own; of the driver, cuBLAS or Triton there are only words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        said in str(error).lower() for said in ("out of memory", "alloc_failed")
+    )
+
+
 def free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0])

@@ -12,6 +12,7 @@ from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
 from cluster.model.attention import Attention, make_attention
 from cluster.model.batch import Batch, layout_order, make_batch
 from cluster.model.decoder import Decoder
+from cluster.model.device import is_out_of_memory
 from cluster.model.errors import OutOfDeviceMemory
 from cluster.model.gpu_options import GpuOptions
 from cluster.model.host_gap import HostGap
@@ -69,8 +70,8 @@ class ModelRunner:
         following, self._next = self._next, None
         try:
             self._under_way = self._launch(output, following)
-        except torch.OutOfMemoryError as error:
-            self._give_up(output, error)
+        except RuntimeError as error:
+            self._give_up_or_raise(output, error)
 
     @torch.inference_mode()
     def collect(self) -> list[SampledToken]:
@@ -80,8 +81,8 @@ class ModelRunner:
         following = self._look_ahead(step) if self.computes_beside else None
         try:
             sampled = self._collect(step)
-        except torch.OutOfMemoryError as error:
-            self._give_up(step.output, error)
+        except RuntimeError as error:
+            self._give_up_or_raise(step.output, error)
         self._next = following
         return sampled
 
@@ -126,10 +127,11 @@ class ModelRunner:
         sampled = step.sampling.collect()
         return [sampled[row] for row in step.rows]
 
-    def _give_up(self, output: SchedulerOutput, error: torch.OutOfMemoryError) -> NoReturn:
-        if self.model.communicator.world_size > 1:  # the other ranks wait in the middle of the step
+    def _give_up_or_raise(self, output: SchedulerOutput, error: RuntimeError) -> NoReturn:
+        """With several ranks the others wait in the middle of the step."""
+        if self.model.communicator.world_size > 1 or not is_out_of_memory(error):
             raise error
-        self._wait()  # what was launched of it still writes to its blocks
+        self._wait()  # what was launched of it still writes to its blocks; raises where the device is beyond use
         torch.cuda.empty_cache()
         raise OutOfDeviceMemory(tuple(entry.sequence.request_id for entry in output.scheduled)) from error
 

@@ -1,6 +1,7 @@
 """Steps that are laid out before their tokens are there: never another step than the scheduler's, nor other tokens."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -146,12 +147,33 @@ def test_a_token_that_the_engine_changed_is_the_one_that_is_computed_with():
     assert found[0] == found[1]
 
 
-def out_of_memory(*_: object) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory")
+NO_MEMORY = [
+    torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+]
 
 
+def failing(error: RuntimeError) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_another_error_in_a_step_is_raised_as_it_is(monkeypatch):
+    runner, error = StandInRunner.make(), RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(runner, "compute", failing(error))
+    engine = make_engine(runner)
+    engine.scheduler.add(make_sequence(5))
+    with pytest.raises(RuntimeError) as raised:
+        engine.step()
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["torch", "cublas", "triton"])
 @pytest.mark.parametrize("where", ["launch", "collect"])
-def test_a_step_without_memory_names_its_requests_and_the_next_one_runs(where, monkeypatch):
+def test_a_step_without_memory_names_its_requests_and_the_next_one_runs(where, error, monkeypatch):
     right = run_all(make_engine(make_runner()), make_waves(2)[0])
     runner = StandInRunner.make()
     engine, sequences = make_engine(runner), make_waves(2)[0]
@@ -161,13 +183,13 @@ def test_a_step_without_memory_names_its_requests_and_the_next_one_runs(where, m
     output = engine.scheduler.schedule()
     with monkeypatch.context() as patch:
         if where == "launch":
-            patch.setattr(runner, "compute", out_of_memory)
+            patch.setattr(runner, "compute", failing(error))
         else:
             runner.launch(output)
-            patch.setattr(Sampling, "collect", out_of_memory)
-        with pytest.raises(OutOfDeviceMemory) as error:
+            patch.setattr(Sampling, "collect", failing(error))
+        with pytest.raises(OutOfDeviceMemory) as given_up:
             runner.launch(output) if where == "launch" else runner.collect()
-    assert error.value.request_ids == tuple(entry.sequence.request_id for entry in output.scheduled)
+    assert given_up.value.request_ids == tuple(entry.sequence.request_id for entry in output.scheduled)
     engine.scheduler.update(SchedulerOutput(scheduled=()), ())
     while engine.scheduler.has_work:
         engine.step()
