@@ -56,4 +56,6 @@ def _setup(config: InstanceConfig) -> RankSetup:
         batch_invariant=options.batch_invariant,
         instance=config.name,
         weights_peers=config.weights_peers,
+        weights_piece_bytes=config.handover.piece_bytes,
+        weights_bytes_per_s=config.handover.bytes_per_s or 0,
     )

@@ -137,6 +137,7 @@ class Instance:
             loaded.weights,
             piece_bytes=handover.piece_bytes,
             bytes_per_s=handover.bytes_per_s,
+            num_ranks=self.config.engine.tensor_parallel_size,
             timeout_s=timeout_s,
         )
 

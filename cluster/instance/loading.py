@@ -163,6 +163,8 @@ def _load_ranks(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
         num_threads=options.num_threads or 0,
         instance=config.name,
         weights_peers=config.weights_peers,
+        weights_piece_bytes=config.handover.piece_bytes,
+        weights_bytes_per_s=config.handover.bytes_per_s or 0,
     )
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, record_bytes(setup), num_ranks)
     setup, ranks = replace(setup, num_blocks=num_blocks), RankGroup()

@@ -23,12 +23,22 @@ log = logging.getLogger(__name__)
 
 
 class WeightsSender:
-    """One asks at a time. After each piece it rests as long as that took; longer where `bytes_per_s` asks for it."""
+    """One asks at a time. After each piece it rests as long as that took; longer where `bytes_per_s` asks for it.
+
+    `bytes_per_s` is for the `num_ranks` of an instance, of which each has its equal share.
+    """
 
     def __init__(
-        self, source: WeightsSource, *, piece_bytes: int, timeout_s: float, bytes_per_s: int | None = None
+        self,
+        source: WeightsSource,
+        *,
+        piece_bytes: int,
+        timeout_s: float,
+        bytes_per_s: int | None = None,
+        num_ranks: int = 1,
     ) -> None:
         self._source = source
+        bytes_per_s = bytes_per_s and max(bytes_per_s // num_ranks, 1)
         self._bytes_per_s = bytes_per_s
         self._piece_bytes = piece_bytes if bytes_per_s is None else min(piece_bytes, bytes_per_s)
         self._timeout_s = timeout_s

@@ -48,7 +48,7 @@ class RankFrame(_message.Message):
     def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ..., links_hello: _Optional[_Union[LinksHello, _Mapping]] = ..., links_ready: _Optional[_Union[LinksReady, _Mapping]] = ..., open: _Optional[_Union[OpenSlots, _Mapping]] = ..., opened: _Optional[_Union[Slots, _Mapping]] = ..., close: _Optional[_Union[Slots, _Mapping]] = ..., quiet: _Optional[_Union[Slots, _Mapping]] = ..., seal: _Optional[_Union[SealBlocks, _Mapping]] = ..., send: _Optional[_Union[SendBlocks, _Mapping]] = ..., sent: _Optional[_Union[BlocksSent, _Mapping]] = ..., arrived: _Optional[_Union[BlocksArrived, _Mapping]] = ..., bad: _Optional[_Union[BlocksBad, _Mapping]] = ..., room: _Optional[_Union[KvRoom, _Mapping]] = ..., granted: _Optional[_Union[KvRoom, _Mapping]] = ...) -> None: ...
 
 class RankHello(_message.Message):
-    __slots__ = ("rank", "world_size", "store_host", "store_port", "model_path", "dtype", "block_size", "num_blocks", "num_threads", "device", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "batch_invariant", "max_model_len", "instance", "weights_peers", "nonce")
+    __slots__ = ("rank", "world_size", "store_host", "store_port", "model_path", "dtype", "block_size", "num_blocks", "num_threads", "device", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "batch_invariant", "max_model_len", "instance", "weights_peers", "weights_piece_bytes", "weights_bytes_per_s", "nonce")
     RANK_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
     STORE_HOST_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,8 @@ class RankHello(_message.Message):
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_PEERS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
@@ -84,8 +86,10 @@ class RankHello(_message.Message):
     max_model_len: int
     instance: str
     weights_peers: _containers.RepeatedCompositeFieldContainer[WeightsPeer]
+    weights_piece_bytes: int
+    weights_bytes_per_s: int
     nonce: bytes
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., store_host: _Optional[str] = ..., store_port: _Optional[int] = ..., model_path: _Optional[str] = ..., dtype: _Optional[str] = ..., block_size: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_threads: _Optional[int] = ..., device: _Optional[str] = ..., max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., gpu_memory_utilization: _Optional[float] = ..., batch_invariant: _Optional[bool] = ..., max_model_len: _Optional[int] = ..., instance: _Optional[str] = ..., weights_peers: _Optional[_Iterable[_Union[WeightsPeer, _Mapping]]] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., store_host: _Optional[str] = ..., store_port: _Optional[int] = ..., model_path: _Optional[str] = ..., dtype: _Optional[str] = ..., block_size: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_threads: _Optional[int] = ..., device: _Optional[str] = ..., max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., gpu_memory_utilization: _Optional[float] = ..., batch_invariant: _Optional[bool] = ..., max_model_len: _Optional[int] = ..., instance: _Optional[str] = ..., weights_peers: _Optional[_Iterable[_Union[WeightsPeer, _Mapping]]] = ..., weights_piece_bytes: _Optional[int] = ..., weights_bytes_per_s: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class WeightsPeer(_message.Message):
     __slots__ = ("name", "incarnation", "link_address")

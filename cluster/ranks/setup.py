@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from cluster.instance.config import WeightsPeer
+from cluster.instance.config import HandoverConfig, WeightsPeer
 from cluster.pb.ranks_pb2 import RankHello
 
 
@@ -12,6 +12,7 @@ class RankSetup:
 
     `device`: cpu, or cuda for the first GPU that each rank's process sees. The number of blocks is given for a CPU, and
     measured on GPUs; the fields from `device` to `batch_invariant` are for those. `max_model_len` 0: the model's.
+    `weights_bytes_per_s`: for all ranks together, as they serve weights; 0: no limit.
     """
 
     world_size: int
@@ -28,6 +29,8 @@ class RankSetup:
     batch_invariant: bool = False
     instance: str = ""
     weights_peers: tuple[WeightsPeer, ...] = ()
+    weights_piece_bytes: int = HandoverConfig().piece_bytes
+    weights_bytes_per_s: int = 0
     rank: int = 0
     store_host: str = ""
     store_port: int = 0

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 
-from cluster.instance.config import HandoverConfig
 from cluster.instance.peer_weights import TIMEOUT_S, load_weights
 from cluster.instance.served_weights import ServedWeights, part_of
 from cluster.links.weights_sender import WeightsSender
@@ -38,4 +37,10 @@ def load_rank(
 def rank_weights_sender(setup: RankSetup, model: Decoder) -> WeightsSender:
     """Of another rank than 0."""
     source = ServedWeights(model, part_of(setup.model_path, setup.dtype, setup.rank, setup.world_size))
-    return WeightsSender(source, piece_bytes=HandoverConfig().piece_bytes, timeout_s=TIMEOUT_S)
+    return WeightsSender(
+        source,
+        piece_bytes=setup.weights_piece_bytes,
+        bytes_per_s=setup.weights_bytes_per_s or None,
+        num_ranks=setup.world_size,
+        timeout_s=TIMEOUT_S,
+    )

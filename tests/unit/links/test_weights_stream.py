@@ -1,12 +1,14 @@
 """Weights over a listener: what is asked for comes whole and checked, or as an error; strangers get nothing."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cluster import failpoints
 from cluster.handshake import draw_secret
+from cluster.links import weights_sender
 from cluster.links.config import LinkConfig
 from cluster.links.errors import LinkError
 from cluster.links.link_listener import LinkListener
@@ -81,6 +83,16 @@ def test_a_rate_is_kept_to_by_smaller_pieces(make_node):
     giver = Giver(make_node("old"), bytes_per_s=80_000)
     with giver.call() as receiver:
         assert fetched(receiver, giver.source, "a")
+    giver.listener.close()
+
+
+def test_a_rate_is_shared_by_the_ranks_of_an_instance(make_node, monkeypatch):
+    rests: list[float] = []
+    monkeypatch.setattr(weights_sender, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=rests.append))
+    giver = Giver(make_node("old"), bytes_per_s=48, num_ranks=4)
+    with giver.call() as receiver:
+        assert fetched(receiver, giver.source, "b")
+    assert rests == [1.0]  # for 12 bytes
     giver.listener.close()
 
 
