@@ -1,11 +1,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from cluster.instance import instance
 from cluster.instance.config import EngineConfig, HandoverConfig, InstanceConfig, WeightsPeer
 from cluster.instance.gpu_loading import load_on_gpu
 from cluster.instance.loading import load_engine
@@ -17,6 +18,8 @@ from cluster.ranks.setup import RankSetup
 from cluster.role import InstanceRole
 from cluster.secret import SECRET_BYTES, ClusterSecret
 from deploy.roles import ROLE_POLICIES
+from tests.unit.instance import served
+from tests.unit.instance.served import load_fake
 from tests.unit.model.factories import checkpoint
 
 pytestmark = pytest.mark.unit
@@ -77,3 +80,13 @@ def test_other_ranks_serve_weights_within_the_budget_of_the_instance(
     weights.rank_weights_sender(setup, load_model(Path(setup.model_path)))
     del options["timeout_s"]
     assert options == {"piece_bytes": 1000, "bytes_per_s": bytes_per_s, "num_ranks": 2}
+
+
+async def test_so_does_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    weights: Any = object()
+    monkeypatch.setattr(instance, "WeightsSender", lambda source, **options: given.update(options))
+    monkeypatch.setattr(served, "load_fake", lambda *asked: replace(load_fake(*asked), weights=weights))
+    options = {"engine": EngineConfig(tensor_parallel_size=4), "handover": HandoverConfig(bytes_per_s=48)}
+    async with served.served(**options):
+        assert (given["bytes_per_s"], given["num_ranks"]) == (48, 4)
