@@ -1,6 +1,7 @@
 """What a decode step reads, in memory that stays where it is: a CUDA graph runs again on the same addresses."""
 
 from collections.abc import Sequence as List
+from itertools import chain
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from cluster.model.batch import Batch
 from cluster.model.step_tensors import StepTensors
 
 TOKEN_IDS, POSITIONS, CONTEXTS, SLOTS = range(4)
+LARGEST_COPY_BYTES = 256 << 10
+"""Of tables, where few blocks are new: beyond it, putting those in their places takes less time, by arithmetic."""
 
 
 class DecodeInputs:
@@ -25,12 +28,13 @@ class DecodeInputs:
         self.max_context = max_blocks * block_size
         is_cuda = device.type == "cuda"
 
-        def both(*shape: int) -> tuple[Tensor, Tensor]:
-            host = torch.zeros(shape, dtype=torch.int32)
-            return host.pin_memory() if is_cuda else host, torch.zeros(shape, dtype=torch.int32, device=device)
+        def both(*shape: int, dtype: torch.dtype = torch.int32) -> tuple[Tensor, Tensor]:
+            host = torch.zeros(shape, dtype=dtype)
+            return host.pin_memory() if is_cuda else host, torch.zeros(shape, dtype=dtype, device=device)
 
         self._host_numbers, self._numbers = both(4, max_num_seqs)
         self._host_tables, self._tables = both(max_num_seqs, max_blocks)
+        self._host_grown, self._grown = both(2, max_num_seqs, dtype=torch.int64)  # places in tables, and block ids
         self._written_numbers, self._written_tables = self._host_numbers.numpy(), self._host_tables.numpy()
         self._rows = np.arange(max_num_seqs)
         self._chunk_starts = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
@@ -93,18 +97,35 @@ class DecodeInputs:
         )
 
     def _take_tables(self, spans: List[Span]) -> None:
-        """One copy brings all rows between the first and the last that has changed: more bytes, but fewer calls."""
+        """One copy brings all rows between the first and the last that has changed: more bytes, but fewer calls.
+
+        Where those are too many and few blocks are new, only these are brought, and put in their places.
+        """
         known, num_known = self._known, self._num_known
         changed = [
             row
             for row, span in enumerate(spans)
             if span.block_table is not known[row] or len(span.block_table) != num_known[row]
         ]
+        new: list[range] = []  # their places
         for row in changed:
             table = spans[row].block_table
             first, end = num_known[row] if table is known[row] else 0, len(table)
             self._written_tables[row, first:end] = table[first:end]
+            place = row * self._tables.shape[1]
+            new.append(range(place + first, place + end))
             known[row], num_known[row] = table, end
         if changed:
-            rows = slice(changed[0], changed[-1] + 1)
-            self._tables[rows].copy_(self._host_tables[rows], non_blocking=True)
+            self._copy_tables(slice(changed[0], changed[-1] + 1), new)
+
+    def _copy_tables(self, rows: slice, new: List[range]) -> None:
+        tables, count = self._tables[rows], sum(map(len, new))
+        if count > self._grown.shape[1] or tables.nbytes <= LARGEST_COPY_BYTES:
+            tables.copy_(self._host_tables[rows], non_blocking=True)
+            return
+        written = self._host_grown.numpy()[:, :count]
+        written[0] = list(chain(*new))
+        written[1] = self._written_tables.reshape(-1)[written[0]]
+        self._grown.copy_(self._host_grown, non_blocking=True)
+        places, block_ids = self._grown[:, :count]
+        self._tables.view(-1).scatter_(0, places, block_ids.int())

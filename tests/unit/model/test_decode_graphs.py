@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from cluster.model import decode_inputs
 from cluster.model.attention import Span
 from cluster.model.batch import Batch
 from cluster.model.decode_graphs import DecodeGraphs, padded_sizes
@@ -51,7 +52,9 @@ def test_inputs_hold_what_the_batch_says_and_padding_touches_nothing():
     assert (step.num_decodes, step.max_chunk, step.max_context) == (4, 1, MAX_BLOCKS * BLOCK_SIZE)
 
 
-def test_tables_follow_sequences_that_come_go_and_grow_in_the_same_memory():
+@pytest.mark.parametrize("largest_copy_bytes", [0, decode_inputs.LARGEST_COPY_BYTES])
+def test_tables_follow_sequences_that_come_go_and_grow_in_the_same_memory(largest_copy_bytes, monkeypatch):
+    monkeypatch.setattr(decode_inputs, "LARGEST_COPY_BYTES", largest_copy_bytes)
     draw = random.Random(0)
     inputs = DecodeInputs(MAX_SEQS, MAX_BLOCKS, BLOCK_SIZE, DEVICE)
     address = inputs.step(1).tables.data_ptr()
@@ -70,6 +73,23 @@ def test_tables_follow_sequences_that_come_go_and_grow_in_the_same_memory():
             assert row[: len(table)] == table
             assert len(table) == start // BLOCK_SIZE + 1
     assert len(running) > 1
+
+
+def test_a_new_block_does_not_bring_wide_tables_with_it(monkeypatch):
+    inputs, copy, copied = DecodeInputs(64, 8192, 16, DEVICE), torch.Tensor.copy_, []
+
+    def copy_and_note(target: torch.Tensor, source: torch.Tensor, **options) -> torch.Tensor:
+        copied.append(source.nbytes)
+        return copy(target, source, **options)
+
+    tables = [list(range(row, row + 64)) for row in range(64)]
+    inputs.fill(make_batch(tables, [1000] * 64), 64)
+    for row in (3, 19, 35, 51):
+        tables[row].append(99)
+    monkeypatch.setattr(torch.Tensor, "copy_", copy_and_note)
+    inputs.fill(make_batch(tables, [1001] * 64), 64)
+    assert sum(copied) < 4096
+    assert [row[: len(table)] for row, table in zip(inputs.step(64).tables.tolist(), tables, strict=True)] == tables
 
 
 def test_what_was_laid_out_before_its_tokens_and_a_new_block_were_there_is_the_same_memory_in_the_end():
