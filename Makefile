@@ -30,8 +30,8 @@ test-unit: install
 
 # Most of an integration test is waiting, so two files at a time; what measures shaped links runs alone.
 test-integration: install
-	$(BIN)/pytest -n 2 --dist loadfile -m integration
-	$(BIN)/pytest -m netns
+	$(BIN)/pytest -n 2 --dist loadfile -m integration tests/integration
+	$(BIN)/pytest -m netns tests/netns
 
 # Ten thousand clusters of brains without bodies, each under another seed of faults: minutes.
 test-worlds: install
