@@ -1,9 +1,11 @@
 """An engine whose weights and KV are on a GPU: its memory is sized by measuring, and only NCCL moves its blocks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.instance.config import InstanceConfig
+from cluster.instance.rank_setup import rank_setup
 from cluster.ranks.group import RankGroup
 from cluster.ranks.setup import RankSetup
 
@@ -43,19 +45,12 @@ def load_on_gpu(
 
 def _setup(config: InstanceConfig) -> RankSetup:
     options = config.engine
-    return RankSetup(
-        world_size=options.tensor_parallel_size,
-        model_path=config.model_path,
-        dtype=options.dtype,
-        block_size=options.block_size,
+    return replace(
+        rank_setup(config),
         device="cuda",
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens or LARGEST_STEP_TOKENS,
         max_model_len=options.max_model_len or 0,
         gpu_memory_utilization=options.gpu_memory_utilization,
         batch_invariant=options.batch_invariant,
-        instance=config.name,
-        weights_peers=config.weights_peers,
-        weights_piece_bytes=config.handover.piece_bytes,
-        weights_bytes_per_s=config.handover.bytes_per_s or 0,
     )

@@ -10,11 +10,11 @@ from cluster.engine.engine import Engine
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.instance.config import EngineConfig, InstanceConfig
 from cluster.instance.gpu_loading import LARGEST_STEP_TOKENS, GpuMemory
+from cluster.instance.rank_setup import rank_setup
 from cluster.links.device_region import Region, check_transport
 from cluster.links.shared_region import SharedRegion
 from cluster.links.weights import WeightsSource
 from cluster.ranks.group import RankGroup
-from cluster.ranks.setup import RankSetup
 from cluster.role import RolePolicy
 
 if TYPE_CHECKING:
@@ -155,17 +155,7 @@ def _load_ranks(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
     from cluster.ranks.load import load_leader, record_bytes
 
     options, num_ranks = config.engine, _num_ranks(config)
-    setup = RankSetup(
-        world_size=num_ranks,
-        model_path=config.model_path,
-        dtype=options.dtype,
-        block_size=options.block_size,
-        num_threads=options.num_threads or 0,
-        instance=config.name,
-        weights_peers=config.weights_peers,
-        weights_piece_bytes=config.handover.piece_bytes,
-        weights_bytes_per_s=config.handover.bytes_per_s or 0,
-    )
+    setup = replace(rank_setup(config), num_threads=options.num_threads or 0)
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, record_bytes(setup), num_ranks)
     setup, ranks = replace(setup, num_blocks=num_blocks), RankGroup()
     try:

@@ -5,14 +5,9 @@ import signal
 
 import pytest
 
-from tests.integration.baton_process import BatonUp, environment, is_alive, run_baton, status, write_deployment
+from tests.integration.baton_process import BatonUp, is_alive, run_baton, status, write_deployment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def env(tmp_path):
-    return environment(tmp_path)
 
 
 def pids(cluster):

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.baton_process import BatonUp, environment, run_baton, write_deployment
+from tests.integration.baton_process import BatonUp, run_baton, write_deployment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def env(tmp_path):
-    return environment(tmp_path)
 
 
 def rank_pids():

@@ -3,14 +3,9 @@
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.integration.baton_process import environment, run_baton, write_deployment
+from tests.integration.baton_process import run_baton, write_deployment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def env(tmp_path):
-    return environment(tmp_path)
 
 
 def refused(file, env, *arguments):

@@ -24,20 +24,9 @@ from deploy.bench.gpu_figures import (
     engine_aims,
     prefill_row,
 )
+from tests.unit.bench.small_shape import SMALL
 
 pytestmark = pytest.mark.unit
-
-SMALL = replace(
-    llama_3_8b(),
-    vocab_size=320,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_model_len=64,
-)
 
 
 def make_turn(step_s: float, *, bytes_per_s: float = 100.0) -> DecodeTurn:

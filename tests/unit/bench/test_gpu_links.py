@@ -30,21 +30,12 @@ from deploy.bench.gpu_migration import LinkedMover, run_moved
 from deploy.bench.gpu_report import print_links
 from deploy.bench.gpu_turns import start_decoding
 from deploy.bench.links import bench_links
+from tests.unit.bench.small_shape import SMALL
 from tests.unit.links.fake_nccl import FakeCupy, World
 
 pytestmark = pytest.mark.unit
 
-SMALL = replace(
-    llama_3_8b(),
-    vocab_size=320,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_model_len=128,
-)
+SHAPE = replace(SMALL, max_model_len=128)
 CPU = torch.device("cpu")
 
 
@@ -127,13 +118,13 @@ def test_aims_judge_the_largest_copies():
 
 
 def test_all_of_it_runs_and_is_reported(world, monkeypatch, tmp_path):
-    record_bytes = record_shape(SMALL, torch.bfloat16).record_bytes
+    record_bytes = record_shape(SHAPE, torch.bfloat16).record_bytes
     small = {"sizes": (2 * record_bytes, 4 * record_bytes), "region_bytes": 8 * record_bytes}
     small |= {"batch_size": 2, "num_context_tokens": 20, "num_steps": 3}
     for name, stand_in in {
         "find_gpu": lambda name: CPU,
         "CupyDevice": lambda index, cuda: make_links(world),
-        "llama_3_8b": lambda: SMALL,
+        "llama_3_8b": lambda: SHAPE,
         "free_bytes": lambda device: 1 << 40,
         "environment": lambda device: {"gpu": "a fake", "num_gpus": 1, "versions": {}},
         "LinksPlan": partial(LinksPlan, **small),
@@ -162,7 +153,7 @@ def test_a_gpu_that_is_too_small_or_too_many_rounds_are_told():
 
 
 def test_requests_that_move_over_a_link_go_on_with_the_same_tokens(world):
-    model = random_model(SMALL, torch.float32, CPU)
+    model = random_model(SHAPE, torch.float32, CPU)
     source, here = make_side(model, make_links(world), 4, 100)
     target, there = make_side(model, make_links(world), 4, 100)
     with ExitStack() as stack:
@@ -173,7 +164,7 @@ def test_requests_that_move_over_a_link_go_on_with_the_same_tokens(world):
 
 
 def test_what_arrives_wrong_is_seen(world):
-    model = random_model(SMALL, torch.float32, CPU)
+    model = random_model(SHAPE, torch.float32, CPU)
     links = make_links(world)
     (_, here), (_, there) = make_side(model, links, 2, 60), make_side(model, links, 2, 60)
 
@@ -181,14 +172,14 @@ def test_what_arrives_wrong_is_seen(world):
         def move(self, source_ids: object, target_ids: object) -> None:
             pass
 
-    moved = run_moved(here, there, Idle(), prompts(SMALL, 2, 40), 12, 3)
+    moved = run_moved(here, there, Idle(), prompts(SHAPE, 2, 40), 12, 3)
     assert moved.has_same_kv == [False, False]
 
 
 def test_steps_are_timed_while_blocks_leave_within_the_budget(world):
-    model = random_model(SMALL, torch.float32, CPU)
+    model = random_model(SHAPE, torch.float32, CPU)
     side, runner = make_side(model, make_links(world), 2, 60)
-    engine = start_decoding(runner, prompts(SMALL, 2, 20), 40)
+    engine = start_decoding(runner, prompts(SHAPE, 2, 20), 40)
     record_bytes = side.kv_cache.record_bytes
     budget = HandoverConfig(
         piece_bytes=2 * record_bytes, max_bytes_in_flight=3 * record_bytes, bytes_per_s=1000 * record_bytes
@@ -200,9 +191,9 @@ def test_steps_are_timed_while_blocks_leave_within_the_budget(world):
 
 
 def test_a_sender_that_fails_fails_the_measurement(world, monkeypatch):
-    model = random_model(SMALL, torch.float32, CPU)
+    model = random_model(SHAPE, torch.float32, CPU)
     side, runner = make_side(model, make_links(world), 2, 60)
-    engine = start_decoding(runner, prompts(SMALL, 2, 20), 40)
+    engine = start_decoding(runner, prompts(SHAPE, 2, 20), 40)
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("no more")
