@@ -12,16 +12,14 @@ group_links:    # for all pairs of these groups' nodes that `links` does not nam
 """
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from cluster.spec.problem import Problem, SpecError, YamlPath
-from cluster.spec.quantity import parse_bytes
+from cluster.spec.reading import Reading, as_number
 from cluster.spec.yaml_source import YamlSource, read_yaml
 from cluster.topology.topology import Node, Topology
 
@@ -45,7 +43,6 @@ _NODE_KEYS = (
     "gpu_links",
 )
 _LINK_KEYS = ("source", "target", "alpha_s", "beta_bytes_per_s", "residual")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def read_topology(text: str, name: str) -> Topology:
@@ -58,23 +55,15 @@ def read_topology(text: str, name: str) -> Topology:
     return topology
 
 
-@dataclass(slots=True, kw_only=True)
-class _Reading:
-    source: YamlSource
-    problems: list[Problem] = field(default_factory=list)
-
+class _Reading(Reading):
     def topology(self) -> Topology | None:
         data = self.source.data
-        if not isinstance(data, dict):
-            self._wrong((), "should be a mapping with the keys " + ", ".join(_KEYS))
+        if not self.has_keys(data, (), _KEYS):
             return None
-        self._unknown_keys(data, _KEYS, ())
-        for key, value in (("apiVersion", "baton/v1"), ("kind", "Topology")):
-            if data.get(key) != value:
-                self._wrong((key,), f"is {data.get(key)!r}; should be {value!r}")
+        self.check_kind(data, "Topology")
         nodes = list(self._nodes())
         if not nodes:
-            self._wrong(("nodes",), "should name at least one node")
+            self.wrong(("nodes",), "should name at least one node")
         if self.problems:
             return None
         return self._linked(nodes)
@@ -110,17 +99,17 @@ class _Reading:
             path: YamlPath = ("nodes", index)
             name = self._text(entry, "name", path)
             if first.setdefault(name, index) != index:
-                self._wrong((*path, "name"), f"is {name!r}, as is nodes[{first[name]}].name; names have to differ")
-            num_gpus = int(self._number(entry, "gpus", path, whole=True) or 0)
+                self.wrong((*path, "name"), f"is {name!r}, as is nodes[{first[name]}].name; names have to differ")
+            num_gpus = int(self.number(entry, "gpus", path, whole=True) or 0)
             yield Node(
                 name=name,
                 group=self._text(entry, "group", path),
-                egress_bytes_per_s=self._number(entry, "egress_bytes_per_s", path, least=None),
-                ingress_bytes_per_s=self._number(entry, "ingress_bytes_per_s", path, least=None),
+                egress_bytes_per_s=self.number(entry, "egress_bytes_per_s", path, positive=True),
+                ingress_bytes_per_s=self.number(entry, "ingress_bytes_per_s", path, positive=True),
                 num_gpus=num_gpus,
-                num_cpus=self._number(entry, "cpus", path),
-                memory_bytes=self._bytes(entry, "memory", path),
-                gpu_memory_bytes=self._bytes(entry, "gpu_memory", path),
+                num_cpus=self.number(entry, "cpus", path),
+                memory_bytes=self.num_bytes(entry, "memory", path),
+                gpu_memory_bytes=self.num_bytes(entry, "gpu_memory", path),
                 gpu_links=self._gpu_links(entry, num_gpus, path),
             )
 
@@ -132,18 +121,18 @@ class _Reading:
             ends = self._text(entry, "source", path), self._text(entry, "target", path)
             for end, name in zip(("source", "target"), ends, strict=True):
                 if name not in known and len(self.problems) == before:
-                    self._wrong((*path, end), f"is {name!r}; there is no such {what} in nodes")
+                    self.wrong((*path, end), f"is {name!r}; there is no such {what} in nodes")
             if first.setdefault(ends, index) != index:
                 other = self.source.data[key][first[ends]]
                 same = all(other.get(field) == entry.get(field) for field in _LINK_KEYS)
                 say = "is given twice" if same else "contradicts another entry"
-                self._wrong(path, f"{say}: {ends[0]} -> {ends[1]} is {key}[{first[ends]}] already; keep one")
+                self.wrong(path, f"{say}: {ends[0]} -> {ends[1]} is {key}[{first[ends]}] already; keep one")
             link = {
                 "source": ends[0],
                 "target": ends[1],
-                "alpha_s": self._number(entry, "alpha_s", path),
-                "beta_bytes_per_s": self._number(entry, "beta_bytes_per_s", path, least=None),
-                "residual": self._number(entry, "residual", path) or 0.0,
+                "alpha_s": self.number(entry, "alpha_s", path),
+                "beta_bytes_per_s": self.number(entry, "beta_bytes_per_s", path, positive=True),
+                "residual": self.number(entry, "residual", path) or 0.0,
             }
             if len(self.problems) == before:
                 yield index, link
@@ -153,18 +142,11 @@ class _Reading:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         entries = self.source.data.get(key, [])
         if not isinstance(entries, list):
-            self._wrong((key,), "should be a list")
+            self.wrong((key,), "should be a list")
             return
         for index, entry in enumerate(entries):
             path: YamlPath = (key, index)
-            if not isinstance(entry, dict):
-                self._wrong(path, f"should be a mapping with the keys {', '.join(known)}")
-                continue
-            self._unknown_keys(entry, known, path)
-            missing = [name for name in needed if entry.get(name) is None]
-            for name in missing:
-                self._wrong((*path, name), "is missing")
-            if not missing:
+            if self.has_keys(entry, path, known, needed):
                 yield index, entry
 
     def _missing(self, topology: Topology) -> None:
@@ -172,14 +154,14 @@ class _Reading:
             (source, target), others = missing[0], len(missing) - 1
             more = f" ({others} more pairs are missing)" if others else ""
             message = f"say nothing of {source} -> {target}{more}; add an entry, or one for their groups to group_links"
-            self._wrong(("links",), message)
+            self.wrong(("links",), message)
 
     def _contradictions(self, topology: Topology) -> None:
         names = [node.name for node in topology.nodes]
         beta = topology.beta_bytes_per_s
         between = np.where(np.eye(len(names), dtype=bool), np.nan, beta)
         for row, column in np.argwhere(between > MAX_ASYMMETRY * between.T)[:_SHOWN]:
-            self._wrong(
+            self.wrong(
                 self._place(topology.nodes[column], topology.nodes[row]),
                 f"{names[column]} -> {names[row]} has {beta[column, row]:g} bytes/s, the way back "
                 f"{beta[row, column]:g}: more than {MAX_ASYMMETRY:g} times as much; correct the wrong one",
@@ -193,7 +175,7 @@ class _Reading:
             for pair in np.argwhere(over)[:_SHOWN]:
                 row, column = (int(at) for at in pair)
                 at = (row, column)[axis]
-                self._wrong(
+                self.wrong(
                     self._place(topology.nodes[row], topology.nodes[column]),
                     f"{names[row]} -> {names[column]} has {beta[row, column]:g} bytes/s, more than all that "
                     f"nodes[{at}].{way}_bytes_per_s of {names[at]} allows ({limits[at]:g}); correct one of them",
@@ -213,61 +195,20 @@ class _Reading:
             return ()
         is_square = isinstance(rows, list) and len(rows) == num_gpus
         if not is_square or not all(isinstance(row, list) and len(row) == num_gpus for row in rows):
-            self._wrong((*path, "gpu_links"), f"should be {num_gpus} rows of {num_gpus} rates, as there are gpus")
+            self.wrong((*path, "gpu_links"), f"should be {num_gpus} rows of {num_gpus} rates, as there are gpus")
             return ()
-        rates = tuple(tuple(_as_number(rate) for rate in row) for row in rows)
+        rates = tuple(tuple(as_number(rate) for rate in row) for row in rows)
         if any(rate is None or rate < 0 or not isfinite(rate) for row in rates for rate in row):
-            self._wrong((*path, "gpu_links"), "should hold rates in bytes/s, none below 0")
+            self.wrong((*path, "gpu_links"), "should hold rates in bytes/s, none below 0")
             return ()
         return tuple(tuple(rate or 0.0 for rate in row) for row in rates)
-
-    def _number(
-        self, entry: dict[str, Any], key: str, path: YamlPath, *, least: float | None = 0.0, whole: bool = False
-    ) -> float | None:
-        """`least` None: it has to be above 0."""
-        given = entry.get(key)
-        if given is None:
-            return None
-        number = _as_number(given)
-        if number is None or not isfinite(number) or (whole and number != int(number)):
-            self._wrong((*path, key), f"is {given!r}; should be a {'whole ' if whole else ''}number")
-        elif (least is None and number <= 0.0) or (least is not None and number < least):
-            self._wrong((*path, key), f"is {number:g}; should be {'above 0' if least is None else 'no less than 0'}")
-        else:
-            return number
-        return None
-
-    def _bytes(self, entry: dict[str, Any], key: str, path: YamlPath) -> int | None:
-        try:
-            given = parse_bytes(entry.get(key))
-        except ValueError as error:
-            self._wrong((*path, key), str(error))
-            return None
-        number = self._number({key: given}, key, path, least=None, whole=True)
-        return None if number is None else int(number)
 
     def _text(self, entry: dict[str, Any], key: str, path: YamlPath) -> str:
         given = entry.get(key, "")
         if not isinstance(given, str) or (not given and key in entry):
-            self._wrong((*path, key), f"is {given!r}; should be a name (a number needs quotes)")
+            self.wrong((*path, key), f"is {given!r}; should be a name (a number needs quotes)")
             return ""
         return given
-
-    def _unknown_keys(self, entry: dict[Any, Any], known: tuple[str, ...], path: YamlPath) -> None:
-        for key in entry:
-            if key not in known:
-                self._wrong((*path, str(key)), f"is not known; known here: {', '.join(known)}")
-
-    def _wrong(self, path: YamlPath, message: str) -> None:
-        line = self.source.lines.get(path) or self.source.lines.get(path[:-1])
-        self.problems.append(Problem(path=path, message=message, line=line))
-
-
-def _as_number(given: object) -> float | None:
-    """1e9 is a text to YAML, which wants 1.0e+9; people write the former."""
-    if isinstance(given, str) and _NUMBER.fullmatch(given):
-        return float(given)
-    return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
 
 
 def _read_json(text: str, name: str) -> YamlSource:
