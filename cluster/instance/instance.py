@@ -24,6 +24,7 @@ from cluster.instance.effects import DropProbes, Effect, StartProbe, StartTransf
 from cluster.instance.fronts import Fronts
 from cluster.instance.kv_layout import kv_layout
 from cluster.instance.link_events import LinkEvents
+from cluster.instance.link_snapshots import link_snapshots
 from cluster.instance.loading import LoadedEngine, load_engine
 from cluster.instance.peers import Receivers, Sources
 from cluster.instance.probing import Probing
@@ -270,18 +271,5 @@ class Instance:
             self._steps.post(lambda: self._core.on_links_measured(speeds), mid_step=True)
 
     def _link_snapshots(self) -> tuple[LinkSnapshot, ...]:
-        return tuple(
-            LinkSnapshot(
-                source=link.source,
-                target=link.target,
-                transport=link.transport,
-                num_transfers=link.num_transfers,
-                num_bytes=link.num_bytes,
-                num_failures=link.num_failures,
-                alpha_s=link.alpha_s,
-                beta_bytes_per_s=link.beta_bytes_per_s,
-                num_connections=link.num_connections,
-                note=link.note or link.last_failure,
-            )
-            for link in self._links.status()
-        )
+        others = (status for other in self._others for status in other.status())
+        return link_snapshots([*self._links.status(), *others])

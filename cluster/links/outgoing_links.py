@@ -84,11 +84,11 @@ class OutgoingLinks:
         """The transfers of blocks that arrived since this was last asked."""
         return self._samples.take()
 
-    def status(self) -> list[LinkStatus]:
-        """Of every link that there has been."""
+    def status(self, target: str | None = None) -> list[LinkStatus]:
+        """Of every link that there has been, or of those to the ranks of one instance."""
         with self._lock:
-            every = list(self._stats.values())
-        return [stats.status() for _, stats in every]
+            known = [stats for (instance, _), (_, stats) in self._stats.items() if target in (None, instance)]
+        return [stats.status() for stats in known]
 
     def close(self) -> None:
         """Fails what is queued or under way, and waits for the threads to end."""

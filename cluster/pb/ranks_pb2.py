@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cluster.pb import instance_pb2 as cluster_dot_pb_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63luster/pb/ranks.proto\x12\x08\x62\x61ton.v1\x1a\x19\x63luster/pb/instance.proto\"\xc5\x05\n\tRankFrame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.baton.v1.RankHelloH\x00\x12(\n\tchallenge\x18\x02 \x01(\x0b\x32\x13.baton.v1.ChallengeH\x00\x12 \n\x05proof\x18\x03 \x01(\x0b\x32\x0f.baton.v1.ProofH\x00\x12$\n\x05ready\x18\x04 \x01(\x0b\x32\x13.baton.v1.RankReadyH\x00\x12&\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x14.baton.v1.RankFailedH\x00\x12+\n\x0blinks_hello\x18\x06 \x01(\x0b\x32\x14.baton.v1.LinksHelloH\x00\x12+\n\x0blinks_ready\x18\x07 \x01(\x0b\x32\x14.baton.v1.LinksReadyH\x00\x12#\n\x04open\x18\x08 \x01(\x0b\x32\x13.baton.v1.OpenSlotsH\x00\x12!\n\x06opened\x18\t \x01(\x0b\x32\x0f.baton.v1.SlotsH\x00\x12 \n\x05\x63lose\x18\n \x01(\x0b\x32\x0f.baton.v1.SlotsH\x00\x12 \n\x05quiet\x18\x0b \x01(\x0b\x32\x0f.baton.v1.SlotsH\x00\x12$\n\x04seal\x18\x0c \x01(\x0b\x32\x14.baton.v1.SealBlocksH\x00\x12$\n\x04send\x18\r \x01(\x0b\x32\x14.baton.v1.SendBlocksH\x00\x12$\n\x04sent\x18\x0e \x01(\x0b\x32\x14.baton.v1.BlocksSentH\x00\x12*\n\x07\x61rrived\x18\x0f \x01(\x0b\x32\x17.baton.v1.BlocksArrivedH\x00\x12\"\n\x03\x62\x61\x64\x18\x10 \x01(\x0b\x32\x13.baton.v1.BlocksBadH\x00\x12 \n\x04room\x18\x11 \x01(\x0b\x32\x10.baton.v1.KvRoomH\x00\x12#\n\x07granted\x18\x12 \x01(\x0b\x32\x10.baton.v1.KvRoomH\x00\x42\t\n\x07message\"\xd4\x03\n\tRankHello\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x12\n\nworld_size\x18\x02 \x01(\r\x12\x12\n\nstore_host\x18\x03 \x01(\t\x12\x12\n\nstore_port\x18\x04 \x01(\r\x12\x12\n\nmodel_path\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x12\n\nnum_blocks\x18\x08 \x01(\x04\x12\x13\n\x0bnum_threads\x18\t \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\n \x01(\t\x12\x14\n\x0cmax_num_seqs\x18\x0b \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x0c \x01(\r\x12\x1e\n\x16gpu_memory_utilization\x18\r \x01(\x01\x12\x17\n\x0f\x62\x61tch_invariant\x18\x0e \x01(\x08\x12\x15\n\rmax_model_len\x18\x14 \x01(\r\x12\x10\n\x08instance\x18\x10 \x01(\t\x12,\n\rweights_peers\x18\x11 \x03(\x0b\x32\x15.baton.v1.WeightsPeer\x12\x1b\n\x13weights_piece_bytes\x18\x12 \x01(\x04\x12\x1b\n\x13weights_bytes_per_s\x18\x13 \x01(\x04\x12\r\n\x05nonce\x18\x0f \x01(\x0c\"F\n\x0bWeightsPeer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x14\n\x0clink_address\x18\x03 \x01(\t\"\x0b\n\tRankReady\"\x1d\n\nRankFailed\x12\x0f\n\x07problem\x18\x01 \x01(\t\"\x1c\n\x06KvRoom\x12\x12\n\nnum_blocks\x18\x01 \x01(\x04\"\xb0\x01\n\nLinksHello\x12 \n\x06holder\x18\x01 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x11\n\ttransport\x18\x02 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x08\x12\x17\n\x0fmax_connections\x18\x04 \x01(\r\x12\x17\n\x0fsetup_timeout_s\x18\x05 \x01(\x01\x12\x1a\n\x12transfer_timeout_s\x18\x06 \x01(\x01\x12\r\n\x05nonce\x18\x0f \x01(\x0c\"\"\n\nLinksReady\x12\x14\n\x0clink_address\x18\x01 \x01(\t\"\x8a\x01\n\tOpenSlots\x12\x13\n\x0breservation\x18\x01 \x01(\x04\x12 \n\x06source\x18\x02 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x1e\n\x05\x65poch\x18\x03 \x01(\x0b\x32\x0f.baton.v1.Epoch\x12\x11\n\tblock_ids\x18\x04 \x03(\r\x12\x13\n\x0b\x66irst_block\x18\x05 \x01(\r\"\x1c\n\x05Slots\x12\x13\n\x0breservation\x18\x01 \x01(\x04\"\x1f\n\nSealBlocks\x12\x11\n\tblock_ids\x18\x01 \x03(\r\"\xc7\x01\n\nSendBlocks\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x14\n\x0clink_address\x18\x02 \x01(\t\x12\"\n\x08receiver\x18\x03 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x1e\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x0f.baton.v1.Epoch\x12\x13\n\x0breservation\x18\x06 \x01(\x04\x12\x13\n\x0b\x66irst_block\x18\x07 \x01(\r\x12\x11\n\tblock_ids\x18\x08 \x03(\r\"+\n\nBlocksSent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"H\n\rBlocksArrived\x12\x13\n\x0breservation\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_block\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"0\n\tBlocksBad\x12\x13\n\x0breservation\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63luster/pb/ranks.proto\x12\x08\x62\x61ton.v1\x1a\x19\x63luster/pb/instance.proto\"\xeb\x05\n\tRankFrame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.baton.v1.RankHelloH\x00\x12(\n\tchallenge\x18\x02 \x01(\x0b\x32\x13.baton.v1.ChallengeH\x00\x12 \n\x05proof\x18\x03 \x01(\x0b\x32\x0f.baton.v1.ProofH\x00\x12$\n\x05ready\x18\x04 \x01(\x0b\x32\x13.baton.v1.RankReadyH\x00\x12&\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x14.baton.v1.RankFailedH\x00\x12+\n\x0blinks_hello\x18\x06 \x01(\x0b\x32\x14.baton.v1.LinksHelloH\x00\x12+\n\x0blinks_ready\x18\x07 \x01(\x0b\x32\x14.baton.v1.LinksReadyH\x00\x12#\n\x04open\x18\x08 \x01(\x0b\x32\x13.baton.v1.OpenSlotsH\x00\x12!\n\x06opened\x18\t \x01(\x0b\x32\x0f.baton.v1.SlotsH\x00\x12 \n\x05\x63lose\x18\n \x01(\x0b\x32\x0f.baton.v1.SlotsH\x00\x12 \n\x05quiet\x18\x0b \x01(\x0b\x32\x0f.baton.v1.SlotsH\x00\x12$\n\x04seal\x18\x0c \x01(\x0b\x32\x14.baton.v1.SealBlocksH\x00\x12$\n\x04send\x18\r \x01(\x0b\x32\x14.baton.v1.SendBlocksH\x00\x12$\n\x04sent\x18\x0e \x01(\x0b\x32\x14.baton.v1.BlocksSentH\x00\x12*\n\x07\x61rrived\x18\x0f \x01(\x0b\x32\x17.baton.v1.BlocksArrivedH\x00\x12\"\n\x03\x62\x61\x64\x18\x10 \x01(\x0b\x32\x13.baton.v1.BlocksBadH\x00\x12 \n\x04room\x18\x11 \x01(\x0b\x32\x10.baton.v1.KvRoomH\x00\x12#\n\x07granted\x18\x12 \x01(\x0b\x32\x10.baton.v1.KvRoomH\x00\x12$\n\x07\x64ropped\x18\x13 \x01(\x0b\x32\x11.baton.v1.DroppedH\x00\x42\t\n\x07message\"\xd4\x03\n\tRankHello\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x12\n\nworld_size\x18\x02 \x01(\r\x12\x12\n\nstore_host\x18\x03 \x01(\t\x12\x12\n\nstore_port\x18\x04 \x01(\r\x12\x12\n\nmodel_path\x18\x05 \x01(\t\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x12\n\nnum_blocks\x18\x08 \x01(\x04\x12\x13\n\x0bnum_threads\x18\t \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\n \x01(\t\x12\x14\n\x0cmax_num_seqs\x18\x0b \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x0c \x01(\r\x12\x1e\n\x16gpu_memory_utilization\x18\r \x01(\x01\x12\x17\n\x0f\x62\x61tch_invariant\x18\x0e \x01(\x08\x12\x15\n\rmax_model_len\x18\x14 \x01(\r\x12\x10\n\x08instance\x18\x10 \x01(\t\x12,\n\rweights_peers\x18\x11 \x03(\x0b\x32\x15.baton.v1.WeightsPeer\x12\x1b\n\x13weights_piece_bytes\x18\x12 \x01(\x04\x12\x1b\n\x13weights_bytes_per_s\x18\x13 \x01(\x04\x12\r\n\x05nonce\x18\x0f \x01(\x0c\"F\n\x0bWeightsPeer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x14\n\x0clink_address\x18\x03 \x01(\t\"\x0b\n\tRankReady\"\x1d\n\nRankFailed\x12\x0f\n\x07problem\x18\x01 \x01(\t\"\x1c\n\x06KvRoom\x12\x12\n\nnum_blocks\x18\x01 \x01(\x04\"\xb0\x01\n\nLinksHello\x12 \n\x06holder\x18\x01 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x11\n\ttransport\x18\x02 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x08\x12\x17\n\x0fmax_connections\x18\x04 \x01(\r\x12\x17\n\x0fsetup_timeout_s\x18\x05 \x01(\x01\x12\x1a\n\x12transfer_timeout_s\x18\x06 \x01(\x01\x12\r\n\x05nonce\x18\x0f \x01(\x0c\"\"\n\nLinksReady\x12\x14\n\x0clink_address\x18\x01 \x01(\t\"\x8a\x01\n\tOpenSlots\x12\x13\n\x0breservation\x18\x01 \x01(\x04\x12 \n\x06source\x18\x02 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x1e\n\x05\x65poch\x18\x03 \x01(\x0b\x32\x0f.baton.v1.Epoch\x12\x11\n\tblock_ids\x18\x04 \x03(\r\x12\x13\n\x0b\x66irst_block\x18\x05 \x01(\r\"\x1c\n\x05Slots\x12\x13\n\x0breservation\x18\x01 \x01(\x04\"\x1f\n\nSealBlocks\x12\x11\n\tblock_ids\x18\x01 \x03(\r\"\xc7\x01\n\nSendBlocks\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x14\n\x0clink_address\x18\x02 \x01(\t\x12\"\n\x08receiver\x18\x03 \x01(\x0b\x32\x10.baton.v1.Holder\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x1e\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x0f.baton.v1.Epoch\x12\x13\n\x0breservation\x18\x06 \x01(\x04\x12\x13\n\x0b\x66irst_block\x18\x07 \x01(\r\x12\x11\n\tblock_ids\x18\x08 \x03(\r\"T\n\nBlocksSent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\'\n\x05links\x18\x03 \x03(\x0b\x32\x18.baton.v1.RankLinkStatus\"\x95\x02\n\x0eRankLinkStatus\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0bsource_rank\x18\x03 \x01(\r\x12\x13\n\x0btarget_rank\x18\x04 \x01(\r\x12\x11\n\ttransport\x18\x05 \x01(\t\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x15\n\rnum_transfers\x18\x07 \x01(\x04\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x14\n\x0cnum_failures\x18\t \x01(\x04\x12\x14\n\x0clast_failure\x18\n \x01(\t\x12\x0f\n\x07\x61lpha_s\x18\x0b \x01(\x01\x12\x18\n\x10\x62\x65ta_bytes_per_s\x18\x0c \x01(\x01\x12\x17\n\x0fnum_connections\x18\r \x01(\r\"H\n\rBlocksArrived\x12\x13\n\x0breservation\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_block\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"0\n\tBlocksBad\x12\x13\n\x0breservation\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x8d\x01\n\x07\x44ropped\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.baton.v1.Dropped.Kind\"\\\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_DAMAGED\x10\x01\x12\x18\n\x14KIND_UNAUTHENTICATED\x10\x02\x12\x12\n\x0eKIND_MALFORMED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,33 +33,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cluster.pb.ranks_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RANKFRAME']._serialized_start=64
-  _globals['_RANKFRAME']._serialized_end=773
-  _globals['_RANKHELLO']._serialized_start=776
-  _globals['_RANKHELLO']._serialized_end=1244
-  _globals['_WEIGHTSPEER']._serialized_start=1246
-  _globals['_WEIGHTSPEER']._serialized_end=1316
-  _globals['_RANKREADY']._serialized_start=1318
-  _globals['_RANKREADY']._serialized_end=1329
-  _globals['_RANKFAILED']._serialized_start=1331
-  _globals['_RANKFAILED']._serialized_end=1360
-  _globals['_KVROOM']._serialized_start=1362
-  _globals['_KVROOM']._serialized_end=1390
-  _globals['_LINKSHELLO']._serialized_start=1393
-  _globals['_LINKSHELLO']._serialized_end=1569
-  _globals['_LINKSREADY']._serialized_start=1571
-  _globals['_LINKSREADY']._serialized_end=1605
-  _globals['_OPENSLOTS']._serialized_start=1608
-  _globals['_OPENSLOTS']._serialized_end=1746
-  _globals['_SLOTS']._serialized_start=1748
-  _globals['_SLOTS']._serialized_end=1776
-  _globals['_SEALBLOCKS']._serialized_start=1778
-  _globals['_SEALBLOCKS']._serialized_end=1809
-  _globals['_SENDBLOCKS']._serialized_start=1812
-  _globals['_SENDBLOCKS']._serialized_end=2011
-  _globals['_BLOCKSSENT']._serialized_start=2013
-  _globals['_BLOCKSSENT']._serialized_end=2056
-  _globals['_BLOCKSARRIVED']._serialized_start=2058
-  _globals['_BLOCKSARRIVED']._serialized_end=2130
-  _globals['_BLOCKSBAD']._serialized_start=2132
-  _globals['_BLOCKSBAD']._serialized_end=2180
+  _globals['_RANKFRAME']._serialized_end=811
+  _globals['_RANKHELLO']._serialized_start=814
+  _globals['_RANKHELLO']._serialized_end=1282
+  _globals['_WEIGHTSPEER']._serialized_start=1284
+  _globals['_WEIGHTSPEER']._serialized_end=1354
+  _globals['_RANKREADY']._serialized_start=1356
+  _globals['_RANKREADY']._serialized_end=1367
+  _globals['_RANKFAILED']._serialized_start=1369
+  _globals['_RANKFAILED']._serialized_end=1398
+  _globals['_KVROOM']._serialized_start=1400
+  _globals['_KVROOM']._serialized_end=1428
+  _globals['_LINKSHELLO']._serialized_start=1431
+  _globals['_LINKSHELLO']._serialized_end=1607
+  _globals['_LINKSREADY']._serialized_start=1609
+  _globals['_LINKSREADY']._serialized_end=1643
+  _globals['_OPENSLOTS']._serialized_start=1646
+  _globals['_OPENSLOTS']._serialized_end=1784
+  _globals['_SLOTS']._serialized_start=1786
+  _globals['_SLOTS']._serialized_end=1814
+  _globals['_SEALBLOCKS']._serialized_start=1816
+  _globals['_SEALBLOCKS']._serialized_end=1847
+  _globals['_SENDBLOCKS']._serialized_start=1850
+  _globals['_SENDBLOCKS']._serialized_end=2049
+  _globals['_BLOCKSSENT']._serialized_start=2051
+  _globals['_BLOCKSSENT']._serialized_end=2135
+  _globals['_RANKLINKSTATUS']._serialized_start=2138
+  _globals['_RANKLINKSTATUS']._serialized_end=2415
+  _globals['_BLOCKSARRIVED']._serialized_start=2417
+  _globals['_BLOCKSARRIVED']._serialized_end=2489
+  _globals['_BLOCKSBAD']._serialized_start=2491
+  _globals['_BLOCKSBAD']._serialized_end=2539
+  _globals['_DROPPED']._serialized_start=2542
+  _globals['_DROPPED']._serialized_end=2683
+  _globals['_DROPPED_KIND']._serialized_start=2591
+  _globals['_DROPPED_KIND']._serialized_end=2683
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 from cluster.pb import instance_pb2 as _instance_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -8,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RankFrame(_message.Message):
-    __slots__ = ("hello", "challenge", "proof", "ready", "failed", "links_hello", "links_ready", "open", "opened", "close", "quiet", "seal", "send", "sent", "arrived", "bad", "room", "granted")
+    __slots__ = ("hello", "challenge", "proof", "ready", "failed", "links_hello", "links_ready", "open", "opened", "close", "quiet", "seal", "send", "sent", "arrived", "bad", "room", "granted", "dropped")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +28,7 @@ class RankFrame(_message.Message):
     BAD_FIELD_NUMBER: _ClassVar[int]
     ROOM_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     hello: RankHello
     challenge: _instance_pb2.Challenge
     proof: _instance_pb2.Proof
@@ -45,7 +47,8 @@ class RankFrame(_message.Message):
     bad: BlocksBad
     room: KvRoom
     granted: KvRoom
-    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ..., links_hello: _Optional[_Union[LinksHello, _Mapping]] = ..., links_ready: _Optional[_Union[LinksReady, _Mapping]] = ..., open: _Optional[_Union[OpenSlots, _Mapping]] = ..., opened: _Optional[_Union[Slots, _Mapping]] = ..., close: _Optional[_Union[Slots, _Mapping]] = ..., quiet: _Optional[_Union[Slots, _Mapping]] = ..., seal: _Optional[_Union[SealBlocks, _Mapping]] = ..., send: _Optional[_Union[SendBlocks, _Mapping]] = ..., sent: _Optional[_Union[BlocksSent, _Mapping]] = ..., arrived: _Optional[_Union[BlocksArrived, _Mapping]] = ..., bad: _Optional[_Union[BlocksBad, _Mapping]] = ..., room: _Optional[_Union[KvRoom, _Mapping]] = ..., granted: _Optional[_Union[KvRoom, _Mapping]] = ...) -> None: ...
+    dropped: Dropped
+    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., challenge: _Optional[_Union[_instance_pb2.Challenge, _Mapping]] = ..., proof: _Optional[_Union[_instance_pb2.Proof, _Mapping]] = ..., ready: _Optional[_Union[RankReady, _Mapping]] = ..., failed: _Optional[_Union[RankFailed, _Mapping]] = ..., links_hello: _Optional[_Union[LinksHello, _Mapping]] = ..., links_ready: _Optional[_Union[LinksReady, _Mapping]] = ..., open: _Optional[_Union[OpenSlots, _Mapping]] = ..., opened: _Optional[_Union[Slots, _Mapping]] = ..., close: _Optional[_Union[Slots, _Mapping]] = ..., quiet: _Optional[_Union[Slots, _Mapping]] = ..., seal: _Optional[_Union[SealBlocks, _Mapping]] = ..., send: _Optional[_Union[SendBlocks, _Mapping]] = ..., sent: _Optional[_Union[BlocksSent, _Mapping]] = ..., arrived: _Optional[_Union[BlocksArrived, _Mapping]] = ..., bad: _Optional[_Union[BlocksBad, _Mapping]] = ..., room: _Optional[_Union[KvRoom, _Mapping]] = ..., granted: _Optional[_Union[KvRoom, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ...) -> None: ...
 
 class RankHello(_message.Message):
     __slots__ = ("rank", "world_size", "store_host", "store_port", "model_path", "dtype", "block_size", "num_blocks", "num_threads", "device", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "batch_invariant", "max_model_len", "instance", "weights_peers", "weights_piece_bytes", "weights_bytes_per_s", "nonce")
@@ -188,12 +191,44 @@ class SendBlocks(_message.Message):
     def __init__(self, number: _Optional[int] = ..., link_address: _Optional[str] = ..., receiver: _Optional[_Union[_instance_pb2.Holder, _Mapping]] = ..., request_id: _Optional[str] = ..., epoch: _Optional[_Union[_instance_pb2.Epoch, _Mapping]] = ..., reservation: _Optional[int] = ..., first_block: _Optional[int] = ..., block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BlocksSent(_message.Message):
-    __slots__ = ("number", "error")
+    __slots__ = ("number", "error", "links")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     number: int
     error: str
-    def __init__(self, number: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    links: _containers.RepeatedCompositeFieldContainer[RankLinkStatus]
+    def __init__(self, number: _Optional[int] = ..., error: _Optional[str] = ..., links: _Optional[_Iterable[_Union[RankLinkStatus, _Mapping]]] = ...) -> None: ...
+
+class RankLinkStatus(_message.Message):
+    __slots__ = ("source", "target", "source_rank", "target_rank", "transport", "note", "num_transfers", "num_bytes", "num_failures", "last_failure", "alpha_s", "beta_bytes_per_s", "num_connections")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_RANK_FIELD_NUMBER: _ClassVar[int]
+    TARGET_RANK_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    NUM_TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUM_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_S_FIELD_NUMBER: _ClassVar[int]
+    BETA_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    target: str
+    source_rank: int
+    target_rank: int
+    transport: str
+    note: str
+    num_transfers: int
+    num_bytes: int
+    num_failures: int
+    last_failure: str
+    alpha_s: float
+    beta_bytes_per_s: float
+    num_connections: int
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., source_rank: _Optional[int] = ..., target_rank: _Optional[int] = ..., transport: _Optional[str] = ..., note: _Optional[str] = ..., num_transfers: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_failures: _Optional[int] = ..., last_failure: _Optional[str] = ..., alpha_s: _Optional[float] = ..., beta_bytes_per_s: _Optional[float] = ..., num_connections: _Optional[int] = ...) -> None: ...
 
 class BlocksArrived(_message.Message):
     __slots__ = ("reservation", "first_block", "count")
@@ -212,3 +247,19 @@ class BlocksBad(_message.Message):
     reservation: int
     reason: str
     def __init__(self, reservation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Dropped(_message.Message):
+    __slots__ = ("kind",)
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Dropped.Kind]
+        KIND_DAMAGED: _ClassVar[Dropped.Kind]
+        KIND_UNAUTHENTICATED: _ClassVar[Dropped.Kind]
+        KIND_MALFORMED: _ClassVar[Dropped.Kind]
+    KIND_UNSPECIFIED: Dropped.Kind
+    KIND_DAMAGED: Dropped.Kind
+    KIND_UNAUTHENTICATED: Dropped.Kind
+    KIND_MALFORMED: Dropped.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    kind: Dropped.Kind
+    def __init__(self, kind: _Optional[_Union[Dropped.Kind, str]] = ...) -> None: ...

@@ -1,14 +1,16 @@
 """The links of another rank, as rank 0 uses them."""
 
 import threading
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from itertools import count
 from typing import Any, Protocol
 
 from cluster.links.config import LinkConfig
 from cluster.links.events import SourceEvents
+from cluster.links.link_stats import LinkStatus
 from cluster.messages import BlockTransfer, Epoch, Holder
-from cluster.pb.ranks_pb2 import LinksHello, RankFrame
+from cluster.pb.ranks_pb2 import Dropped, LinksHello, RankFrame, RankLinkStatus
 from cluster.ranks.errors import RankLost
 from cluster.ranks.greeting import GREETING_TIMEOUT_S, call
 from cluster.secret import ClusterSecret
@@ -23,6 +25,12 @@ class FarEvents(SourceEvents, Protocol):
     def on_bad(self, reservation: int, reason: str) -> None: ...
 
     def on_quiet(self, reservation: int) -> None: ...
+
+    def on_damaged(self) -> None: ...
+
+    def on_unauthenticated(self) -> None: ...
+
+    def on_malformed(self) -> None: ...
 
 
 class FarLinks:
@@ -41,6 +49,7 @@ class FarLinks:
         self._opened: set[int] = set()
         self._is_gone = False
         self._transfers: dict[int, BlockTransfer] = {}
+        self._status: dict[tuple[str, int], LinkStatus] = {}  # by instance and rank
         self._numbers = count(1)
         self._thread = threading.Thread(target=self._listen, name=f"links of rank {rank}", daemon=True)
         self._thread.start()
@@ -52,8 +61,8 @@ class FarLinks:
         self, reservation: int, source: Holder, epoch: Epoch, block_ids: tuple[int, ...], first_block: int
     ) -> None:
         """Returns when it is open: whoever is told of the reservation from now on is let in."""
-        fields = {"reservation": reservation, "source": holder_to_pb(source), "epoch": epoch_to_pb(epoch)}
-        self._say(open={**fields, "block_ids": block_ids, "first_block": first_block})
+        what = {"reservation": reservation, "source": holder_to_pb(source), "epoch": epoch_to_pb(epoch)}
+        self._say(open={**what, "block_ids": block_ids, "first_block": first_block})
         with self._heard:
             is_open = self._heard.wait_for(lambda: reservation in self._opened or self._is_gone, GREETING_TIMEOUT_S)
             if not is_open or self._is_gone:
@@ -68,7 +77,7 @@ class FarLinks:
         """What it has of these blocks; one event follows."""
         number = next(self._numbers)
         self._transfers[number] = transfer
-        fields = {
+        what = {
             "number": number,
             "link_address": link_address,
             "receiver": holder_to_pb(receiver),
@@ -78,7 +87,12 @@ class FarLinks:
             "first_block": transfer.first_block,
             "block_ids": transfer.block_ids,
         }
-        self._say(send=fields)
+        self._say(send=what)
+
+    def status(self) -> list[LinkStatus]:
+        """Of its links, as they were when they last sent."""
+        with self._heard:
+            return list(self._status.values())
 
     def close(self) -> None:
         self._channel.shutdown()
@@ -114,9 +128,27 @@ class FarLinks:
                 self._events.on_bad(frame.bad.reservation, frame.bad.reason)
             case "quiet":
                 self._events.on_quiet(frame.quiet.reservation)
+            case "dropped":
+                self._on_dropped(frame.dropped.kind)
             case "sent":
+                self._keep(frame.sent.links)
                 transfer = self._transfers.pop(frame.sent.number)
                 if frame.sent.error:
                     self._events.on_send_failed(transfer, f"rank {self._rank}: {frame.sent.error}")
                 else:
                     self._events.on_sent(transfer)
+
+    def _on_dropped(self, kind: int) -> None:
+        match kind:
+            case Dropped.KIND_DAMAGED:
+                self._events.on_damaged()
+            case Dropped.KIND_UNAUTHENTICATED:
+                self._events.on_unauthenticated()
+            case Dropped.KIND_MALFORMED:
+                self._events.on_malformed()
+
+    def _keep(self, links: Iterable[RankLinkStatus]) -> None:
+        with self._heard:
+            for link in links:
+                status = LinkStatus(**{each.name: getattr(link, each.name) for each in fields(LinkStatus)})
+                self._status[status.target, status.target_rank] = status

@@ -1,6 +1,7 @@
 """The links of a rank other than 0: it sends and takes its part of each block, as rank 0 tells it."""
 
 import threading
+from dataclasses import asdict
 from typing import Any
 
 from cluster.instance.checksums import KvChecksums
@@ -11,7 +12,7 @@ from cluster.links.outgoing_links import OutgoingLinks
 from cluster.links.slot_table import SlotTable
 from cluster.links.weights_sender import WeightsSender
 from cluster.messages import BlockTransfer
-from cluster.pb.ranks_pb2 import LinksHello, OpenSlots, RankFrame, SendBlocks
+from cluster.pb.ranks_pb2 import Dropped, LinksHello, OpenSlots, RankFrame, SendBlocks
 from cluster.ranks.channel import RankChannel
 from cluster.secret import ClusterSecret
 from cluster.wire.values import epoch_from_pb, holder_from_pb
@@ -40,7 +41,7 @@ class RankLinks:
         self._slots = SlotTable(self.on_quiet)
         self._checksums = KvChecksums(region, enabled=config.checksum)
         self._opened: dict[int, OpenSlots] = {}
-        self._numbers: dict[BlockTransfer, int] = {}
+        self._numbers: dict[BlockTransfer, tuple[int, str]] = {}  # and to which instance
         self._links = OutgoingLinks(holder, region, config, self, **ranks)
         self._listener = LinkListener(holder, region, self._slots, config, self, host=host, weights=weights, **ranks)
 
@@ -85,8 +86,9 @@ class RankLinks:
             block_ids=block_ids,
             checksums=self._checksums.get(block_ids),
         )
-        self._numbers[transfer] = message.number
-        self._links.send(message.link_address, holder_from_pb(message.receiver), transfer)
+        receiver = holder_from_pb(message.receiver)
+        self._numbers[transfer] = message.number, receiver.instance
+        self._links.send(message.link_address, receiver, transfer)
 
     def _say(self, **message: Any) -> None:
         with self._speaking:
@@ -95,10 +97,10 @@ class RankLinks:
     # In links' threads
 
     def on_sent(self, transfer: BlockTransfer) -> None:
-        self._say(sent={"number": self._numbers.pop(transfer)})
+        self._say_sent(transfer)
 
     def on_send_failed(self, transfer: BlockTransfer, reason: str) -> None:
-        self._say(sent={"number": self._numbers.pop(transfer), "error": reason})
+        self._say_sent(transfer, reason)
 
     def on_arrived(self, reservation: int, first_block: int, count: int, checksums: tuple[int, ...]) -> None:
         if (opened := self._opened.get(reservation)) is not None:
@@ -113,13 +115,18 @@ class RankLinks:
         self._say(quiet={"reservation": reservation})
 
     def on_damaged(self) -> None:
-        """`on_bad` says so."""
+        self._say(dropped={"kind": Dropped.KIND_DAMAGED})
 
     def on_unauthenticated(self) -> None:
-        """The listener's log says so."""
+        self._say(dropped={"kind": Dropped.KIND_UNAUTHENTICATED})
 
     def on_malformed(self) -> None:
-        """The listener's log says so."""
+        self._say(dropped={"kind": Dropped.KIND_MALFORMED})
+
+    def _say_sent(self, transfer: BlockTransfer, error: str = "") -> None:
+        number, target = self._numbers.pop(transfer)
+        links = [asdict(link) for link in self._links.status(target)]
+        self._say(sent={"number": number, "error": error, "links": links})
 
 
 def link_config(hello: LinksHello) -> LinkConfig:

@@ -5,6 +5,7 @@ import itertools
 import os
 import queue
 import re
+import socket
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from cluster.instance.config import EngineConfig, InstanceConfig, WeightsPeer
 from cluster.instance.instance import Instance
 from cluster.instance.loading import load_engine
 from cluster.links.config import LinkConfig
-from cluster.messages import Holder
+from cluster.messages import BlockTransfer, Epoch, Holder
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
 from cluster.model.random_checkpoint import make_random_checkpoint
@@ -141,6 +142,33 @@ def test_a_rank_whose_links_fail_says_why(checkpoint):
         links.close()
 
 
+def test_links_of_another_rank_tell_what_they_sent_and_whom_they_sent_away(checkpoint):
+    a, b, epoch = Holder("a", 1), Holder("b", 1), Epoch(1, 1)
+    sent, taken, block_ids = Events(), Events(), (3, 4, 5)
+    with ranks(checkpoint, 2) as source, ranks(checkpoint, 2) as target:
+        (sender,) = source.group.open_links(a, LinkConfig(), sent)
+        (receiver,) = target.group.open_links(b, LinkConfig(), taken)
+        sender.seal(block_ids)
+        receiver.open(1, a, epoch, block_ids, 0)
+        transfer = BlockTransfer(
+            request_id="r", epoch=epoch, reservation=1, first_block=0, block_ids=block_ids, checksums=()
+        )
+        sender.send(f"127.0.0.1:1,{receiver.link_address}", b, transfer)
+        assert sent.next("on_sent") == (transfer,)
+        assert taken.next("on_far_arrived") == (1, 0, 3)
+        (link,) = sender.status()
+        assert (link.source, link.target, link.source_rank, link.target_rank) == ("a", "b", 1, 1)
+        assert link.num_transfers == 1
+        assert link.num_bytes == len(block_ids) * source.engine.runner.kv_cache.record_bytes
+        host, port = receiver.link_address.rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1")
+            stranger.shutdown(socket.SHUT_WR)
+            taken.next("on_unauthenticated")
+        sender.close()
+        receiver.close()
+
+
 def test_a_rank_that_dies_between_steps_is_noticed(checkpoint):
     lost = queue.SimpleQueue()
     with ranks(checkpoint, 2, on_lost=lost.put) as several:
@@ -232,6 +260,8 @@ async def test_a_request_moves_between_instances_of_any_number_of_ranks_and_surv
         num_moves = await running.walk()
         events = (await cluster.client.trace("r")).events
         assert [event.event for event in events if event.reason == "migrate"] == ["granted", "passed"] * num_moves
+        links = [(link.source, link.target) for link in (await cluster.client.status()).links]
+        assert len(links) == len(set(links)) > 0
         await running.go_on()
         assert not running.task.done()
         cluster.kill(await running.holder())
