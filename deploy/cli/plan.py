@@ -5,9 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deploy.planner.goodput.plans import Plans
+    from deploy.planning.bandwidths import Swept
+    from deploy.planning.planned import Planned
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,19 +71,15 @@ def plan(
     from rich.console import Console
 
     from deploy.bench.limits import split_words
-    from deploy.bench.report import write_json
     from deploy.cli.place import measured_topology, read_topology_file
     from deploy.cli.plan_watch import live_cluster, watch_running
-    from deploy.cli.planned import as_json, show, show_crossovers
+    from deploy.cli.planned import show, show_crossovers
     from deploy.errors import InputError
-    from deploy.heat_map import require_matplotlib
-    from deploy.output_files import check_output
     from deploy.planner.goodput.question import Infeasible
     from deploy.planning.asked import Asked, burstiness_of, question_of, too_long, too_many_gpus
     from deploy.planning.bandwidths import sweep_bandwidths
     from deploy.planning.plan import plan as find
-    from deploy.planning.planned import Planned, choose
-    from deploy.planning.plot import write_plot
+    from deploy.planning.planned import Planned
     from deploy.planning.routing import routing_of
     from deploy.planning.watch import WatchConfig
     from deploy.simulating.deployment import read_deployment
@@ -94,11 +97,7 @@ def plan(
         raise InputError("--watch takes all nodes to have the same GPU: give --gpu once")
     if simulated is not None and not isfinite(simulated):
         raise InputError(f"--simulated {simulated:g}: trials have to end")
-    check_output("--json", json_file)
-    check_output("--output", output)
-    check_output("--plot", plot, ".png")
-    if plot is not None:
-        require_matplotlib()  # before anything is simulated
+    _check_outputs(json_file, output, plot)
     deployment = read_deployment(file)
     requests = read_workload(workload) if workload else []
     if not requests:
@@ -118,7 +117,6 @@ def plan(
         slos_ms=slos_ms,
         attainment=attainment,
     )
-    console = Console(width=None if sys.stdout.isatty() else 120)
     given: dict[str, Any] = {
         "simulated_s": simulated,
         "num_processes": processes,
@@ -139,13 +137,45 @@ def plan(
     except Infeasible as error:
         raise InputError(str(error)) from error
     planned = Planned(deployment=deployment, question=question, on_gpu=latency is None, model_shape=model_shape)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     show(found, planned, console)
     if swept is not None:
         show_crossovers(swept, console)
+    _write(found, swept, planned, file.name, console, json_file=json_file, output=output, plot=plot)
+
+
+def _check_outputs(json_file: Path | None, output: Path | None, plot: Path | None) -> None:
+    """Before anything is simulated."""
+    from deploy.heat_map import require_matplotlib
+    from deploy.output_files import check_output
+
+    check_output("--json", json_file)
+    check_output("--output", output)
+    check_output("--plot", plot, ".png")
+    if plot is not None:
+        require_matplotlib()
+
+
+def _write(
+    found: "Plans",
+    swept: "Swept | None",
+    planned: "Planned",
+    name: str,
+    console: "Console",
+    *,
+    json_file: Path | None,
+    output: Path | None,
+    plot: Path | None,
+) -> None:
+    from deploy.bench.report import write_json
+    from deploy.cli.planned import as_json
+    from deploy.planning.planned import choose
+    from deploy.planning.plot import write_plot
+
     if json_file:
-        write_json(json_file, as_json(found, question))
+        write_json(json_file, as_json(found, planned.question))
     if plot:
-        write_plot(plot, f"{file.name}: {found.best.whole}", found, swept)
+        write_plot(plot, f"{name}: {found.best.whole}", found, swept)
     if output:
         chosen, which = choose(found)
         output.write_text(planned.yaml(chosen))
