@@ -41,29 +41,38 @@ def find_resplit(
     evaluate: Evaluate,
 ) -> Resplit:
     """The numbers of roles that serve most, and the fewest flips that get there. `fixed`: who keeps its role."""
-    layouts = [(roles, _layout(running, roles, topology)) for roles in _choices(running, fixed, topology)]
-    asks = [Ask(layout=layout, at_most=layout_bound(layout, rates_of, request_bytes)) for _, layout in layouts]
+    choices = [(changes, _layout(running, roles, topology)) for changes, roles in _choices(running, fixed, topology)]
+    asks = [Ask(layout=layout, at_most=layout_bound(layout, rates_of, request_bytes)) for _, layout in choices]
     able = [at for at, ask in enumerate(asks) if ask.at_most > 0.0]
     rates = [0.0] * len(asks)
     for at, answer in zip(able, evaluate([asks[at] for at in able]), strict=True):
         rates[at] = answer.rate or 0.0
-    best = max(range(len(rates)), key=lambda at: (rates[at], -len(_changes(running, layouts[at][0]))))
-    return Resplit(
-        changes=_changes(running, layouts[best][0]), current=rates[0], best=rates[best], layout=layouts[best][1]
-    )
+    best = max(range(len(rates)), key=lambda at: (rates[at], -len(choices[at][0])))
+    changes, layout = choices[best]
+    return Resplit(changes=changes, current=rates[0], best=rates[best], layout=layout)
 
 
-def _choices(running: Sequence[Seated], fixed: frozenset[str], topology: Topology) -> Iterator[dict[str, Role]]:
-    """As it is first; then all numbers of prefill and decode, and all colocated."""
-    now: dict[str, Role] = {seat.name: seat.pool.role for seat in running}
-    yield now
+def _choices(
+    running: Sequence[Seated], fixed: frozenset[str], topology: Topology
+) -> Iterator[tuple[tuple[RoleChange, ...], Roles]]:
+    """As it is first; then what flips can make of it."""
+    now = _roles(running)
+    yield (), now
+    for roles in _other_roles(running, fixed, topology):
+        changes = _changes(now, roles)
+        if roles != now and changes is not None:
+            yield changes, roles
+
+
+def _other_roles(running: Sequence[Seated], fixed: frozenset[str], topology: Topology) -> Iterator[dict[str, Role]]:
+    """All numbers of prefill and decode, and all colocated."""
+    now = _roles(running)
     free = [seat for seat in running if seat.name not in fixed]
     for num_prefill in range(len(free) + 1):
         roles = now | _split(free, num_prefill, running, topology)
-        if {"prefill", "decode"} <= set(roles.values()) and roles != now:
+        if {"prefill", "decode"} <= set(roles.values()):
             yield roles
-    if free and any(role != "mixed" for role in now.values()):
-        yield now | {seat.name: "mixed" for seat in free}
+    yield now | {seat.name: "mixed" for seat in free}
 
 
 def _split(free: Sequence[Seated], num_prefill: int, running: Sequence[Seated], topology: Topology) -> dict[str, Role]:
@@ -90,11 +99,24 @@ def _layout(running: Sequence[Seated], roles: Roles, topology: Topology) -> Layo
     return Layout(unit=unit, seats=seats, topology=sub_topology(topology, names))
 
 
-def _changes(running: Sequence[Seated], roles: Roles) -> tuple[RoleChange, ...]:
-    """Who decodes and is to do both comes first: the last to prefill can be spared then."""
-    changes = [
-        RoleChange(instance=seat.name, before=seat.pool.role, after=roles[seat.name])
-        for seat in running
-        if roles[seat.name] != seat.pool.role
-    ]
-    return tuple(sorted(changes, key=lambda it: (it.after != "mixed", it.before != "decode", it.instance)))
+def _roles(running: Sequence[Seated]) -> dict[str, Role]:
+    return {seat.name: seat.pool.role for seat in running}
+
+
+def _changes(before: Roles, after: Roles) -> tuple[RoleChange, ...] | None:
+    """In an order in which others can do the work of each while it is drained; None: there is none."""
+    now, found = dict(before), []
+    left = sorted((name for name in now if now[name] != after[name]), key=lambda name: (after[name] != "mixed", name))
+    while left:
+        name = next((name for name in left if _can_be_spared(name, now)), None)
+        if name is None:
+            return None
+        found.append(RoleChange(instance=name, before=now[name], after=after[name]))
+        now[name] = after[name]
+        left.remove(name)
+    return tuple(found)
+
+
+def _can_be_spared(instance: str, roles: Roles) -> bool:
+    others = {role for name, role in roles.items() if name != instance}
+    return "mixed" in others or {"prefill", "decode"} <= others

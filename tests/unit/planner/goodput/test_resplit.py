@@ -10,7 +10,7 @@ from cluster.topology.topology import Node, Topology
 from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.layout import Seated
 from deploy.planner.goodput.question import Lengths, Slos
-from deploy.planner.goodput.resplit import find_resplit
+from deploy.planner.goodput.resplit import _changes, find_resplit
 from deploy.planner.goodput.unit import PoolPlan
 from deploy.planning.live_workload import LiveWorkload, Totals, between, read_totals, stretched
 from deploy.planning.watch import Watch, WatchConfig
@@ -65,10 +65,31 @@ def test_who_cannot_change_does_not():
     assert resplit(running, question_about(1500, 8), fixed).changes == ()
 
 
-def test_when_all_become_mixed_the_last_to_prefill_is_not_the_first_to_go():
-    found = resplit(seated(["prefill", "decode"]), question_about(700, 100))
-    if all(change.after == "mixed" for change in found.changes) and len(found.changes) == 2:
-        assert [change.before for change in found.changes] == ["decode", "prefill"]
+def role_changes(running, roles):
+    after = {seat.name: role for seat, role in zip(running, roles, strict=True)}
+    return _changes({seat.name: seat.pool.role for seat in running}, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "order"),
+    [
+        ("prefill prefill decode", "mixed mixed mixed", ["prefill-0", "decode-0", "prefill-1"]),
+        ("prefill decode decode", "mixed mixed mixed", ["decode-0", "decode-1", "prefill-0"]),
+        ("prefill prefill decode", "decode mixed mixed", ["prefill-1", "decode-0", "prefill-0"]),
+        ("prefill decode decode", "prefill decode prefill", ["decode-1"]),
+        ("prefill prefill decode decode", "decode prefill prefill decode", ["decode-0", "prefill-0"]),
+    ],
+)
+def test_flips_come_in_an_order_in_which_others_do_the_work(before, after, order):
+    changes = role_changes(seated(before.split()), after.split())
+    assert [change.instance for change in changes] == order
+
+
+def test_what_no_order_of_flips_leads_to_is_not_proposed():
+    """Either instance is the last that can do its work."""
+    running = seated(["prefill", "decode"])
+    assert role_changes(running, ["mixed", "mixed"]) is None
+    assert resplit(running, question_about(700, 100)).changes == ()
 
 
 METRICS = """# TYPE vllm:prompt_tokens counter
