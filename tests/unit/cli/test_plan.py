@@ -92,6 +92,19 @@ def test_the_plan_is_a_deployment_that_loads(run_alone, files):
 
 
 @pytest.mark.usefixtures("is_confirmed_soon")
+def test_what_another_bandwidth_between_nodes_would_change_is_said_and_drawn(run_alone, files):
+    picture = files / "found.png"
+    code, out, err = plan(run_alone, files, *LIMITS, "--crossover", "--plot", picture)
+    assert code == 0, err
+    rows = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert {"nothing", "10 Gbit/s", "400 Gbit/s", "any bandwidth"} <= set(rows)
+    assert rows["any bandwidth"].endswith("1 × prefill TP1 + 1 × decode TP1")
+    assert "the best changes" in out or "are the same at every bandwidth" in out
+    assert "with 25 Gbit/s between nodes" in err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("is_confirmed_soon")
 def test_the_file_simulated_serves_what_was_predicted(run_alone, files, monkeypatch):
     monkeypatch.setattr("deploy.planning.interval._LONGER", 300.0)
     monkeypatch.chdir(files)
