@@ -205,26 +205,35 @@ class _CupyBuffer:
 
 
 class _CupyCommunicator:
+    """Of one that is being aborted nothing more is asked: cupy forgets it only when NCCL has freed it."""
+
     def __init__(self, communicator: Any, peer: int, nccl: Any) -> None:
         self._communicator = communicator
         self._peer = peer
         self._nccl = nccl
+        self._is_over = False
 
     def send(self, pointer: int, num_bytes: int, stream: Stream) -> None:
-        self._communicator.send(pointer, num_bytes, self._nccl.NCCL_UINT8, self._peer, stream.ptr)
+        self._get().send(pointer, num_bytes, self._nccl.NCCL_UINT8, self._peer, stream.ptr)
 
     def receive(self, pointer: int, num_bytes: int, stream: Stream) -> None:
-        self._communicator.recv(pointer, num_bytes, self._nccl.NCCL_UINT8, self._peer, stream.ptr)
+        self._get().recv(pointer, num_bytes, self._nccl.NCCL_UINT8, self._peer, stream.ptr)
 
     def check(self) -> str:
         try:
-            self._communicator.check_async_error()
+            self._get().check_async_error()
         except Exception as error:  # NcclError, or KeyError of a status that cupy has no name for
             return "" if IN_PROGRESS in (getattr(error, "status", None), *error.args) else repr(error)
         return ""
 
     def abort(self) -> None:
+        self._is_over = True
         self._communicator.abort()
+
+    def _get(self) -> Any:
+        if self._is_over:
+            raise RuntimeError("the communicator was aborted")
+        return self._communicator
 
 
 def _import_cupy() -> Any:

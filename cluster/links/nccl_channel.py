@@ -11,6 +11,7 @@ call that never returns keeps its channel DYING for ever, and what was posted in
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +193,8 @@ class NcclChannel:
         self.death.happen()
 
     def _abort(self, communicator: Communicator) -> None:
+        with suppress(Exception):  # else NCCL makes a context on the first GPU, which a new thread is on
+            self._device.bind()
         try:
             communicator.abort()
         except Exception as error:  # the worker's return still says when its operations are over

@@ -1,7 +1,7 @@
 """What the NCCL transport asks of a GPU and its libraries: the seam under which `nccl.py` is the only real one.
 
-Every handle is opaque to the transport. Calls come from the thread that called `bind`, except `Communicator.check` and
-`abort`, which come from others while that one may be stuck.
+Every handle is opaque to the transport. Calls come from threads that have called `bind`, all of a communicator's from
+one, except `Communicator.check` and `abort`, which come from others while that one may be stuck; `check` from any.
 """
 
 from collections.abc import Callable, Sequence

@@ -310,6 +310,7 @@ class FakeCommunicator:
             raise self.trouble if isinstance(self.trouble, Exception) else NcclError(self.trouble)
 
     def abort(self) -> None:
+        _check_bound(self.world, "abort")
         with self.world.changed:
             self.world.changed.wait_for(lambda: self.owner not in self.world.blocked_aborts)
             self.is_aborted = True

@@ -9,15 +9,17 @@ from cluster.links import nccl_channel, nccl_channels, nccl_transfer
 from cluster.links.config import LinkConfig
 from cluster.links.deadline import Deadline
 from cluster.links.errors import LinkError
+from cluster.links.nccl import CupyDevice
 from cluster.links.nccl_channel import ChannelState
 from cluster.links.nccl_channels import NcclChannels
+from cluster.links.nccl_device import UNIQUE_ID_BYTES
 from cluster.links.nccl_transfer import NcclSender
 from cluster.links.record_part import RecordPart
 from cluster.messages import Holder
 from cluster.pb.links_pb2 import Post
 
 from .factories import EPOCH, PATIENCE_S, SOURCE_BLOCKS, TARGET_BLOCKS
-from .fake_nccl import World, make_world
+from .fake_nccl import FakeCupy, World, make_world
 from .nccl_nodes import GpuNode
 
 pytestmark = pytest.mark.unit
@@ -164,6 +166,24 @@ def test_a_first_use_that_blocks_is_ended_by_the_abort(world, make_gpu_node):
 def _wait_for_death(node: GpuNode) -> None:
     with node.region.channels._changed:
         node.region.channels._changed.wait_for(lambda: not node.region.channels._channels, PATIENCE_S)
+
+
+def test_of_a_communicator_that_is_being_aborted_nothing_more_is_asked(world):
+    """For a while cupy still has the pointer of what NCCL has freed."""
+    said: list[str] = []
+
+    class Freed:
+        def abort(self) -> None:
+            for use in (communicator.send, communicator.receive):
+                with pytest.raises(RuntimeError, match="was aborted"):
+                    use(0, 1, None)
+            said.append(communicator.check())
+
+    cupy = FakeCupy(world)
+    cupy.cuda.nccl.NcclCommunicator = lambda *_: Freed()
+    communicator = CupyDevice(0, cupy).init_rank(bytes(UNIQUE_ID_BYTES), 0)
+    communicator.abort()
+    assert "was aborted" in said[0]
 
 
 @pytest.mark.parametrize("fault", ["blocked_aborts", "deaf"])
