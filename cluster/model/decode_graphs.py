@@ -30,6 +30,7 @@ class DecodeGraphs:
         self._compute = compute
         self._logits: Tensor | None = None  # of the largest; smaller ones are copied to where it begins
         self._pool: Any = None
+        self._stream: Any = None
         self._compute_into_place(self.sizes[-1])
         self._graphs = {size: self._record(size) for size in reversed(self.sizes)}
 
@@ -59,8 +60,10 @@ class DecodeGraphs:
         for _ in range(2):
             self._compute_into_place(size)
         torch.cuda.synchronize(device)
+        # Torch's own stream for this is one for the process, on the device that recorded first.
+        self._stream = self._stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             self._compute_into_place(size)
         self._pool = self._pool or graph.pool()
         return graph.replay

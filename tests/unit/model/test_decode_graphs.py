@@ -1,7 +1,9 @@
 """Decoding by recorded steps, without a GPU or Triton: padding, memory that stays in place, and what runs when."""
 
 import random
+from contextlib import nullcontext
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,6 +136,37 @@ def test_a_graph_is_recorded_for_each_size_and_the_least_that_holds_a_batch_runs
         last_rows=torch.tensor([1]),
     )
     assert not graphs.takes(chunk)
+
+
+def test_graphs_are_recorded_on_one_stream_of_their_own_device(monkeypatch):
+    made, recorded = [], []
+
+    class Inputs:
+        def token_ids(self, size: int) -> SimpleNamespace:
+            return SimpleNamespace(device=torch.device("cuda", 1))
+
+    class Graph:
+        def pool(self) -> str:
+            return "pool"
+
+        def replay(self) -> None:
+            pass
+
+    def make_stream(device: torch.device) -> str:
+        made.append(device)
+        return "stream"
+
+    def record(graph: Graph, *, pool: str | None, stream: str) -> nullcontext:
+        recorded.append((pool, stream))
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", make_stream)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    DecodeGraphs(Inputs(), lambda inputs, size: torch.zeros(size, 3), 2)
+    assert made == [torch.device("cuda", 1)]
+    assert recorded == [(None, "stream"), ("pool", "stream")]
 
 
 def test_a_step_that_does_not_fit_names_its_requests_and_the_next_one_runs():
