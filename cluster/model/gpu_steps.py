@@ -29,6 +29,8 @@ class GpuSteps:
         model.norm = FusedNorm(model.norm.weight, model.norm.eps)
         if options.batch_invariant:
             make_invariant(model)
+        else:
+            attention.compile_decode()
         self._in_order = torch.arange(options.max_num_seqs)
         self.graphs = self._record(kv_cache, options) if options.graphs else None
 

@@ -78,11 +78,32 @@ class TritonAttention:
         self.num_splits = self.splits_for(step.num_decodes, step.max_context)
 
     def splits_for(self, num_sequences: int, max_context: int) -> int:
-        """Enough to give every processor of the device some programs; no more than the longest context has tiles."""
+        """Enough to give every processor of the device some programs; no more than the longest context has tiles.
+
+        A power of two: each number is a kernel of its own.
+        """
         if not num_sequences or self.batch_invariant:
             return 1
         wanted = -(-PROGRAMS_PER_PROCESSOR * self._num_processors // (num_sequences * self.num_kv_heads))
-        return max(1, min(wanted, MAX_SPLITS, -(-max_context // DECODE_TILES.block_n)))
+        most = max(1, min(wanted, MAX_SPLITS, -(-max_context // DECODE_TILES.block_n)))
+        return 1 << (most.bit_length() - 1)
+
+    def compile_decode(self) -> None:
+        """For every number of splits, so that none is compiled while requests wait; an empty context is attended to."""
+        nobody = torch.zeros(1, dtype=torch.int32, device=self.kv_cache.tensor.device)
+        self.step = StepTensors(
+            tables=nobody[None],
+            contexts=nobody,
+            chunk_starts=nobody,
+            slots=nobody,
+            num_decodes=1,
+            max_chunk=1,
+            max_context=0,
+        )
+        queries = self.kv_cache.tensor.new_zeros(1, self.num_heads * self.head_dim)
+        for power in range(MAX_SPLITS.bit_length()):
+            self.num_splits = 1 << power
+            self._decode(0, queries, queries.shape[1], torch.empty_like(queries), 1)
 
     def attend(self, layer: int, heads: Tensor) -> Tensor:
         self._store(layer, heads)

@@ -98,6 +98,25 @@ def test_a_token_is_the_same_bits_alone_and_in_any_batch_where_that_is_asked_for
         assert torch.equal(found, together[start:end])
 
 
+def test_every_number_of_splits_that_a_step_may_ask_for_is_compiled_before(monkeypatch):
+    shard = make_shard(4, 2)
+    cache = on_device(make_cache(shard, block_size=4, head_dim=16, dtype=torch.float32))
+    attention, compiled = triton_attention.TritonAttention(cache, shard), set()
+    decode = attention._decode
+
+    def decode_and_note(*arguments) -> None:
+        compiled.add(attention.num_splits)
+        decode(*arguments)
+
+    monkeypatch.setattr(attention, "_decode", decode_and_note)
+    attention.compile_decode()
+    for num_processors in (8, 132):
+        attention._num_processors = num_processors
+        asked = {attention.splits_for(count, context) for count in range(70) for context in (1, 65, 300, 5000)}
+        assert asked <= compiled
+        assert max(asked) > 4
+
+
 def test_a_row_of_padding_stores_nothing_and_comes_out_as_zeros():
     shard = make_shard(2, 1)
     cache = on_device(make_cache(shard, block_size=4, head_dim=16, dtype=torch.float32))
