@@ -1,8 +1,10 @@
 """The engine on a real GPU: the same tokens as on a CPU, whatever way they are computed there."""
 
+import gc
 import random
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch
@@ -43,6 +45,7 @@ MAX_SEQS = 20
 @pytest.fixture(autouse=True)
 def memory_is_returned() -> Iterator[None]:
     yield
+    gc.collect()  # a runner and its graphs know each other
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
 
@@ -175,7 +178,9 @@ def start_decoding(runner: ModelRunner, count: int) -> Engine:
 def test_a_decode_step_waits_for_nothing_but_its_tokens():
     """Which it does by an event, of which torch does not warn."""
     engine = start_decoding(make_gpu_runner(), 6)
-    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mode says once that it is a prototype
+        torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -195,6 +200,16 @@ def test_blocks_filled_by_a_step_without_tokens_are_complete_when_it_is_over():
     assert torch.cuda.current_stream(DEVICE).query()
 
 
+def take_all_memory() -> list[torch.Tensor]:
+    """What lies free between tensors; by size, as torch keeps small ones apart."""
+    held = []
+    for num_bytes in (2 << 20, 16 << 10):
+        with suppress(torch.OutOfMemoryError):
+            while True:
+                held.append(torch.empty(num_bytes, dtype=torch.uint8, device=DEVICE))
+    return held
+
+
 def test_a_step_out_of_memory_names_its_requests_and_the_next_one_runs():
     runner = make_gpu_runner()
     engine = start_decoding(runner, 3)
@@ -204,8 +219,10 @@ def test_a_step_out_of_memory_names_its_requests_and_the_next_one_runs():
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-6, DEVICE)  # whatever is not held already is too much
     try:
+        held = take_all_memory()
         with pytest.raises(OutOfDeviceMemory) as error:
             runner.run(SchedulerOutput(scheduled=(entry,)))
+        held.clear()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
     assert error.value.request_ids == ("big",)
