@@ -6,7 +6,7 @@ The same versions stand in the extra `gpu` of pyproject.toml.
 from cluster.links.nccl_device import NcclUnavailable
 
 MIN_CUPY = (14, 2)
-MIN_NCCL = (2, 22)
+MIN_NCCL = (2, 26)  # every link ends in an abort, which hangs in 2.25 (pytorch#149153)
 _INSTALL = "pip install 'baton[gpu]' (for CUDA 13: cupy-cuda13x and nvidia-nccl-cu13)"
 NO_CUPY = f"KV on a GPU moves over NCCL by cupy {'.'.join(map(str, MIN_CUPY))} or later, and there is none; {_INSTALL}"
 NO_NCCL = f"cupy finds no NCCL library; {'.'.join(map(str, MIN_NCCL))} or later is needed: {_INSTALL}"

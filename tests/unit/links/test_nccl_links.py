@@ -203,7 +203,7 @@ def test_a_machine_without_nccl_says_so(world):
             "13.6.0",
             r"cupy 13\.6\.0 is too old; 14\.2 or later is needed: pip install 'baton\[gpu\]'",
         ),
-        ("nccl", "get_version", 21805, r"NCCL 2\.18\.5 is too old; 2\.22 or later is needed"),
+        ("nccl", "get_version", 22501, r"NCCL 2\.25\.1 is too old; 2\.26 or later is needed"),
         ("nccl", "get_version", 30001, r"NCCL 3\.0\.1 is loaded and cupy was built for 2\.25\.1; 2\.x is needed"),
         (
             "runtime",
