@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cluster.links.device_region import DeviceRegion
 
 CHECK_INTERVAL_S = 0.01  # how often a wait looks for asynchronous errors; completion ends it at once
-DEATH_GRACE_S = 1.0  # an abort takes milliseconds; whoever fails waits for it so long
+DEATH_GRACE_S = 2.0  # NCCL's threads look for an abort twice a second; whoever fails waits for it so long
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class NcclChannel:
 
     `watch` is called again and again while something is waited for, and raises LinkError to give it up. Whatever is
     given up or fails ends the channel. LinkError then says that nothing touches the blocks any more, MemoryInUse that
-    something may.
+    something may. `hang_up` tells the peer before that is waited for: without cuMem host memory NCCL's abort returns
+    when the peer has aborted too.
     """
 
     def __init__(self, device: NcclDevice, number: int) -> None:
@@ -90,10 +91,11 @@ class NcclChannel:
         watch: Callable[[], object],
         *,
         part: RecordPart | None = None,
+        hang_up: Callable[[], None] = lambda: None,
     ) -> None:
         """Returns when the peer's memory has it all. `part` None: whole records."""
         each = part or RecordPart(num_bytes=region.record_bytes)
-        self._operate(lambda streams, to: streams.send(to, region, each, block_ids, messages), watch)
+        self._operate(lambda streams, to: streams.send(to, region, each, block_ids, messages), watch, hang_up)
 
     def receive(
         self,
@@ -104,10 +106,13 @@ class NcclChannel:
         *,
         checksum: bool,
         part: RecordPart | None = None,
+        hang_up: Callable[[], None] = lambda: None,
     ) -> tuple[int, ...]:
         """The checksums of what has come of each block, when it is in place."""
         each = part or RecordPart(num_bytes=region.record_bytes)
-        self._operate(lambda streams, source: streams.receive(source, region, each, block_ids, messages), watch)
+        self._operate(
+            lambda streams, source: streams.receive(source, region, each, block_ids, messages), watch, hang_up
+        )
         if not checksum:
             return ()
         if each.is_whole:
@@ -121,9 +126,11 @@ class NcclChannel:
         found: tuple[int, ...] = self._call(lambda _: region.checksums(block_ids), watch)
         return found
 
-    def probe(self, num_bytes: int, watch: Callable[[], object], *, sends: bool) -> None:
+    def probe(
+        self, num_bytes: int, watch: Callable[[], object], *, sends: bool, hang_up: Callable[[], None] = lambda: None
+    ) -> None:
         """So many bytes from staging to the peer's, which has to do the opposite."""
-        self._operate(lambda streams, peer: streams.probe(peer, num_bytes, sends=sends), watch)
+        self._operate(lambda streams, peer: streams.probe(peer, num_bytes, sends=sends), watch, hang_up)
 
     def is_healthy(self) -> bool:
         return self.state is ChannelState.IDLE and self._communicator is not None and not self._communicator.check()
@@ -133,7 +140,12 @@ class NcclChannel:
         if self._go(ChannelState.DYING):
             threading.Thread(target=self._die, name=f"nccl {self.number} dies", daemon=True).start()
 
-    def _operate(self, enqueue: Callable[[Streams, Communicator], None], watch: Callable[[], object]) -> None:
+    def _operate(
+        self,
+        enqueue: Callable[[Streams, Communicator], None],
+        watch: Callable[[], object],
+        hang_up: Callable[[], None],
+    ) -> None:
         if not self._go(ChannelState.POSTED):
             raise LinkError(f"the communicator is {self.state.value}")
         streams, communicator = self._streams, self._communicator
@@ -152,6 +164,7 @@ class NcclChannel:
         try:
             self._call(call, watch)
         except Exception as error:  # whatever it was: something is posted
+            hang_up()
             if not self.death.wait(DEATH_GRACE_S):
                 log.error("communicator %d does not end: %s; its blocks stay in quarantine", self.number, error)
                 raise MemoryInUse(str(error), self.death.then) from error

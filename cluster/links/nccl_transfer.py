@@ -64,12 +64,13 @@ class NcclSender:
         watch = _Watch(self._socket, deadline)
         self._check_messages(post, part, block_ids)
         channel = self._channel_for(post, deadline, watch)
-        channel.send(self._region, block_ids, post.message_blocks, watch, part=part)
+        channel.send(self._region, block_ids, post.message_blocks, watch, part=part, hang_up=self._socket.shutdown)
 
     def probe(self, post: Post, num_bytes: int, deadline: Deadline) -> None:
         """From staging: no block is read."""
         watch = _Watch(self._socket, deadline)
-        self._channel_for(post, deadline, watch).probe(num_bytes, watch, sends=True)
+        channel = self._channel_for(post, deadline, watch)
+        channel.probe(num_bytes, watch, sends=True, hang_up=self._socket.shutdown)
 
     def close(self) -> None:
         _close(self._channel)
@@ -130,7 +131,13 @@ class NcclBlockReceiver:
             if unique_id:
                 channel.set_up(unique_id, RECEIVER_RANK, watch)
             checksums = channel.receive(
-                self._region, block_ids, messages, watch, checksum=bool(offer.checksums), part=part
+                self._region,
+                block_ids,
+                messages,
+                watch,
+                checksum=bool(offer.checksums),
+                part=part,
+                hang_up=self._socket.shutdown,
             )
         finally:
             self._region.channels.release(channel)
@@ -153,7 +160,7 @@ class NcclBlockReceiver:
             self._socket.send(LinkFrame(post=post), deadline)
             if unique_id:
                 channel.set_up(unique_id, RECEIVER_RANK, watch)
-            channel.probe(offer.num_bytes, watch, sends=False)
+            channel.probe(offer.num_bytes, watch, sends=False, hang_up=self._socket.shutdown)
             if checksum:
                 num_blocks = -(-offer.num_bytes // region.record_bytes)
                 channel.checksums(region, [index % region.num_records for index in range(num_blocks)], watch)

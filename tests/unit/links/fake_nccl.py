@@ -77,6 +77,7 @@ class World:
         self.still: set[FakeCupy] = set()  # whose messages do not move
         self.blocked_aborts: set[FakeCupy] = set()  # whose aborts do not return
         self.deaf: set[FakeCupy] = set()  # whose aborts return while the kernel still runs
+        self.aborts_together = False  # as NCCL without cuMem host memory: an abort returns when the peer's has begun
         self.refuse_sends = 0
         self._random = random.Random(seed)
         self._memory: dict[int, np.ndarray] = {}
@@ -315,6 +316,8 @@ class FakeCommunicator:
             self.world.changed.wait_for(lambda: self.owner not in self.world.blocked_aborts)
             self.is_aborted = True
             self.world.changed.notify_all()
+            if self.world.aborts_together and (peer := self.peer()) is not None:
+                self.world.changed.wait_for(lambda: peer.is_aborted)
 
     @property
     def ends_kernels(self) -> bool:

@@ -204,6 +204,19 @@ def test_blocks_stay_in_quarantine_until_the_operation_is_known_dead(world, make
     assert receiver.events.next("on_quiet") == (1,)
 
 
+@pytest.mark.parametrize("late", ["source", "receiver"])
+def test_an_abort_that_waits_for_the_peers_delays_nothing(world, make_gpu_node, caplog, late):
+    """Who gives up first tells the other one at once."""
+    source = make_gpu_node("prefill-0", transfer_timeout_s=1e6 if late == "source" else SHORT_S)
+    receiver = make_gpu_node("decode-0", transfer_timeout_s=1e6 if late == "receiver" else SHORT_S)
+    world.aborts_together = True
+    world.still.add(receiver.cupy)
+    source.send(receiver, source.transfer(SOURCE_BLOCKS))
+    source.events.next("on_send_failed")
+    receiver.events.next("on_bad")
+    assert "does not end" not in caplog.text
+
+
 @pytest.mark.parametrize("closed", ["source", "receiver"])
 def test_closing_ends_what_is_under_way(world, make_gpu_node, closed):
     source, receiver = make_gpu_node("prefill-0", transfer_timeout_s=1e6), make_gpu_node("decode-0")
