@@ -6,6 +6,8 @@ from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from cluster.engine.sequence import Sequence
 from cluster.model.decoder import Decoder
+from cluster.model.device import DeviceUnavailable
+from cluster.model.errors import OutOfDeviceMemory
 from cluster.model.gpu_options import GpuOptions
 from cluster.model.kv_cache import KVCache
 from cluster.model.kv_sizing import device_memory, num_kv_blocks
@@ -20,7 +22,13 @@ def measure_num_blocks(
     kv_cache = KVCache(1, *model.kv_shape(block_size), model.dtype, device=device)
     torch.cuda.reset_peak_memory_stats(device)
     runner = ModelRunner(model, kv_cache, GpuOptions(max_num_seqs=max_num_seqs, graphs=False))
-    runner.run(largest_step(block_size, max_num_batched_tokens, max_num_seqs))
+    try:
+        runner.run(largest_step(block_size, max_num_batched_tokens, max_num_seqs))
+    except (OutOfDeviceMemory, torch.OutOfMemoryError) as error:  # the latter of several ranks
+        raise DeviceUnavailable(
+            f"the GPU holds the weights, but not a step of {max_num_batched_tokens} tokens beside them: lower "
+            "engine.max_num_batched_tokens, or raise engine.tensor_parallel_size"
+        ) from error
     memory = device_memory(device)
     del runner
     torch.cuda.empty_cache()

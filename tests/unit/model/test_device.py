@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cluster.engine.scheduler_output import SchedulerOutput
 from cluster.model.device import DeviceUnavailable, find_device
-from cluster.model.gpu_warm_up import largest_step
+from cluster.model.errors import OutOfDeviceMemory
+from cluster.model.gpu_warm_up import largest_step, measure_num_blocks
 from cluster.model.kv_cache import KVCache
 from cluster.model.kv_sizing import GIB, DeviceMemory, check_weights_fit, num_kv_blocks
 from cluster.model.random_weights import llama_3_8b, random_model
@@ -48,6 +50,17 @@ def test_a_gpu_that_is_too_small_is_refused_and_told_by_how_much():
     check_weights_fit(15 * GIB, 15 * GIB)
     with pytest.raises(DeviceUnavailable, match=r"1\.00 GiB are missing"):
         check_weights_fit(16 * GIB, 15 * GIB)
+
+
+@pytest.mark.parametrize("error", [OutOfDeviceMemory(("a",)), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_gpu_that_does_not_hold_the_largest_step_is_refused(error, monkeypatch):
+    def give_up(runner: ModelRunner, step: SchedulerOutput) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(ModelRunner, "run", give_up)
+    with pytest.raises(DeviceUnavailable, match="not a step of 50 tokens"):
+        measure_num_blocks(make_runner().model, BLOCK_SIZE, max_num_batched_tokens=50, max_num_seqs=7, utilization=0.9)
 
 
 def test_a_random_model_is_made_without_files_and_computes_finite_logits():
