@@ -21,6 +21,9 @@ class Trials:
     seeds: Sequence[int]
     is_each: bool = False
 
+    def longer(self, times: float) -> "Trials":
+        return replace(self, setting=self.setting.longer(times))
+
     def goodputs(self, layout: Layout, near: float) -> Spread:
         """Requests a second per GPU, where attainment falls below what is asked for."""
         return self._over_seeds(_goodput, layout, near)
