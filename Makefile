@@ -73,7 +73,7 @@ test-planner: install
 # lies in this folder, where `baton` does not look by itself.
 compiled: uncompiled install
 	$(BIN)/mypyc $$(cat deploy/simulator/compiled.txt)
-	echo '$(CURDIR)' > $(wildcard $(VENV)/lib/python*/site-packages)/baton-compiled.pth
+	echo '$(CURDIR)' > $$(echo $(VENV)/lib/python*/site-packages)/baton-compiled.pth
 	$(BIN)/python -P -c 'import deploy.simulator.simulate'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 $(patsubst %,tests/simulated/test_%.py,golden fast_forward planning)
 
