@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from deploy.planner.goodput.best_first import Tried
-from deploy.planner.goodput.bound import layout_bound
+from deploy.planner.goodput.best_first import RESOLUTION, Tried
+from deploy.planner.goodput.bound import compute_bound, layout_bound
 from deploy.planner.goodput.candidates import Catalogue
 from deploy.planner.goodput.estimate import NOTHING, Attainment
 from deploy.planner.goodput.evaluation import Answer, Ask, Evaluate
@@ -39,6 +39,28 @@ class Check:
         if answer.rate is not None and not self._question.pairs_only:
             layout, answer = self._refine.most_per_gpu(layout, answer, self._question.total_gpus)
         return _plan(layout, whole.copies, answer)
+
+    def better(self, plan: Plan, rivals: Sequence[Part]) -> Plan:
+        """`plan`, or the nodes full of one of these, where that serves more per GPU in the long run."""
+        kept_up = min(plan.per_gpu, compute_bound(plan.whole, self._catalogue.rates_of) / plan.num_gpus)
+        asks = [(part, self._ask_of_copies(part, kept_up * (1.0 + RESOLUTION))) for part in rivals]
+        able = [(part, ask) for part, ask in asks if ask.at_most > ask.above]
+        answers = self._evaluate([ask for _, ask in able])
+        better = [
+            (min(answer.rate, ask.at_most) / ask.layout.unit.num_gpus, at)
+            for at, ((_, ask), answer) in enumerate(zip(able, answers, strict=True))
+            if answer.rate is not None
+        ]
+        found = self.most([able[max(better)[1]][0]]) if better else None
+        return found or plan
+
+    def _ask_of_copies(self, part: Part, above_per_gpu: float) -> Ask:
+        """Whether so much per GPU, and how much more, is served by as many copies as may be simulated."""
+        most = min(part.num_gpus, self._question.total_gpus, CHECKED_GPUS)
+        layout = self._ground.among(part.nodes).pack(part.unit, most // part.unit.num_gpus)
+        assert layout is not None, "a smaller unit has room where a larger one has"
+        bound = layout_bound(layout, self._catalogue.rates_of, self._question.request_bytes)
+        return Ask(layout=layout, above=above_per_gpu * layout.unit.num_gpus, at_most=bound, is_rough=True)
 
     def for_rate(self, parts: Sequence[Part], rate: float) -> Plan | None:
         """As many of them as it takes; where all GPUs are too few, the plan that uses all. None: it serves nothing.

@@ -17,6 +17,7 @@ from deploy.planner.goodput.plans import Effort, Lost, Plan, Plans, Scored
 from deploy.planner.goodput.question import Infeasible, Question
 from deploy.planner.goodput.runnable import obstacles
 from deploy.planner.goodput.unit import Unit
+from deploy.planner.goodput.whole import Part
 from deploy.planner.goodput.why import why_lost, why_more_gpus
 from deploy.planner.goodput.why_none import WhyNone
 
@@ -139,8 +140,10 @@ class Search:
         """None: together they do not meet the SLOs, or serve the rate."""
         parts = [part for each in choices if (part := each.best) is not None]
         rate = self._question.rate
-        if not parts or rate is None:
-            return self._check.most(parts) if parts else None
+        if not parts:
+            return None
+        if rate is None:
+            return self._most(choices, parts)
         found = self._check.for_rate(parts, rate)
         if found is None or found.goodput < rate:  # of what serves less per GPU, more may have room
             fullest = [part for each in choices if (part := each.fullest) is not None]
@@ -151,6 +154,12 @@ class Search:
             self._too_little.append(found)
             return None
         return found
+
+    def _most(self, choices: Sequence[PartChoice], parts: Sequence[Part]) -> Plan | None:
+        plan = self._check.most(parts)
+        if plan is None or len(choices) > 1 or self._question.pairs_only:
+            return plan
+        return self._check.better(plan, choices[0].rivals(self._question.slos.attainment))
 
     def _why_none_of(self, *, is_mixed: bool) -> str:
         tried = [each for each in self._tried if each.candidate.unit.is_mixed == is_mixed]

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.planner.goodput.best_first import Tried
+from deploy.planner.goodput.best_first import RESOLUTION, Tried
 from deploy.planner.goodput.whole import Part
+
+_NUM_RIVALS = 4
+_NEAR = 0.1  # so much less attainment, at what the best serves, is near
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +29,24 @@ class PartChoice:
         """With most in all, of as many copies as there are GPUs for."""
         return self._part(max(self._serving, key=self._total, default=None))
 
+    def rivals(self, wanted: float) -> list[Part]:
+        """Smaller units than the best, which nearly served as much per GPU: copies of them side by side may serve more,
+        as what comes is shared by more instances. `wanted`: attainment.
+        """
+        best = max(self._serving, key=lambda each: each.per_gpu, default=None)
+        if best is None:
+            return []
+        kept_up = min(best.per_gpu, best.bound_per_gpu)
+        near = [
+            each
+            for each in self.tried
+            if each.candidate.unit.num_gpus < best.candidate.unit.num_gpus
+            and each.bound_per_gpu > kept_up * (1.0 + RESOLUTION)
+            and each.answer.attainment.both >= wanted - _NEAR
+        ]
+        near.sort(key=lambda each: each.rank, reverse=True)
+        return [part for each in near[:_NUM_RIVALS] if (part := self._part(each)) is not None]
+
     @property
     def _serving(self) -> list[Tried]:
         return [each for each in self.tried if each.answer.rate]
@@ -36,6 +57,5 @@ class PartChoice:
     def _part(self, tried: Tried | None) -> Part | None:
         if tried is None:
             return None
-        return Part(
-            unit=tried.candidate.unit, goodput=tried.answer.rate or 0.0, nodes=self.nodes, num_gpus=self.num_gpus
-        )
+        goodput = tried.answer.rate or tried.above  # nearly so much, where it was not more
+        return Part(unit=tried.candidate.unit, goodput=goodput, nodes=self.nodes, num_gpus=self.num_gpus)
