@@ -44,7 +44,7 @@ class Check:
         """`plan`, or the nodes full of one of these, where that serves more per GPU in the long run."""
         kept_up = min(plan.per_gpu, compute_bound(plan.whole, self._catalogue.rates_of) / plan.num_gpus)
         asks = [(part, self._ask_of_copies(part, kept_up * (1.0 + RESOLUTION))) for part in rivals]
-        able = [(part, ask) for part, ask in asks if ask.at_most > ask.above]
+        able = [(part, ask) for part, ask in asks if ask is not None]
         answers = self._evaluate([ask for _, ask in able])
         better = [
             (min(answer.rate, ask.at_most) / ask.layout.unit.num_gpus, at)
@@ -54,13 +54,14 @@ class Check:
         found = self.most([able[max(better)[1]][0]]) if better else None
         return found or plan
 
-    def _ask_of_copies(self, part: Part, above_per_gpu: float) -> Ask:
-        """Whether so much per GPU, and how much more, is served by as many copies as may be simulated."""
+    def _ask_of_copies(self, part: Part, above_per_gpu: float) -> Ask | None:
+        """Whether as many copies as may be simulated serve more than so much per GPU. None: they cannot."""
         most = min(part.num_gpus, self._question.total_gpus, CHECKED_GPUS)
         layout = self._ground.among(part.nodes).pack(part.unit, most // part.unit.num_gpus)
-        assert layout is not None, "a smaller unit has room where a larger one has"
+        assert layout is not None, "a part of what has room has room"
         bound = layout_bound(layout, self._catalogue.rates_of, self._question.request_bytes)
-        return Ask(layout=layout, above=above_per_gpu * layout.unit.num_gpus, at_most=bound, is_rough=True)
+        above = above_per_gpu * layout.unit.num_gpus
+        return Ask(layout=layout, above=above, at_most=bound, is_rough=True) if bound > above else None
 
     def for_rate(self, parts: Sequence[Part], rate: float) -> Plan | None:
         """As many of them as it takes; where all GPUs are too few, the plan that uses all. None: it serves nothing.

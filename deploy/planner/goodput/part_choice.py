@@ -7,7 +7,7 @@ from deploy.planner.goodput.best_first import RESOLUTION, Tried
 from deploy.planner.goodput.whole import Part
 
 _NUM_RIVALS = 4
-_NEAR = 0.1  # so much less attainment, at what the best serves, is near
+_NEAR = 0.1  # so much less attainment, at what others serve, is near; or less per GPU by this share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,20 +30,23 @@ class PartChoice:
         return self._part(max(self._serving, key=self._total, default=None))
 
     def rivals(self, wanted: float) -> list[Part]:
-        """Smaller units than the best, which nearly served as much per GPU: copies of them side by side may serve more,
+        """Other splits than the best, which nearly served as much per GPU: copies of them side by side may serve more,
         as what comes is shared by more instances. `wanted`: attainment.
         """
         best = max(self._serving, key=lambda each: each.per_gpu, default=None)
         if best is None:
             return []
         kept_up = min(best.per_gpu, best.bound_per_gpu)
-        near = [
-            each
-            for each in self.tried
-            if each.candidate.unit.num_gpus < best.candidate.unit.num_gpus
-            and each.bound_per_gpu > kept_up * (1.0 + RESOLUTION)
-            and each.answer.attainment.both >= wanted - _NEAR
-        ]
+
+        def is_near(each: Tried) -> bool:
+            if each.bound_per_gpu <= kept_up * (1.0 + RESOLUTION):
+                return False
+            if each.answer.rate is None:
+                return each.answer.attainment.both >= wanted - _NEAR
+            return each.per_gpu >= kept_up * (1.0 - _NEAR)
+
+        split = best.candidate.unit.split
+        near = [each for each in self.tried if each.candidate.unit.split != split and is_near(each)]
         near.sort(key=lambda each: each.rank, reverse=True)
         return [part for each in near[:_NUM_RIVALS] if (part := self._part(each)) is not None]
 
