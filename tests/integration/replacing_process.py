@@ -38,6 +38,12 @@ async def tell_all(address: str, disturb) -> list[list[int]]:  # type: ignore[no
     return list(await asyncio.gather(*stories))
 
 
+def in_order_of_room(nodes: dict[str, str]) -> list[str]:
+    """Those that decode, who shares its node first: there is room for it on the other node."""
+    taken = list(nodes.values())
+    return sorted(("decode-0", "decode-1"), key=lambda name: -taken.count(nodes[name]))
+
+
 async def main(file: Path) -> dict[str, object]:
     deployment = load_deployment(file)
     here = ray.get_runtime_context().get_node_id()
@@ -46,15 +52,16 @@ async def main(file: Path) -> dict[str, object]:
     await controller.up()
     address = controller.addresses().grpc_address
     before = dict(placing.seats)
+    moved, flipped = in_order_of_room({name: seat.node for name, seat in before.items()})
 
     async def nothing() -> None: ...
 
     async def move() -> None:
-        source = placing.seats["decode-0"].node
-        await controller.move("decode-0", next(node for node in ("a", "b") if node != source))
+        source = placing.seats[moved].node
+        await controller.move(moved, next(node for node in ("a", "b") if node != source))
 
     async def flip() -> None:
-        await controller.flip("decode-1", "prefill")
+        await controller.flip(flipped, "prefill")
         await controller.flip("prefill-0", "decode")
 
     found = [await tell_all(address, disturb) for disturb in (nothing, move, flip)]
@@ -62,6 +69,8 @@ async def main(file: Path) -> dict[str, object]:
     nodes = {name: info.node for name, info in controller._infos.items()}
     await controller.stop()
     return {
+        "moved": moved,
+        "flipped": flipped,
         "same": found[0] == found[1] == found[2],
         "lengths": [len(tokens) for tokens in found[0]],
         "before": {name: seat.node for name, seat in before.items()},

@@ -78,14 +78,11 @@ def test_moving_and_flipping_instances_loses_nothing_of_running_requests(two_nod
     assert found["same"], "moved or not, the tokens are the same"
     assert found["lengths"] == [400] * 4
     assert found["nodes"] == {name: node for name, (_, node) in found["after"].items()}
-    assert found["after"]["decode-0"][1] != found["before"]["decode-0"]
-    assert [found["after"][name][0] for name in ("decode-0", "decode-1", "prefill-0")] == [
-        "decode",
-        "prefill",
-        "decode",
-    ]
+    moved, flipped = found["moved"], found["flipped"]
+    assert found["after"][moved][1] != found["before"][moved]
+    assert [found["after"][name][0] for name in (moved, flipped, "prefill-0")] == ["decode", "prefill", "decode"]
     (gone,) = [event for event in found["events"] if ": gone " in event]
-    assert gone.startswith("decode-0: gone moves to ")
+    assert gone.startswith(f"{moved}: gone moves to ")
 
 
 def test_nodes_that_share_a_name_are_told_apart():
