@@ -11,12 +11,13 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 install: $(STAMP)
 
-# torch first and by itself: a CPU build of the pinned version is taken where pip is pointed to one.
+# torch first and by itself: a CPU build of the pinned version is taken where pip is pointed to one. Python compiles what
+# is imported, when it is; most of what is installed never is.
 $(STAMP): constraints.txt pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or 3.12 is needed; PYTHON=... says where it is' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --no-compile '$(TORCH)'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 serve: install
