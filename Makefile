@@ -11,13 +11,17 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 install: $(STAMP)
 
-# torch first and by itself: a CPU build of the pinned version is taken where pip is pointed to one. Python compiles what
-# is imported, when it is; most of what is installed never is.
+# Whoever forbids Python to keep what it has compiled would have every process of a cluster compile torch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+# torch first and by itself: a CPU build of the pinned version is taken where pip is pointed to one. Of what is
+# installed, most is never imported: torch and Ray are compiled here, on all cores, the rest when it is first used.
 $(STAMP): constraints.txt pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or 3.12 is needed; PYTHON=... says where it is' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile '$(TORCH)'
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m compileall -q -j 0 -x '/(tests?|testing|rllib)/' $(VENV)/lib/python*/site-packages/torch $(VENV)/lib/python*/site-packages/ray
 	touch $@
 
 serve: install

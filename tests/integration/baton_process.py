@@ -45,7 +45,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 def run_baton(*arguments: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [str(BATON), *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
 
 
 def status(env: dict[str, str], *arguments: str) -> dict[str, Any]:
