@@ -5,18 +5,26 @@ from collections.abc import Sequence as List
 import torch
 from torch import Tensor
 
+from cluster.model import triton_layers
 from cluster.model.batch import Batch
 from cluster.model.decode_graphs import DecodeGraphs
 from cluster.model.decode_inputs import DecodeInputs
 from cluster.model.decoder import Decoder
 from cluster.model.device import use_device
-from cluster.model.fused_forward import FusedNorm, fused_forward
+from cluster.model.fused_forward import fused_forward
 from cluster.model.gpu_attention import make_gpu_attention
 from cluster.model.gpu_options import GpuOptions
 from cluster.model.kv_cache import KVCache
+from cluster.model.layers import RMSNorm
 from cluster.model.linear import Linear
 from cluster.model.triton_attention import TritonAttention
-from cluster.model.triton_layers import invariant_linear
+
+
+class FusedNorm(RMSNorm):
+    """In one kernel, and for each row by itself."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return triton_layers.norm(hidden, self.weight, self.eps)
 
 
 class GpuSteps:
@@ -46,7 +54,7 @@ class GpuSteps:
         token_ids, positions, last_rows = (
             self._to_device(numbers) for numbers in (batch.token_ids, batch.positions, batch.last_rows)
         )
-        hidden = fused_forward(self.model, token_ids, positions, self.attention)
+        hidden = fused_forward(self.model, token_ids, positions, self.attention, triton_layers)
         return self.model.logits(hidden.index_select(0, last_rows)) if len(last_rows) else None
 
     def lay_out(self, batch: Batch) -> None:
@@ -64,7 +72,8 @@ class GpuSteps:
 
     def _decode(self, inputs: DecodeInputs, size: int) -> Tensor | None:
         self.attention.plan_tensors(inputs.step(size))
-        hidden = fused_forward(self.model, inputs.token_ids(size), inputs.positions(size), self.attention)
+        token_ids, positions = inputs.token_ids(size), inputs.positions(size)
+        hidden = fused_forward(self.model, token_ids, positions, self.attention, triton_layers)
         return self.model.logits(hidden)
 
     def _select(self, logits: Tensor, rows: Tensor) -> Tensor:
@@ -95,7 +104,7 @@ NOBODY = Batch(
 def make_invariant(model: Decoder) -> None:
     """From now on a row of any of the model's products does not depend on the rows beside it."""
     for linear in linears(model):
-        linear.product = invariant_linear
+        linear.product = triton_layers.invariant_linear
 
 
 def linears(model: Decoder) -> List[Linear]:

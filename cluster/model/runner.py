@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cluster.engine.scheduler_output import SampledToken, SchedulerOutput
-from cluster.model.attention import Attention, make_attention
 from cluster.model.batch import Batch, layout_order, make_batch
+from cluster.model.cpu_steps import make_cpu_steps
 from cluster.model.decoder import Decoder
 from cluster.model.device import is_out_of_memory
 from cluster.model.errors import OutOfDeviceMemory
@@ -46,13 +46,17 @@ class ModelRunner:
             from cluster.model.gpu_steps import make_gpu_steps
 
             self._gpu_steps = make_gpu_steps(model, kv_cache, gpu)
-            self.attention: Attention = self._gpu_steps.attention
         else:
-            self.attention = make_attention(kv_cache, model.shard)
+            self._cpu_steps = make_cpu_steps(model, kv_cache)
         self.computes_beside = self._gpu_steps is not None
         self._under_way: UnderWay | None = None
         self._next: NextStep | None = None
         self._arrived_s = 0.0
+
+    @property
+    def attention(self) -> object:
+        """What attends, for who asks what it is."""
+        return self._cpu_steps.attention if self._gpu_steps is None else self._gpu_steps.attention
 
     def run(self, output: SchedulerOutput) -> list[SampledToken]:
         """One token for each entry that samples, in order.
@@ -152,8 +156,7 @@ class ModelRunner:
         """
         if self._gpu_steps is not None:
             return self._gpu_steps.compute(batch)
-        self.attention.plan(batch.spans)
-        hidden = self.model.forward(batch.token_ids, batch.positions, self.attention)
+        hidden = self._cpu_steps.forward(batch)
         if not len(batch.last_rows):
             return None
         # Logits only where a token is drawn: a chunk of prefill has one row at most.

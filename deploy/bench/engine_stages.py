@@ -4,6 +4,7 @@ A stage's time is without what it calls of other stages. Timing costs a step abo
 steps that are timed in this way count for nothing else.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
@@ -11,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from cluster.engine.engine import Engine
+from cluster.model import cpu_steps
 from cluster.model.cpu_attention import CpuAttention
 from cluster.model.decoder import Decoder, DecoderLayer
 from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
@@ -56,7 +58,7 @@ def timed_stages(model: Decoder) -> Iterator[Seconds]:
     """What `Engine.step` takes from here on, by stage."""
     clock = StageClock()
     with ExitStack() as stack:
-        for owner, name, stage_of in _places(stages_of_products(model)):
+        for owner, name, stage_of in (*_places(stages_of_products(model)), *_places_of_kernels()):
             original = getattr(owner, name)
             setattr(owner, name, clock.timed(original, stage_of))
             stack.callback(setattr, owner, name, original)
@@ -90,6 +92,19 @@ def _places(products: dict[Linear, str]) -> Iterator[tuple[Any, str, Callable[[A
         yield CpuAttention, name, always(ATTENTION)
     yield GatedMLP, "__call__", always(MLP)
     yield Linear, "__call__", partial(_stage_of, products)
+
+
+def _places_of_kernels() -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
+    """Numba's, where they have been loaded; the one that attends turns queries and keys and stores KV too."""
+    yield cpu_steps, "fused_forward", lambda _: EMBEDDING
+    layers, attention = (sys.modules.get(f"cluster.model.{name}") for name in ("numba_layers", "numba_attention"))
+    if layers is None or attention is None:
+        return
+    for name in ("norm", "add_norm"):
+        yield layers, name, lambda _: NORMS
+    yield layers, "silu_multiply", lambda _: MLP
+    yield attention.NumbaAttention, "plan", lambda _: HOST
+    yield attention.NumbaAttention, "turn_and_attend", lambda _: ATTENTION
 
 
 def _stage_of(products: dict[Linear, str], linear: Linear) -> str:

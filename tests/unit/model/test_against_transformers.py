@@ -3,7 +3,9 @@ import torch
 
 from cluster.engine.scheduler_output import ScheduledSequence
 from cluster.engine.sequence import Sequence
+from cluster.model import cpu_steps
 from cluster.model.batch import make_batch
+from cluster.model.cpu_steps import make_cpu_steps
 from cluster.model.load import load_model
 from cluster.model.random_checkpoint import make_random_checkpoint
 from cluster.model.runner import ModelRunner
@@ -21,6 +23,12 @@ from tests.unit.model.factories import (
 pytestmark = pytest.mark.unit
 
 
+@pytest.fixture(autouse=True, params=["torch", "numba"])
+def kernels(request, monkeypatch):
+    if request.param == "numba":
+        monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
+
+
 @torch.inference_mode()
 def reference_logits(name: str, sequence: Sequence) -> torch.Tensor:
     return reference(name)(torch.tensor([sequence.prompt_token_ids])).logits[0]
@@ -35,8 +43,7 @@ def logits_of(runner: ModelRunner, chunks: list[tuple[Sequence, int, int]]) -> l
             for sequence, start, end in chunks
         ]
     )
-    runner.attention.plan(batch.spans)
-    logits = runner.model.logits(runner.model.forward(batch.token_ids, batch.positions, runner.attention))
+    logits = runner.model.logits(make_cpu_steps(runner.model, runner.kv_cache).forward(batch))
     ends = [row + 1 for row in batch.last_rows.tolist()]
     return [logits[row - (end - start) : row] for row, (_, start, end) in zip(ends, chunks, strict=True)]
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from cluster.engine.scheduler_output import ScheduledSequence
 from cluster.model.batch import make_batch
+from cluster.model.cpu_attention import CpuAttention
 from tests.unit.model.factories import make_runner, make_sequence
 from tests.unit.model.gpu_kernels import DEVICE, TOLERANCES
 
@@ -59,11 +60,12 @@ def test_the_fused_pass_is_the_plain_one(name):
     second = [ScheduledSequence(sequence=s, start=n, num_tokens=s.num_tokens - n, samples=True) for s, _, n in chunks]
     fused = make_runner(name)
     attention = TritonAttention(fused.kv_cache, fused.model.shard)
+    reference = CpuAttention(plain.kv_cache, plain.model.shard)
     with torch.inference_mode():
         for entries in (first, second):
             batch = make_batch(entries)
-            plain.attention.plan(batch.spans)
+            reference.plan(batch.spans)
             attention.plan(batch.spans)
-            right = plain.model.forward(batch.token_ids, batch.positions, plain.attention)
-            close(fused_forward(fused.model, batch.token_ids, batch.positions, attention), right)
+            right = plain.model.forward(batch.token_ids, batch.positions, reference)
+            close(fused_forward(fused.model, batch.token_ids, batch.positions, attention, triton_layers), right)
     close(fused.kv_cache.tensor[:4], plain.kv_cache.tensor[:4])

@@ -1,0 +1,66 @@
+"""What a CPU computes of a batch: between matrix products by Numba's kernels where they help, else by torch."""
+
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from cluster.model.attention import Attention, make_attention
+from cluster.model.batch import Batch
+from cluster.model.decoder import Decoder
+from cluster.model.fused_forward import fused_forward
+from cluster.model.kv_cache import KVCache
+
+LEAST_PARAMETERS = 10_000_000
+"""Of a model for which it is worth a second to load the kernels: the steps of smaller ones are short without them."""
+
+log = logging.getLogger(__name__)
+
+
+class CpuSteps:
+    """Torch's operations, one by one."""
+
+    def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
+        self.model = model
+        self.attention: Attention = make_attention(kv_cache, model.shard)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [num_tokens, hidden_size]."""
+        self.attention.plan(batch.spans)
+        return self.model.forward(batch.token_ids, batch.positions, self.attention)
+
+
+class NumbaSteps:
+    """In fp32. Raises ImportError or ValueError where Numba, or its threads, cannot be had."""
+
+    def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
+        from cluster.model import numba_layers
+        from cluster.model.numba_attention import NumbaAttention
+
+        numba_layers.norm(torch.ones(1, 1), torch.ones(1), 0.0)  # begins its threads
+        self.model, self.layers = model, numba_layers
+        self.attention = NumbaAttention(kv_cache, model.shard)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [num_tokens, hidden_size]."""
+        self.attention.plan(batch.spans)
+        return fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
+
+
+def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
+    if model.dtype != torch.float32 or model.config.num_parameters < LEAST_PARAMETERS:
+        return CpuSteps(model, kv_cache)
+    try:
+        steps = NumbaSteps(model, kv_cache)
+    except (ImportError, ValueError) as error:
+        _say(f"torch's operations, because Numba's kernels cannot be had: {error}")
+        return CpuSteps(model, kv_cache)
+    _say("Numba's kernels")
+    return steps
+
+
+@cache
+def _say(what: str) -> None:
+    """Once a process."""
+    log.info("between matrix products: %s", what)

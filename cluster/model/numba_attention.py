@@ -1,0 +1,81 @@
+"""Attention on a CPU where Numba is installed: single tokens attend to blocks where they lie, chunks as elsewhere."""
+
+from collections.abc import Sequence as List
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import set_num_threads
+from torch import Tensor
+
+from cluster.model.attention import Span
+from cluster.model.config import Shard
+from cluster.model.cpu_attention import CpuAttention
+from cluster.model.kv_cache import KVCache
+from cluster.model.numba_kernels import MOST_THREADS, turn_and_attend
+from cluster.model.rope import rotate_
+
+
+class NumbaAttention:
+    """For fp32. One-token spans must come first, the longest ones before the shorter ones."""
+
+    def __init__(self, kv_cache: KVCache, shard: Shard) -> None:
+        self.num_heads, self.num_kv_heads = shard.num_heads, shard.num_kv_heads
+        self._cache = kv_cache.tensor.numpy()
+        self._block_size, self._head_dim = kv_cache.block_size, kv_cache.tensor.shape[-1]
+        self._chunks = CpuAttention(kv_cache, shard)
+
+    def plan(self, spans: List[Span]) -> None:
+        set_num_threads(num_threads := min(torch.get_num_threads(), MOST_THREADS))
+        self._num_decodes = next((i for i, span in enumerate(spans) if span.num_tokens > 1), len(spans))
+        self._plan_decodes(spans[: self._num_decodes], num_threads)
+        if self._num_decodes < len(spans):
+            self._chunks.plan(spans[self._num_decodes :])
+
+    def turn_and_attend(
+        self, layer: int, heads: Tensor, rotations: Tensor, norms: Tensor | None = None, eps: float = 0.0
+    ) -> Tensor:
+        """To [num_tokens, num_heads * head_dim], for heads that are neither rotated nor normalised yet.
+
+        `heads` [num_tokens, num_heads + 2 * num_kv_heads, head_dim] are written to; `rotations` [num_tokens, 1,
+        head_dim / 2, 2]: cosine and sine; `norms` [num_heads + num_kv_heads, head_dim], where there are any.
+        """
+        turned = heads[:, : self.num_heads + self.num_kv_heads]
+        if norms is not None:
+            torch.mul(F.rms_norm(turned, turned.shape[-1:], None, eps), norms, out=turned)
+        if not self._num_decodes:
+            return self._attend_chunks(layer, heads, rotations)
+        attended = self._attend_decodes(layer, heads[: self._num_decodes], rotations)
+        if self._num_decodes == len(heads):
+            return attended
+        chunks = slice(self._num_decodes, None)
+        return torch.cat([attended, self._attend_chunks(layer, heads[chunks], rotations[chunks])])
+
+    def _plan_decodes(self, spans: List[Span], num_threads: int) -> None:
+        """The longest are dealt out to the threads in turn: each gets one stretch of `order`."""
+        contexts = [span.end for span in spans]
+        self._contexts = np.array(contexts, np.int32)
+        self._tables = np.zeros((len(spans), -(-max(contexts, default=0) // self._block_size)), np.int32)
+        for row, span in zip(self._tables, spans, strict=True):
+            num_blocks = -(-span.end // self._block_size)
+            row[:num_blocks] = span.block_table[:num_blocks]
+        rows = np.arange(len(spans), dtype=np.int32)
+        self._order = np.concatenate([rows[first::num_threads] for first in range(num_threads)])
+
+    def _attend_decodes(self, layer: int, heads: Tensor, rotations: Tensor) -> Tensor:
+        outputs = heads.new_empty(len(heads), self.num_heads, self._head_dim)
+        turn_and_attend(
+            heads.numpy(),
+            rotations[: len(heads)].squeeze(1).numpy(),
+            self._cache,
+            layer,
+            self._tables,
+            self._contexts,
+            self._order,
+            outputs.numpy(),
+        )
+        return outputs.flatten(1)
+
+    def _attend_chunks(self, layer: int, heads: Tensor, rotations: Tensor) -> Tensor:
+        rotate_(heads[:, : self.num_heads + self.num_kv_heads], torch.view_as_complex(rotations))
+        return self._chunks.attend(layer, heads)

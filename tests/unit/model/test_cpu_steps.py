@@ -1,0 +1,109 @@
+"""Numba's kernels against torch, and when they are taken."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cluster.engine.scheduler_output import ScheduledSequence
+from cluster.model import cpu_steps, numba_layers
+from cluster.model.attention import Span
+from cluster.model.batch import make_batch
+from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
+from cluster.model.numba_attention import NumbaAttention
+from tests.unit.model.factories import make_runner, make_sequence
+
+pytestmark = pytest.mark.unit
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("num_rows", "size"), [(1, 1), (3, 100), (17, 512)])
+def test_layers_are_what_torch_computes(num_rows, size):
+    hidden, added, weight = (rand(num_rows, size, seed=seed) for seed in range(3))
+    total = hidden + added
+    right = F.rms_norm(total, (size,), weight[0], 1e-5)
+    torch.testing.assert_close(numba_layers.add_norm(hidden, added, weight[0], 1e-5), right)
+    torch.testing.assert_close(hidden, total)
+    torch.testing.assert_close(numba_layers.norm(hidden, weight[0], 1e-5), right)
+    torch.testing.assert_close(hidden, total)
+
+
+def test_gates_are_right_from_the_least_to_the_greatest():
+    gates = torch.cat([torch.linspace(-200, 200, 2001), torch.tensor([0.0, -0.0, 1e-30, -1e-30, 1e30])])
+    product = numba_layers.silu_multiply(torch.cat([gates, torch.ones(len(gates))])[None])
+    torch.testing.assert_close(product[0], F.silu(gates), rtol=1e-5, atol=1e-32)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_a_number_stays_so_in_its_row_and_nowhere_else(bad):
+    hidden = rand(3, 64)
+    hidden[1, 5] = bad
+    assert numba_layers.norm(hidden, torch.ones(64), 1e-5).isnan().any(dim=1).tolist() == [False, True, False]
+    gate_up = rand(3, 64)
+    gate_up[1, 5] = float("nan")
+    assert numba_layers.silu_multiply(gate_up).isnan().any(dim=1).tolist() == [False, True, False]
+
+
+@pytest.fixture
+def num_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_what_a_token_attends_to_is_the_same_bits_beside_any_others_and_on_any_number_of_threads(num_threads):
+    runner = make_runner(num_blocks=96)
+    runner.kv_cache.tensor.copy_(rand(*runner.kv_cache.tensor.shape))
+    shard, head_dim = runner.model.shard, runner.model.config.head_dim
+    heads = rand(5, shard.num_heads + 2 * shard.num_kv_heads, head_dim)
+    rotations = torch.view_as_real(torch.polar(torch.ones(5, 1, head_dim // 2), rand(5, 1, head_dim // 2)))
+    spans = [
+        Span(block_table=range(16 * row, 16 * row + 16), start=length, num_tokens=1)
+        for row, length in enumerate([119, 90, 33, 32, 9])
+    ]
+    attention = NumbaAttention(runner.kv_cache, shard)
+
+    def attend(rows: slice) -> torch.Tensor:
+        attention.plan(spans[rows])
+        return attention.turn_and_attend(1, heads[rows].clone(), rotations[rows])
+
+    num_threads(1)
+    alone = torch.cat([attend(slice(row, row + 1)) for row in range(5)])
+    num_threads(2)
+    assert torch.equal(attend(slice(5)), alone)
+
+
+def test_a_sequence_without_a_number_spoils_no_other():
+    runner = make_runner(num_blocks=96)
+    steps = NumbaSteps(runner.model, runner.kv_cache)
+    runner.kv_cache.tensor[16:32] = float("nan")
+    last = [make_sequence(length, request_id=str(length)) for length in (120, 90, 33)]
+    for index, sequence in enumerate(last):
+        sequence.block_table = list(range(16 * index, 16 * index + 16))
+    entries = [ScheduledSequence(sequence=it, start=it.num_tokens - 1, num_tokens=1, samples=True) for it in last]
+    with torch.inference_mode():
+        hidden = steps.forward(make_batch(entries))
+    assert hidden.isnan().any(dim=1).tolist() == [False, True, False]
+
+
+def test_kernels_are_loaded_for_models_that_are_worth_it(monkeypatch):
+    runner = make_runner()
+    assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
+    monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", runner.model.config.num_parameters)
+    assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), NumbaSteps)
+    half = make_runner(dtype=torch.bfloat16)
+    assert isinstance(make_cpu_steps(half.model, half.kv_cache), CpuSteps)
+
+
+def test_without_numba_torch_computes_and_the_log_says_so(monkeypatch, caplog):
+    runner = make_runner()
+    monkeypatch.setitem(sys.modules, "cluster.model.numba_attention", None)
+    monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
+    cpu_steps._say.cache_clear()
+    with caplog.at_level("INFO"):
+        assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
+    assert "cannot be had: import of cluster.model.numba_attention" in caplog.text
