@@ -132,7 +132,9 @@ def _load_alone(config: InstanceConfig, progress: Callable[[str], None]) -> _Loa
     progress("reserving KV memory")
     kv_shape = (*model.kv_shape(options.block_size), DTYPES[options.dtype])
     memory, num_blocks = _reserve(options.kv_cache_memory_bytes, KVCache.record_bytes_for(*kv_shape), num_ranks=1)
-    runner = ModelRunner(model, KVCache(num_blocks, *kv_shape, buffer=memory.buffer))
+    kv_cache = KVCache(num_blocks, *kv_shape, buffer=memory.buffer)
+    progress("loading kernels")
+    runner = ModelRunner(model, kv_cache)
     return _LoadedModel(runner=runner, memory=memory, region=kv_region(memory, runner.kv_cache))
 
 

@@ -37,14 +37,18 @@ class NumbaSteps:
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         from cluster.model import numba_layers
         from cluster.model.numba_attention import NumbaAttention
+        from cluster.model.numba_token import TokenDecoder
 
         numba_layers.norm(torch.ones(1, 1), torch.ones(1), 0.0)  # begins its threads
         self.model, self.layers = model, numba_layers
         self.attention = NumbaAttention(kv_cache, model.shard)
+        self._token_decoder = TokenDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [num_tokens, hidden_size]."""
+        """Hidden states [num_tokens, hidden_size]; of one token, until the next call."""
         self.attention.plan(batch.spans)
+        if self._token_decoder is not None and len(batch.token_ids) == 1:
+            return self._token_decoder.forward(batch.token_ids, batch.positions, self.attention.step)
         return fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
 
 

@@ -6,6 +6,7 @@ third. So both layouts are kept, at twice the memory; everywhere else `product` 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,9 @@ class Linear:
         self.product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
         self.packed = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.enabled
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS) if self.packed else weight
-        self.transposed = weight.t().contiguous() if self.packed and single_row_copy else None
+        self.row_product: Callable[[Tensor], Tensor] = self._packed_product
+        if self.packed and single_row_copy:
+            self.row_product = partial(_product_of_row, weight.t().contiguous(), bias)
 
     def dense(self) -> Tensor:
         """[out_features, in_features], as it was given; a copy where products read it in another order."""
@@ -32,9 +35,12 @@ class Linear:
     def __call__(self, rows: Tensor) -> Tensor:
         if not self.packed:
             return self.product(rows, self.weight, self.bias)
-        if self.transposed is None or rows.shape[0] != 1:
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
-            return product
-        if self.bias is None:
-            return torch.mm(rows, self.transposed)
-        return torch.addmm(self.bias, rows, self.transposed)
+        return self.row_product(rows) if rows.shape[0] == 1 else self._packed_product(rows)
+
+    def _packed_product(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+        return product
+
+
+def _product_of_row(transposed: Tensor, bias: Tensor | None, row: Tensor) -> Tensor:
+    return torch.mm(row, transposed) if bias is None else torch.addmm(bias, row, transposed)

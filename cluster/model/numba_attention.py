@@ -12,7 +12,7 @@ from cluster.model.attention import Span
 from cluster.model.config import Shard
 from cluster.model.cpu_attention import CpuAttention
 from cluster.model.kv_cache import KVCache
-from cluster.model.numba_kernels import MOST_THREADS, turn_and_attend
+from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, turn_and_attend
 from cluster.model.rope import rotate_
 
 
@@ -54,13 +54,13 @@ class NumbaAttention:
     def _plan_decodes(self, spans: List[Span], num_threads: int) -> None:
         """The longest are dealt out to the threads in turn: each gets one stretch of `order`."""
         contexts = [span.end for span in spans]
-        self._contexts = np.array(contexts, np.int32)
-        self._tables = np.zeros((len(spans), -(-max(contexts, default=0) // self._block_size)), np.int32)
-        for row, span in zip(self._tables, spans, strict=True):
+        tables = np.zeros((len(spans), -(-max(contexts, default=0) // self._block_size)), np.int32)
+        for row, span in zip(tables, spans, strict=True):
             num_blocks = -(-span.end // self._block_size)
             row[:num_blocks] = span.block_table[:num_blocks]
         rows = np.arange(len(spans), dtype=np.int32)
-        self._order = np.concatenate([rows[first::num_threads] for first in range(num_threads)])
+        order = np.concatenate([rows[first::num_threads] for first in range(num_threads)])
+        self.step = DecodeStep(tables=tables, contexts=np.array(contexts, np.int32), order=order)
 
     def _attend_decodes(self, layer: int, heads: Tensor, rotations: Tensor) -> Tensor:
         outputs = heads.new_empty(len(heads), self.num_heads, self._head_dim)
@@ -69,9 +69,9 @@ class NumbaAttention:
             rotations[: len(heads)].squeeze(1).numpy(),
             self._cache,
             layer,
-            self._tables,
-            self._contexts,
-            self._order,
+            self.step.tables,
+            self.step.contexts,
+            self.step.order,
             outputs.numpy(),
         )
         return outputs.flatten(1)

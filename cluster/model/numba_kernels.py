@@ -7,12 +7,14 @@ both get them from the OpenMP library that torch has loaded. No row's result dep
 # mypy: disable-error-code="no-untyped-def, attr-defined, call-arg"
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import config
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 config.THREADING_LAYER = "omp"
 MOST_THREADS: int = config.NUMBA_NUM_THREADS
@@ -23,6 +25,17 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 F32 = np.float32
 LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F32(126.0)
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
+
+
+class DecodeStep(NamedTuple):
+    """Of sequences that get one token each: their block tables, and how many tokens they have with it.
+
+    Rows are taken by `order`, of which each thread gets a stretch.
+    """
+
+    tables: NDArray[np.int32]  # [n, blocks]
+    contexts: NDArray[np.int32]  # [n]
+    order: NDArray[np.int32]  # [n]
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -82,6 +95,33 @@ def multiply_gates(gate_up, product):
             product[row, i] = gate / (F32(1.0) + exp(-gate)) * gate_up[row, size + i]
 
 
+@kernel("void(f4[::1], f4[:, ::1], f4[::1], f4[::1])")
+def multiply_row(row, weight, bias, product):
+    """product [out_features] = weight [out_features, in_features] times row, plus bias, unless that is empty.
+
+    It takes as long as reading the weights, which each thread does from one end of its part to the other.
+    """
+    for i in prange(len(weight)):
+        weights, total = weight[i], F32(0.0)
+        for j in range(len(row)):
+            total += weights[j] * row[j]
+        product[i] = total
+    for i in range(len(bias)):
+        product[i] += bias[i]
+
+
+@inlined
+def norm_heads(heads, norms, eps):
+    """The first len(norms) heads of one token, [head_dim] each, in place."""
+    for head in range(len(norms)):
+        values, squares = heads[head], F32(0.0)
+        for i in range(len(values)):
+            squares += values[i] * values[i]
+        scale = F32(1.0) / np.sqrt(squares / F32(len(values)) + eps)
+        for i in range(len(values)):
+            values[i] *= scale * norms[head, i]
+
+
 @inlined
 def turn(pairs, rotations, scale, turned):
     """A head of [head_dim] by [head_dim / 2, 2 (cosine, sine)], times `scale`."""
@@ -139,8 +179,7 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, out
     """Of one token a sequence: turns its queries and key, stores its key and value, and attends to its context.
 
     heads [n, num_heads + 2 * num_kv_heads, head_dim]; rotations [n, head_dim / 2, 2]; cache as `KVCache.tensor`;
-    contexts [n], with the token itself; tables [n, blocks]; outputs [n, num_heads, head_dim]. Rows are taken by
-    `order`: each thread gets a stretch of it.
+    outputs [n, num_heads, head_dim]; the others as in `DecodeStep`.
     """
     num_heads, num_kv_heads, head_dim = outputs.shape[1], cache.shape[4], cache.shape[5]
     block_size, group = cache.shape[3], num_heads // num_kv_heads
@@ -164,3 +203,20 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, out
         for first in range(0, context, block_size):
             values = cache[table[first // block_size], 1, layer]
             add_values(scores, values, kv_head, first, min(block_size, context - first), attended)
+
+
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def decode_layer(weights, buffers, eps, rotations, cache, layer, step):
+    """One token of one sequence through a layer, the residual stream in `buffers`; all as `numba_token` has it."""
+    hidden, normed, heads, attended, gate_up, gated, product = buffers
+    add_norm_rows(hidden, hidden, weights.attention_norm, normed, eps, False)
+    multiply_row(normed[0], weights.qkv, weights.qkv_bias, heads.reshape(-1))
+    norm_heads(heads[0], weights.head_norms, eps)
+    turn_and_attend(heads, rotations, cache, layer, step.tables, step.contexts, step.order, attended)
+    multiply_row(attended.reshape(-1), weights.output, weights.output_bias, product[0])
+    add_norm_rows(hidden, product, weights.mlp_norm, normed, eps, True)
+    multiply_row(normed[0], weights.gate_up, weights.no_bias, gate_up[0])
+    multiply_gates(gate_up, gated)
+    multiply_row(gated[0], weights.down, weights.no_bias, product[0])
+    for i in range(hidden.shape[1]):
+        hidden[0, i] += product[0, i]

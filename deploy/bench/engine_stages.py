@@ -19,10 +19,10 @@ from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
 from cluster.model.linear import Linear
 from cluster.model.sampler import Sampling
 
-EMBEDDING, NORMS, QKV, ROPE_AND_KV = "embedding", "norms, residuals", "qkv", "rope, KV write"
+LAYERS, EMBEDDING, NORMS, QKV, ROPE_AND_KV = "layers, as one", "embedding", "norms, residuals", "qkv", "rope, KV write"
 ATTENTION, OUTPUT, MLP, LM_HEAD = "attention", "output projection", "MLP", "lm_head"
 SAMPLING, HOST = "sampling", "scheduler, host"
-STAGES = (EMBEDDING, NORMS, QKV, ROPE_AND_KV, ATTENTION, OUTPUT, MLP, LM_HEAD, SAMPLING, HOST)
+STAGES = (LAYERS, EMBEDDING, NORMS, QKV, ROPE_AND_KV, ATTENTION, OUTPUT, MLP, LM_HEAD, SAMPLING, HOST)
 
 Seconds = dict[str, float]
 
@@ -97,9 +97,11 @@ def _places(products: dict[Linear, str]) -> Iterator[tuple[Any, str, Callable[[A
 def _places_of_kernels() -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
     """Numba's, where they have been loaded; the one that attends turns queries and keys and stores KV too."""
     yield cpu_steps, "fused_forward", lambda _: EMBEDDING
-    layers, attention = (sys.modules.get(f"cluster.model.{name}") for name in ("numba_layers", "numba_attention"))
-    if layers is None or attention is None:
+    names = ("numba_layers", "numba_attention", "numba_token")
+    layers, attention, token = (sys.modules.get(f"cluster.model.{name}") for name in names)
+    if layers is None or attention is None or token is None:
         return
+    yield token.TokenDecoder, "forward", lambda _: LAYERS
     for name in ("norm", "add_norm"):
         yield layers, name, lambda _: NORMS
     yield layers, "silu_multiply", lambda _: MLP

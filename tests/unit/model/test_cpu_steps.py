@@ -1,6 +1,8 @@
 """Numba's kernels against torch, and when they are taken."""
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from cluster.model import cpu_steps, numba_layers
 from cluster.model.attention import Span
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
+from cluster.model.kv_cache import KVCache
+from cluster.model.load import load_model
 from cluster.model.numba_attention import NumbaAttention
-from tests.unit.model.factories import make_runner, make_sequence
+from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence
 
 pytestmark = pytest.mark.unit
 
@@ -88,6 +92,48 @@ def test_a_sequence_without_a_number_spoils_no_other():
     with torch.inference_mode():
         hidden = steps.forward(make_batch(entries))
     assert hidden.isnan().any(dim=1).tolist() == [False, True, False]
+
+
+class Half:
+    """One of two ranks, each in a thread; what they reduce is added up when both are there."""
+
+    world_size = 2
+
+    def __init__(self, rank: int, parts: dict[int, torch.Tensor], barrier: threading.Barrier) -> None:
+        self.rank, self.parts, self.barrier = rank, parts, barrier
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.parts[self.rank] = tensor
+        self.barrier.wait()
+        total = self.parts[0] + self.parts[1]
+        self.barrier.wait()
+        return total
+
+
+def test_ranks_compute_together_what_one_computes():
+    """Chunks, then single tokens, then a single token alone: which no rank can take through all layers by itself."""
+    whole = make_runner("qwen3")
+    parts, barrier = {}, threading.Barrier(2, timeout=60)
+    steps = []
+    for rank in range(2):
+        model = load_model(checkpoint("qwen3"), communicator=Half(rank, parts, barrier))
+        steps.append(NumbaSteps(model, KVCache(64, *model.kv_shape(BLOCK_SIZE), torch.float32)))
+    sequences = [make_sequence(length, request_id=str(length)) for length in (30, 21)]
+    for index, sequence in enumerate(sequences):
+        sequence.block_table = list(range(8 * index, 8 * index + 8))
+    entries = [ScheduledSequence(sequence=it, start=0, num_tokens=it.num_tokens - 2, samples=False) for it in sequences]
+    single = [ScheduledSequence(sequence=it, start=it.num_tokens - 2, num_tokens=1, samples=False) for it in sequences]
+    last = ScheduledSequence(sequence=sequences[1], start=sequences[1].num_tokens - 1, num_tokens=1, samples=True)
+
+    def forward(one: CpuSteps | NumbaSteps) -> list[torch.Tensor]:
+        with torch.inference_mode():
+            return [one.forward(make_batch(step)).clone() for step in (entries, single, [last])]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(forward, steps))
+    for part in found:
+        for hidden, right in zip(part, forward(CpuSteps(whole.model, whole.kv_cache)), strict=True):
+            torch.testing.assert_close(hidden, right, rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_are_loaded_for_models_that_are_worth_it(monkeypatch):
