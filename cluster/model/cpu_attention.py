@@ -41,6 +41,14 @@ class PrefillSpan:
     mask: Tensor | None  # [last - first, num_context_tokens]
 
 
+def clear_begun(kv_cache: KVCache, spans: List[Span]) -> None:
+    """The blocks that these spans begin and do not fill."""
+    for span in spans:
+        first_slot = span.end - span.end % kv_cache.block_size
+        if span.start <= first_slot < span.end:
+            kv_cache.clear(span.block_table[first_slot // kv_cache.block_size])
+
+
 class CpuAttention:
     """One-token spans must come first, the longest ones before the shorter ones."""
 
@@ -57,10 +65,7 @@ class CpuAttention:
         blocks = torch.tensor([span.block_table[position // block_size] for span, position in positions])
         slots = torch.tensor([position % block_size for _, position in positions])
         self._token_rows = cache.token_row_index(blocks, slots)
-        for span in spans:
-            first_slot = span.end - span.end % block_size  # of the block that stays partly filled, if any does
-            if span.start <= first_slot < span.end:
-                cache.clear(span.block_table[first_slot // block_size])
+        clear_begun(cache, spans)
         num_decodes = next((i for i, span in enumerate(spans) if span.num_tokens > 1), len(spans))
         self._groups = list(self._plan_groups(spans[:num_decodes]))
         self._prefills = list(self._plan_prefills(spans[num_decodes:], num_decodes))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cluster.model.attention import Span
 from cluster.model.config import Shard
-from cluster.model.cpu_attention import CpuAttention
+from cluster.model.cpu_attention import CpuAttention, clear_begun
 from cluster.model.kv_cache import KVCache
 from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, turn_and_attend
 from cluster.model.rope import rotate_
@@ -21,8 +21,8 @@ class NumbaAttention:
 
     def __init__(self, kv_cache: KVCache, shard: Shard) -> None:
         self.num_heads, self.num_kv_heads = shard.num_heads, shard.num_kv_heads
+        self._kv_cache, self._head_dim = kv_cache, kv_cache.tensor.shape[-1]
         self._cache = kv_cache.tensor.numpy()
-        self._block_size, self._head_dim = kv_cache.block_size, kv_cache.tensor.shape[-1]
         self._chunks = CpuAttention(kv_cache, shard)
 
     def plan(self, spans: List[Span]) -> None:
@@ -52,12 +52,16 @@ class NumbaAttention:
         return torch.cat([attended, self._attend_chunks(layer, heads[chunks], rotations[chunks])])
 
     def _plan_decodes(self, spans: List[Span], num_threads: int) -> None:
-        """The longest are dealt out to the threads in turn: each gets one stretch of `order`."""
+        """The longest are dealt out to the threads in turn: each gets one stretch of `order`.
+
+        No kernel here reads slots that are not written yet, but where a block goes one may: it is cleared all the same.
+        """
+        clear_begun(self._kv_cache, spans)
         contexts = [span.end for span in spans]
-        tables = np.zeros((len(spans), -(-max(contexts, default=0) // self._block_size)), np.int32)
-        for row, span in zip(tables, spans, strict=True):
-            num_blocks = -(-span.end // self._block_size)
-            row[:num_blocks] = span.block_table[:num_blocks]
+        num_blocks = [-(-end // self._kv_cache.block_size) for end in contexts]
+        tables = np.zeros((len(spans), max(num_blocks, default=0)), np.int32)
+        for row, span, count in zip(tables, spans, num_blocks, strict=True):
+            row[:count] = span.block_table[:count]
         rows = np.arange(len(spans), dtype=np.int32)
         order = np.concatenate([rows[first::num_threads] for first in range(num_threads)])
         self.step = DecodeStep(tables=tables, contexts=np.array(contexts, np.int32), order=order)

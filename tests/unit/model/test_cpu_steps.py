@@ -94,6 +94,21 @@ def test_a_sequence_without_a_number_spoils_no_other():
     assert hidden.isnan().any(dim=1).tolist() == [False, True, False]
 
 
+def test_a_block_that_a_token_begins_is_cleared_of_what_was_there():
+    """It may go to an instance that multiplies by zero what is not written yet."""
+    runner = make_runner()
+    runner.kv_cache.tensor.fill_(float("nan"))
+    sequence = make_sequence(BLOCK_SIZE + 1)
+    sequence.block_table = [3, 5]
+    steps = NumbaSteps(runner.model, runner.kv_cache)
+    with torch.inference_mode():
+        for start, num_tokens in ((0, BLOCK_SIZE), (BLOCK_SIZE, 1)):
+            entry = ScheduledSequence(sequence=sequence, start=start, num_tokens=num_tokens, samples=False)
+            steps.forward(make_batch([entry]))
+    assert runner.kv_cache.tensor[[3, 5]].isfinite().all()
+    assert (runner.kv_cache.tensor[5, :, :, 1:] == 0).all()
+
+
 class Half:
     """One of two ranks, each in a thread; what they reduce is added up when both are there."""
 
