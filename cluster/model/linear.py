@@ -2,7 +2,8 @@
 
 On a CPU in fp32 (docs/measurements/engine-cpu.md): with several rows, weights packed by oneDNN save a fifth to a half
 of the time of `F.linear`; with one row, which only reads memory, the plain product with the transposed weights saves a
-third. So both layouts are kept, at twice the memory; everywhere else `product` is called.
+third, and a kernel of Numba's a third of what is left (`numba_token.py`). So two layouts are kept, at twice the memory;
+everywhere else `product` is called.
 """
 
 from collections.abc import Callable

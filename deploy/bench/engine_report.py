@@ -57,14 +57,18 @@ def _own(speeds: dict[str, Any]) -> tuple[str, str]:
 
 
 def _stages(batches: list[dict[str, Any]]) -> Table:
-    """All of a step; where a stage has products with weights, how long these take alone stands behind it."""
+    """All of a step; where a stage has products with weights, how long these take alone stands behind it.
+
+    Nothing stands for a stage that is part of another there.
+    """
     sizes = [batch["batch_size"] for batch in batches]
     table = Table(title="Where a decode step goes, ms (of it products with the weights, alone)")
     table.add_column("stage")
     for size in sizes:
         table.add_column(f"batch {size}", justify="right")
     for rows in zip(*(batch["stages"] for batch in batches), strict=True):
-        table.add_row(rows[0]["stage"], *(_cell(row["ms"], row["products_ms"]) for row in rows))
+        if any(row["ms"] for row in rows):
+            table.add_row(rows[0]["stage"], *(_cell(row["ms"], row["products_ms"]) for row in rows))
     sums = [[sum(row[key] for row in batch["stages"]) for key in ("ms", "products_ms")] for batch in batches]
     table.add_section()
     table.add_row("all, with the timing's cost", *(_cell(*each) for each in sums))
@@ -72,4 +76,4 @@ def _stages(batches: list[dict[str, Any]]) -> Table:
 
 
 def _cell(milliseconds: float, products_ms: float) -> str:
-    return f"{milliseconds:.2f}" + (f" ({products_ms:.2f})" if products_ms else "")
+    return " ".join([f"{milliseconds:.2f}"] * bool(milliseconds) + [f"({products_ms:.2f})"] * bool(products_ms))

@@ -5,6 +5,7 @@ import json
 import pytest
 import typer
 
+from cluster.model import cpu_steps
 from cluster.model.config import ModelConfig
 from cluster.model.random_weights import llama_3_8b
 from deploy.bench import engine
@@ -16,7 +17,19 @@ from deploy.bench.engine_bound import (
     prefill_flops,
     weight_bytes,
 )
-from deploy.bench.engine_stages import ATTENTION, HOST, LM_HEAD, MLP, STAGES, StageClock
+from deploy.bench.engine_stages import (
+    ATTENTION,
+    EMBEDDING,
+    HOST,
+    LAYERS,
+    LM_HEAD,
+    MLP,
+    OUTPUT,
+    QKV,
+    ROPE_AND_KV,
+    STAGES,
+    StageClock,
+)
 from deploy.bench.engine_summary import Lengths, Turn, missed, summarise
 from deploy.bench.engine_turns import Generation, decode_stages, generate, products_s
 from tests.unit.model.factories import checkpoint, make_prompt, make_runner
@@ -121,12 +134,24 @@ def test_a_stage_is_timed_without_what_it_calls():
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3-tied-biased"])
-def test_every_stage_of_an_engines_step_is_seen_and_the_engine_is_left_as_it_was(name):
-    runner, prompts = make_runner(name), [list(make_prompt(20, seed)) for seed in range(2)]
+@pytest.mark.parametrize(
+    ("kernels", "num_prompts", "unseen"),
+    [
+        ("torch", 2, {LAYERS}),
+        ("numba", 2, {LAYERS, ROPE_AND_KV}),
+        ("numba", 1, {EMBEDDING, QKV, ROPE_AND_KV, ATTENTION, OUTPUT, MLP}),
+    ],
+)
+def test_every_stage_of_an_engines_step_is_seen_and_the_engine_is_left_as_it_was(
+    name, kernels, num_prompts, unseen, monkeypatch
+):
+    if kernels == "numba":
+        monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
+    runner, prompts = make_runner(name), [list(make_prompt(20, seed)) for seed in range(num_prompts)]
     before = generate(runner, prompts, 6)
     stages_s = decode_stages(runner, prompts, 6)
     assert tuple(stages_s) == STAGES
-    assert all(took_s > 0 for took_s in stages_s.values())
+    assert {stage for stage, took_s in stages_s.items() if took_s == 0} == unseen
     assert generate(runner, prompts, 6).output_token_ids == before.output_token_ids
 
 
