@@ -32,14 +32,16 @@ class CpuSteps:
 
 
 class NumbaSteps:
-    """In fp32. Raises ImportError or ValueError where Numba, or its threads, cannot be had."""
+    """In fp32. Raises what Numba does where it, its threads, or a place for what it compiles cannot be had."""
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
+        num_threads = torch.get_num_threads()
         from cluster.model import numba_layers
         from cluster.model.numba_attention import NumbaAttention
         from cluster.model.numba_token import TokenDecoder
 
-        numba_layers.norm(torch.ones(1, 1), torch.ones(1), 0.0)  # begins its threads
+        numba_layers.norm(torch.ones(1, 1), torch.ones(1), 0.0)
+        torch.set_num_threads(num_threads)  # Numba's threads, as they begin, set the number for both
         self.model, self.layers = model, numba_layers
         self.attention = NumbaAttention(kv_cache, model.shard)
         self._token_decoder = TokenDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
@@ -56,15 +58,14 @@ def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
     if model.dtype != torch.float32 or model.config.num_parameters < LEAST_PARAMETERS:
         return CpuSteps(model, kv_cache)
     try:
-        steps = NumbaSteps(model, kv_cache)
-    except (ImportError, ValueError) as error:
-        _say(f"torch's operations, because Numba's kernels cannot be had: {error}")
+        return NumbaSteps(model, kv_cache)
+    except (ImportError, ValueError, RuntimeError, OSError) as error:
+        is_missing = isinstance(error, ModuleNotFoundError)  # nobody asked for it
+        _say_without(str(error), logging.INFO if is_missing else logging.WARNING)
         return CpuSteps(model, kv_cache)
-    _say("Numba's kernels")
-    return steps
 
 
 @cache
-def _say(what: str) -> None:
+def _say_without(reason: str, level: int) -> None:
     """Once a process."""
-    log.info("between matrix products: %s", what)
+    log.log(level, "decoding without Numba's kernels, which would be faster: %s", reason)

@@ -25,7 +25,7 @@ class Linear:
         self.product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = F.linear
         self.packed = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.enabled
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS) if self.packed else weight
-        self.row_product: Callable[[Tensor], Tensor] = self._packed_product
+        self.row_product: Callable[[Tensor], Tensor] | None = None
         if self.packed and single_row_copy:
             self.row_product = partial(_product_of_row, weight.t().contiguous(), bias)
 
@@ -36,9 +36,8 @@ class Linear:
     def __call__(self, rows: Tensor) -> Tensor:
         if not self.packed:
             return self.product(rows, self.weight, self.bias)
-        return self.row_product(rows) if rows.shape[0] == 1 else self._packed_product(rows)
-
-    def _packed_product(self, rows: Tensor) -> Tensor:
+        if self.row_product is not None and rows.shape[0] == 1:
+            return self.row_product(rows)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
         return product
 

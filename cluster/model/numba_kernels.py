@@ -1,7 +1,8 @@
 """What a decode step on a CPU does between its matrix products, in fp32, compiled by Numba: each value is read once.
 
 Torch's operations for it are many and small, and none attends to KV blocks where they lie. The threads are torch's own:
-both get them from the OpenMP library that torch has loaded. No row's result depends on the others; NaN stays NaN.
+Numba's threading layer, which takes the system's libgomp (Debian's `libgomp1`) to load, finds torch's and uses that.
+No row's result depends on the others; NaN stays NaN.
 """
 
 # mypy: disable-error-code="no-untyped-def, attr-defined, call-arg"
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch  # noqa: F401  # first: its libgomp is the one whose threads are used
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import config
@@ -23,8 +25,12 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 """Sums in any order, but nothing that takes NaN and infinity for impossible."""
 
 F32 = np.float32
+Floats = NDArray[np.float32]
 LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F32(126.0)
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
+
+
+# What kernels take as one stands here, because Numba reads them from disk again as long as this file has not changed.
 
 
 class DecodeStep(NamedTuple):
@@ -36,6 +42,33 @@ class DecodeStep(NamedTuple):
     tables: NDArray[np.int32]  # [n, blocks]
     contexts: NDArray[np.int32]  # [n]
     order: NDArray[np.int32]  # [n]
+
+
+class LayerWeights(NamedTuple):
+    """`head_norms` [0 or num_heads + num_kv_heads, head_dim]; biases, where there are none, are empty."""
+
+    attention_norm: Floats
+    qkv: Floats
+    qkv_bias: Floats
+    head_norms: Floats
+    output: Floats
+    output_bias: Floats
+    mlp_norm: Floats
+    gate_up: Floats
+    down: Floats
+    no_bias: Floats
+
+
+class Buffers(NamedTuple):
+    """All of one row."""
+
+    hidden: Floats
+    normed: Floats
+    heads: Floats  # [1, num_heads + 2 * num_kv_heads, head_dim]
+    attended: Floats  # [1, num_heads, head_dim]
+    gate_up: Floats
+    gated: Floats
+    product: Floats
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -207,7 +240,7 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, out
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def decode_layer(weights, buffers, eps, rotations, cache, layer, step):
-    """One token of one sequence through a layer, the residual stream in `buffers`; all as `numba_token` has it."""
+    """One token of one sequence through a layer, the residual stream in `buffers`; whose blocks `step` names."""
     hidden, normed, heads, attended, gate_up, gated, product = buffers
     add_norm_rows(hidden, hidden, weights.attention_norm, normed, eps, False)
     multiply_row(normed[0], weights.qkv, weights.qkv_bias, heads.reshape(-1))

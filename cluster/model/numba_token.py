@@ -4,19 +4,14 @@ What a single row takes is the time to read the weights, which torch's product n
 is between the products costs as much again to call as to compute.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cluster.model.decoder import Decoder, DecoderLayer
 from cluster.model.kv_cache import KVCache
 from cluster.model.linear import Linear
-from cluster.model.numba_kernels import DecodeStep, decode_layer, multiply_row
-
-Floats = NDArray[np.float32]
+from cluster.model.numba_kernels import Buffers, DecodeStep, Floats, LayerWeights, decode_layer, multiply_row
 
 
 class RowProduct:
@@ -33,33 +28,6 @@ class RowProduct:
         return product
 
 
-class LayerWeights(NamedTuple):
-    """`head_norms` [0 or num_heads + num_kv_heads, head_dim]; biases, where there are none, are empty."""
-
-    attention_norm: Floats
-    qkv: Floats
-    qkv_bias: Floats
-    head_norms: Floats
-    output: Floats
-    output_bias: Floats
-    mlp_norm: Floats
-    gate_up: Floats
-    down: Floats
-    no_bias: Floats
-
-
-class Buffers(NamedTuple):
-    """All of one row."""
-
-    hidden: Floats
-    normed: Floats
-    heads: Floats  # [1, num_heads + 2 * num_kv_heads, head_dim]
-    attended: Floats  # [1, num_heads, head_dim]
-    gate_up: Floats
-    gated: Floats
-    product: Floats
-
-
 class TokenDecoder:
     """For a model that is whole in one process, in fp32. All its products of one row are the kernel's from then on."""
 
@@ -70,6 +38,7 @@ class TokenDecoder:
         model.lm_head.row_product = _row_product(model.lm_head, tied)
         self._layers = [_weights(layer, model.config.head_dim) for layer in model.layers]
         self._buffers = _buffers(model)
+        self._load_kernel()
 
     def forward(self, token_ids: Tensor, positions: Tensor, step: DecodeStep) -> Tensor:
         """Hidden state [1, hidden_size], until the next call."""
@@ -79,6 +48,14 @@ class TokenDecoder:
         for index, weights in enumerate(self._layers):
             decode_layer(weights, self._buffers, self._eps, rotations, self._cache, index, step)
         return torch.from_numpy(hidden)
+
+    def _load_kernel(self) -> None:
+        """Now, not at the first request: a token of nobody's goes through a layer, with a block for it alone."""
+        num_kv_heads, head_dim = self._cache.shape[-2:]
+        rotations = np.zeros((1, head_dim // 2, 2), np.float32)
+        block, first = np.zeros((1, 2, 1, 1, num_kv_heads, head_dim), np.float32), np.zeros(1, np.int32)
+        step = DecodeStep(tables=first[None], contexts=first + 1, order=first)
+        decode_layer(self._layers[0], self._buffers, self._eps, rotations, block, 0, step)
 
 
 def _weights(layer: DecoderLayer, head_dim: int) -> LayerWeights:

@@ -54,9 +54,9 @@ class ModelRunner:
         self._arrived_s = 0.0
 
     @property
-    def attention(self) -> object:
-        """What attends, for who asks what it is."""
-        return self._cpu_steps.attention if self._gpu_steps is None else self._gpu_steps.attention
+    def gpu_attention(self) -> object:
+        """What attends on a GPU, for who asks what it is."""
+        return None if self._gpu_steps is None else self._gpu_steps.attention
 
     def run(self, output: SchedulerOutput) -> list[SampledToken]:
         """One token for each entry that samples, in order.

@@ -88,6 +88,7 @@ def load_leader(
         group.raise_if_lost()
         raise
     group.wait_until_ready(READY_TIMEOUT_S)
+    progress("loading kernels")
     return LeadingRunner(model, _kv_cache(model, setup, buffer), followers=group)
 
 

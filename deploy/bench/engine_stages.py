@@ -19,7 +19,8 @@ from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
 from cluster.model.linear import Linear
 from cluster.model.sampler import Sampling
 
-LAYERS, EMBEDDING, NORMS, QKV, ROPE_AND_KV = "layers, as one", "embedding", "norms, residuals", "qkv", "rope, KV write"
+LAYERS, EMBEDDING, NORMS = "layers, as one", "embedding, calls", "norms, residuals"
+QKV, ROPE_AND_KV = "qkv", "rope, KV write"
 ATTENTION, OUTPUT, MLP, LM_HEAD = "attention", "output projection", "MLP", "lm_head"
 SAMPLING, HOST = "sampling", "scheduler, host"
 STAGES = (LAYERS, EMBEDDING, NORMS, QKV, ROPE_AND_KV, ATTENTION, OUTPUT, MLP, LM_HEAD, SAMPLING, HOST)
@@ -95,18 +96,23 @@ def _places(products: dict[Linear, str]) -> Iterator[tuple[Any, str, Callable[[A
 
 
 def _places_of_kernels() -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
-    """Numba's, where they have been loaded; the one that attends turns queries and keys and stores KV too."""
+    """Numba's, where they have been loaded; the one that attends turns queries and keys and stores KV too.
+
+    What is not in a kernel is the calls': rotations, views, Python.
+    """
     yield cpu_steps, "fused_forward", lambda _: EMBEDDING
-    names = ("numba_layers", "numba_attention", "numba_token")
-    layers, attention, token = (sys.modules.get(f"cluster.model.{name}") for name in names)
-    if layers is None or attention is None or token is None:
+    if "cluster.model.numba_token" not in sys.modules:
         return
-    yield token.TokenDecoder, "forward", lambda _: LAYERS
+    from cluster.model import numba_layers
+    from cluster.model.numba_attention import NumbaAttention
+    from cluster.model.numba_token import TokenDecoder
+
+    yield TokenDecoder, "forward", lambda _: LAYERS
     for name in ("norm", "add_norm"):
-        yield layers, name, lambda _: NORMS
-    yield layers, "silu_multiply", lambda _: MLP
-    yield attention.NumbaAttention, "plan", lambda _: HOST
-    yield attention.NumbaAttention, "turn_and_attend", lambda _: ATTENTION
+        yield numba_layers, name, lambda _: NORMS
+    yield numba_layers, "silu_multiply", lambda _: MLP
+    yield NumbaAttention, "plan", lambda _: HOST
+    yield NumbaAttention, "turn_and_attend", lambda _: ATTENTION
 
 
 def _stage_of(products: dict[Linear, str], linear: Linear) -> str:

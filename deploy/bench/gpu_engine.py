@@ -193,7 +193,7 @@ class _Turns:
         return {**figures, "aims": [aim.to_dict() for aim in engine_aims(figures)]}
 
     def _attention(self) -> str:
-        attention = self._ways[GRAPHS].runner.attention
+        attention = self._ways[GRAPHS].runner.gpu_attention
         flash = getattr(attention, "flash", None)
         return type(attention).__name__ + (f" on FlashAttention {flash}" if flash else "")
 

@@ -1,5 +1,7 @@
 """Numba's kernels against torch, and when they are taken."""
 
+import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cluster.engine.scheduler_output import ScheduledSequence
+from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from cluster.model import cpu_steps, numba_layers
 from cluster.model.attention import Span
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
+from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
 from cluster.model.numba_attention import NumbaAttention
@@ -164,7 +167,70 @@ def test_without_numba_torch_computes_and_the_log_says_so(monkeypatch, caplog):
     runner = make_runner()
     monkeypatch.setitem(sys.modules, "cluster.model.numba_attention", None)
     monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
-    cpu_steps._say.cache_clear()
+    cpu_steps._say_without.cache_clear()
     with caplog.at_level("INFO"):
         assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
-    assert "cannot be had: import of cluster.model.numba_attention" in caplog.text
+    assert "without Numba's kernels" in caplog.text
+    assert caplog.records[-1].levelname == "INFO"
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("cannot cache function: no locator available"), OSError("disk full")])
+def test_with_a_numba_that_does_not_work_torch_computes_and_a_warning_says_so(problem, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise problem
+
+    runner = make_runner()
+    monkeypatch.setattr(numba_layers, "norm", fail)
+    monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
+    cpu_steps._say_without.cache_clear()
+    assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
+    assert str(problem) in caplog.text
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+LOADS = """
+import sys
+import torch
+from cluster.model import cpu_steps
+from cluster.model.errors import NonFiniteLogits
+from cluster.model.kv_cache import KVCache
+from cluster.model.load import load_model
+
+torch.set_num_threads(1)
+model = load_model(sys.argv[1])
+cpu_steps.LEAST_PARAMETERS = 0
+steps = cpu_steps.make_cpu_steps(model, KVCache(4, *model.kv_shape(8), torch.float32))
+print(type(steps).__name__, torch.get_num_threads())
+"""
+
+
+def test_torch_keeps_its_number_of_threads_when_the_kernels_are_loaded():
+    """In a process that has not loaded them yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, str(checkpoint("llama"))],
+        env={**os.environ, "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    assert done.stdout.split() == ["NumbaSteps", "1"]
+
+
+def test_a_request_without_a_number_is_named_and_the_others_go_on_alone(monkeypatch):
+    monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
+    runner = make_runner()
+    sequences = [make_sequence(20, request_id=name) for name in ("bad", "good")]
+    for index, sequence in enumerate(sequences):
+        sequence.block_table = [4 * index, 4 * index + 1, 4 * index + 2]
+    prompts = [ScheduledSequence(sequence=it, start=0, num_tokens=19, samples=False) for it in sequences]
+    last = [ScheduledSequence(sequence=it, start=19, num_tokens=1, samples=True) for it in sequences]
+    runner.run(SchedulerOutput(scheduled=tuple(prompts)))
+    (right,) = runner.run(SchedulerOutput(scheduled=(last[1],)))
+    runner.kv_cache.tensor[0] = float("nan")
+    with pytest.raises(NonFiniteLogits) as caught:
+        runner.run(SchedulerOutput(scheduled=tuple(last)))
+    assert caught.value.request_ids == ("bad",)
+    with pytest.raises(NonFiniteLogits):
+        runner.run(SchedulerOutput(scheduled=(last[0],)))
+    assert runner.run(SchedulerOutput(scheduled=(last[1],))) == [right]
