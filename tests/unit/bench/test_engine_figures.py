@@ -1,5 +1,6 @@
 """What `baton bench engine` makes of its timings: bounds, shares, stages."""
 
+import importlib
 import json
 
 import pytest
@@ -146,6 +147,7 @@ def test_every_stage_of_an_engines_step_is_seen_and_the_engine_is_left_as_it_was
     name, kernels, num_prompts, unseen, monkeypatch
 ):
     if kernels == "numba":
+        importlib.import_module("tests.unit.model.numba_kernels")
         monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
     runner, prompts = make_runner(name), [list(make_prompt(20, seed)) for seed in range(num_prompts)]
     before = generate(runner, prompts, 6)

@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 import torch
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(autouse=True, params=["torch", "numba"])
 def kernels(request, monkeypatch):
     if request.param == "numba":
+        importlib.import_module("tests.unit.model.numba_kernels")
         monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
 
 

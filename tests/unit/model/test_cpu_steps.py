@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
-from cluster.model import cpu_steps, numba_layers
+from cluster.model import cpu_steps
 from cluster.model.attention import Span
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
-from cluster.model.numba_attention import NumbaAttention
 from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence
+from tests.unit.model.numba_kernels import NumbaAttention, numba_layers
 
 pytestmark = pytest.mark.unit
 
