@@ -3,7 +3,9 @@
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 from cluster.handshake import Unauthenticated
@@ -22,6 +24,9 @@ class Callers:
     def __init__(self, secret: ClusterSecret, host: str, port: int) -> None:
         self._secret = secret
         self._first: dict[str, Future[tuple[RankChannel, Any]]] = {kind: Future() for kind in HELLOS}
+        self._telling = threading.Lock()
+        self._on_stranger: Callable[[], None] | None = None
+        self._num_untold = 0
         self._closed = threading.Event()
         self._listener = socket.create_server((host, port))
         self.address = f"{host}:{self._listener.getsockname()[1]}"
@@ -31,6 +36,13 @@ class Callers:
     def first(self, kind: str) -> tuple[RankChannel, Any]:
         """Waits for it. With the hello of this kind."""
         return self._first[kind].result()
+
+    def tell_strangers(self, on_stranger: Callable[[], None]) -> None:
+        """Of each that has called, and of each that will, from threads of theirs."""
+        with self._telling:
+            self._on_stranger = on_stranger
+            for _ in range(self._num_untold):
+                on_stranger()
 
     def close(self) -> None:
         """Nobody can call any more."""
@@ -58,8 +70,17 @@ class Callers:
             self._first[kind].set_result((channel, hello))
         except (OSError, Unauthenticated) as error:
             _turn_away(channel, str(error))
+            self._count_stranger()
         except InvalidStateError:
             _turn_away(channel, "it has been called before")
+
+    def _count_stranger(self) -> None:
+        with self._telling:
+            if self._on_stranger is None:
+                self._num_untold += 1
+                return
+            with suppress(OSError):  # rank 0 is gone, and whom it would be told to with it
+                self._on_stranger()
 
 
 def _turn_away(channel: RankChannel, reason: str) -> None:

@@ -100,6 +100,7 @@ class Follower:
                     secret=self._secret,
                     host=self._host,
                     weights=weights,
+                    callers=self._callers,
                 ).run()
         except Exception as error:
             log.warning("a rank's links are over: %r", error)

@@ -13,6 +13,7 @@ from cluster.links.slot_table import SlotTable
 from cluster.links.weights_sender import WeightsSender
 from cluster.messages import BlockTransfer
 from cluster.pb.ranks_pb2 import Dropped, LinksHello, OpenSlots, RankFrame, SendBlocks
+from cluster.ranks.callers import Callers
 from cluster.ranks.channel import RankChannel
 from cluster.secret import ClusterSecret
 from cluster.wire.values import epoch_from_pb, holder_from_pb
@@ -32,11 +33,13 @@ class RankLinks:
         secret: ClusterSecret,
         host: str,
         weights: WeightsSender,
+        callers: Callers,
     ) -> None:
         holder = holder_from_pb(hello.holder)
         config = link_config(hello)
         ranks: Any = {"rank": rank, "num_ranks": num_ranks, "secret": secret}
         self._channel = channel
+        self._callers = callers
         self._speaking = threading.Lock()
         self._slots = SlotTable(self.on_quiet)
         self._checksums = KvChecksums(region, enabled=config.checksum)
@@ -49,6 +52,7 @@ class RankLinks:
         """Raises OSError for what rank 0 cannot have said."""
         self._say(links_ready={"link_address": self._listener.address})
         try:
+            self._callers.tell_strangers(self.on_unauthenticated)
             while (frame := self._channel.hear_any()) is not None:
                 self._act(frame)
         finally:

@@ -33,6 +33,7 @@ class Ranks:
     engine: Engine
     group: RankGroup
     processes: dict[int, BaseProcess]
+    addresses: list[str]  # of ranks 1 and up
 
     def wait_until_ended(self) -> list[int | None]:
         """Exit codes of the other ranks' processes; None: it has not ended."""
@@ -82,7 +83,7 @@ def ranks(
     with follower_processes(world_size, arm) as (processes, addresses):
         try:
             runner = load_leader(setup, group, addresses, SECRET, "127.0.0.1")
-            yield Ranks(make_engine(runner), group, processes)
+            yield Ranks(make_engine(runner), group, processes, addresses)
         finally:
             group.close()
 

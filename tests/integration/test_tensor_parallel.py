@@ -160,11 +160,12 @@ def test_links_of_another_rank_tell_what_they_sent_and_whom_they_sent_away(check
         assert (link.source, link.target, link.source_rank, link.target_rank) == ("a", "b", 1, 1)
         assert link.num_transfers == 1
         assert link.num_bytes == len(block_ids) * source.engine.runner.kv_cache.record_bytes
-        host, port = receiver.link_address.rsplit(":", 1)
-        with socket.create_connection((host, int(port))) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1")
-            stranger.shutdown(socket.SHUT_WR)
-            taken.next("on_unauthenticated")
+        for address in (receiver.link_address, *target.addresses):
+            host, port = address.rsplit(":", 1)
+            with socket.create_connection((host, int(port))) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1")
+                stranger.shutdown(socket.SHUT_WR)
+                taken.next("on_unauthenticated")
         sender.close()
         receiver.close()
 

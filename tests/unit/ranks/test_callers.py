@@ -1,5 +1,6 @@
 """Whoever can reach a rank's port, and does not know the secret, is in nobody's way."""
 
+import queue
 import socket
 import struct
 from collections.abc import Iterator
@@ -67,6 +68,25 @@ def test_each_kind_of_call_is_taken_once_and_only_from_who_knows_the_secret(call
         assert second.receive() is None
         assert callers.first("hello")[1].rank == 2
         assert callers.first("links_hello")[1].transport == "tcp"
+
+
+def test_strangers_are_told_of_whenever_they_called(callers: Callers) -> None:
+    strangers: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def call_as_a_stranger() -> None:
+        with pytest.raises(Unauthenticated):
+            call(callers.address, "hello", RankHello(rank=1), draw_secret())
+
+    call_as_a_stranger()
+    with closing(call(callers.address, "hello", RankHello(rank=2), SECRET)), closing(callers.first("hello")[0]):
+        callers.tell_strangers(lambda: strangers.put(None))
+        strangers.get(timeout=10)
+        call_as_a_stranger()
+        strangers.get(timeout=10)
+        with connect(callers):
+            pass
+        strangers.get(timeout=10)
+    assert strangers.empty()
 
 
 def test_no_memory_is_taken_for_what_a_stranger_announces() -> None:
