@@ -4,7 +4,7 @@ import torch
 
 from cluster.engine.engine import Engine
 from cluster.engine.sequence import Sequence
-from cluster.model.attention import Span
+from cluster.model.attention import Span, make_attention
 from cluster.model.batch import Batch
 from cluster.model.decode_graphs import DecodeGraphs
 from cluster.model.decode_inputs import DecodeInputs
@@ -27,6 +27,7 @@ class StandInRunner(ModelRunner):
         super().__init__(*args)
         self.computes_beside = True
         self.num_recorded = 0
+        self.attention = make_attention(self.kv_cache, self.model.shard)
         block_size = self.kv_cache.block_size
         inputs = DecodeInputs(MAX_SEQS, self.kv_cache.num_blocks, block_size, torch.device("cpu"))
         self.graphs = DecodeGraphs(inputs, self._decode, MAX_SEQS)
