@@ -24,6 +24,11 @@ class Span:
         return self.start + self.num_tokens
 
 
+def count_decodes(spans: List[Span]) -> int:
+    """Of spans whose single tokens come first, how many these are."""
+    return next((i for i, span in enumerate(spans) if span.num_tokens > 1), len(spans))
+
+
 class Attention(Protocol):
     """Attends for the spans of a step, whose tokens lie one after the other in the order of `spans`."""
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluster.model.attention import Span, causal_mask
+from cluster.model.attention import Span, causal_mask, count_decodes
 from cluster.model.config import Shard
 from cluster.model.kv_cache import KVCache
 
@@ -66,7 +66,7 @@ class CpuAttention:
         slots = torch.tensor([position % block_size for _, position in positions])
         self._token_rows = cache.token_row_index(blocks, slots)
         clear_begun(cache, spans)
-        num_decodes = next((i for i, span in enumerate(spans) if span.num_tokens > 1), len(spans))
+        num_decodes = count_decodes(spans)
         self._groups = list(self._plan_groups(spans[:num_decodes]))
         self._prefills = list(self._plan_prefills(spans[num_decodes:], num_decodes))
 

@@ -4,16 +4,17 @@ from collections.abc import Sequence as List
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numba import set_num_threads
 from torch import Tensor
 
-from cluster.model.attention import Span
+from cluster.model.attention import Span, count_decodes
 from cluster.model.config import Shard
 from cluster.model.cpu_attention import CpuAttention, clear_begun
 from cluster.model.kv_cache import KVCache
+from cluster.model.layers import norm_heads_
 from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, turn_and_attend
 from cluster.model.rope import rotate_
+from cluster.model.step_tensors import make_block_tables
 
 
 class NumbaAttention:
@@ -27,7 +28,7 @@ class NumbaAttention:
 
     def plan(self, spans: List[Span]) -> None:
         set_num_threads(num_threads := min(torch.get_num_threads(), MOST_THREADS))
-        self._num_decodes = next((i for i, span in enumerate(spans) if span.num_tokens > 1), len(spans))
+        self._num_decodes = count_decodes(spans)
         self._plan_decodes(spans[: self._num_decodes], num_threads)
         if self._num_decodes < len(spans):
             self._chunks.plan(spans[self._num_decodes :])
@@ -42,7 +43,7 @@ class NumbaAttention:
         """
         turned = heads[:, : self.num_heads + self.num_kv_heads]
         if norms is not None:
-            torch.mul(F.rms_norm(turned, turned.shape[-1:], None, eps), norms, out=turned)
+            norm_heads_(turned, norms, eps)
         if not self._num_decodes:
             return self._attend_chunks(layer, heads, rotations)
         attended = self._attend_decodes(layer, heads[: self._num_decodes], rotations)
@@ -57,14 +58,10 @@ class NumbaAttention:
         No kernel here reads slots that are not written yet, but where a block goes one may: it is cleared all the same.
         """
         clear_begun(self._kv_cache, spans)
-        contexts = [span.end for span in spans]
-        num_blocks = [-(-end // self._kv_cache.block_size) for end in contexts]
-        tables = np.zeros((len(spans), max(num_blocks, default=0)), np.int32)
-        for row, span, count in zip(tables, spans, num_blocks, strict=True):
-            row[:count] = span.block_table[:count]
+        tables, contexts = make_block_tables(spans, self._kv_cache.block_size)
         rows = np.arange(len(spans), dtype=np.int32)
         order = np.concatenate([rows[first::num_threads] for first in range(num_threads)])
-        self.step = DecodeStep(tables=tables, contexts=np.array(contexts, np.int32), order=order)
+        self.step = DecodeStep(tables=tables, contexts=contexts, order=order)
 
     def _attend_decodes(self, layer: int, heads: Tensor, rotations: Tensor) -> Tensor:
         outputs = heads.new_empty(len(heads), self.num_heads, self._head_dim)

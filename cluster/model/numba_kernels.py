@@ -86,7 +86,7 @@ def float_of_bits(typing_context, bits):
 
 @inlined
 def exp(value):
-    """e^value to 1e-5 of it, as 2^whole * 2^rest; a polynomial, so that a loop of it is vectorised."""
+    """e^value to 1e-5 of it: 2^whole times a polynomial fitted to 2^rest, so that a loop of it is vectorised."""
     power = value * LOG2_E
     power = LEAST_EXPONENT if power < LEAST_EXPONENT else power
     power = MOST_EXPONENT if power > MOST_EXPONENT else power
@@ -101,21 +101,26 @@ def exp(value):
     return series * float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
+@inlined
+def norm_row(values, weight, eps, normed):
+    """normed = values over their root mean square, times weight; `normed` may be `values`."""
+    squares = F32(0.0)
+    for i in range(len(values)):
+        squares += values[i] * values[i]
+    scale = F32(1.0) / np.sqrt(squares / F32(len(values)) + eps)
+    for i in range(len(values)):
+        normed[i] = values[i] * scale * weight[i]
+
+
 @kernel("void(f4[:, ::1], f4[:, ::1], f4[::1], f4[:, ::1], f4, b1)")
 def add_norm_rows(hidden, added, weight, normed, eps, adds):
     """normed = norm(hidden + added) * weight, the sum left in `hidden`; all [num_rows, size]."""
-    num_rows, size = hidden.shape
-    for row in prange(num_rows):
+    for row in prange(len(hidden)):
         values = hidden[row]
         if adds:
-            for i in range(size):
+            for i in range(len(values)):
                 values[i] += added[row, i]
-        squares = F32(0.0)
-        for i in range(size):
-            squares += values[i] * values[i]
-        scale = F32(1.0) / np.sqrt(squares / F32(size) + eps)
-        for i in range(size):
-            normed[row, i] = values[i] * scale * weight[i]
+        norm_row(values, weight, eps, normed[row])
 
 
 @kernel("void(f4[:, ::1], f4[:, ::1])")
@@ -141,18 +146,6 @@ def multiply_row(row, weight, bias, product):
         product[i] = total
     for i in range(len(bias)):
         product[i] += bias[i]
-
-
-@inlined
-def norm_heads(heads, norms, eps):
-    """The first len(norms) heads of one token, [head_dim] each, in place."""
-    for head in range(len(norms)):
-        values, squares = heads[head], F32(0.0)
-        for i in range(len(values)):
-            squares += values[i] * values[i]
-        scale = F32(1.0) / np.sqrt(squares / F32(len(values)) + eps)
-        for i in range(len(values)):
-            values[i] *= scale * norms[head, i]
 
 
 @inlined
@@ -244,7 +237,8 @@ def decode_layer(weights, buffers, eps, rotations, cache, layer, step):
     hidden, normed, heads, attended, gate_up, gated, product = buffers
     add_norm_rows(hidden, hidden, weights.attention_norm, normed, eps, False)
     multiply_row(normed[0], weights.qkv, weights.qkv_bias, heads.reshape(-1))
-    norm_heads(heads[0], weights.head_norms, eps)
+    for head in range(len(weights.head_norms)):
+        norm_row(heads[0, head], weights.head_norms[head], eps, heads[0, head])
     turn_and_attend(heads, rotations, cache, layer, step.tables, step.contexts, step.order, attended)
     multiply_row(attended.reshape(-1), weights.output, weights.output_bias, product[0])
     add_norm_rows(hidden, product, weights.mlp_norm, normed, eps, True)

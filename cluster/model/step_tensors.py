@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cluster.model.attention import Span
+from cluster.model.attention import Span, count_decodes
 
 Int32s = NDArray[np.int32]
 
@@ -36,26 +36,33 @@ class StepTensors:
 
 def make_step_tensors(spans: List[Span], block_size: int, device: torch.device) -> StepTensors:
     """Spans of one token must come first."""
-    contexts = [span.end for span in spans]
-    num_blocks = [-(-end // block_size) for end in contexts]
-    tables = np.zeros((len(spans), max(num_blocks)), np.int32)
+    tables, contexts = make_block_tables(spans, block_size)
     slots: list[Int32s] = []
-    for row, span, count in zip(tables, spans, num_blocks, strict=True):
-        row[:count] = span.block_table[:count]
+    for row, span in zip(tables, spans, strict=True):
         positions = np.arange(span.start, span.end, dtype=np.int32)
         slots.append(row[positions // block_size] * block_size + positions % block_size)
     chunks = [span.num_tokens for span in spans]
     chunk_starts = np.cumsum([0, *chunks], dtype=np.int32)
-    on_device = upload([tables, np.array(contexts, np.int32), chunk_starts, np.concatenate(slots)], device)
+    on_device = upload([tables, contexts, chunk_starts, np.concatenate(slots)], device)
     return StepTensors(
         tables=on_device[0].view(tables.shape),
         contexts=on_device[1],
         chunk_starts=on_device[2],
         slots=on_device[3],
-        num_decodes=next((i for i, chunk in enumerate(chunks) if chunk > 1), len(chunks)),
+        num_decodes=count_decodes(spans),
         max_chunk=max(chunks),
-        max_context=max(contexts),
+        max_context=int(contexts.max()),
     )
+
+
+def make_block_tables(spans: List[Span], block_size: int) -> tuple[Int32s, Int32s]:
+    """Tables [num_spans, blocks of the longest] and contexts [num_spans], as `StepTensors` has them; none for none."""
+    contexts = [span.end for span in spans]
+    num_blocks = [-(-end // block_size) for end in contexts]
+    tables = np.zeros((len(spans), max(num_blocks, default=0)), np.int32)
+    for row, span, count in zip(tables, spans, num_blocks, strict=True):
+        row[:count] = span.block_table[:count]
+    return tables, np.array(contexts, np.int32)
 
 
 def upload(arrays: List[Int32s], device: torch.device) -> list[Tensor]:

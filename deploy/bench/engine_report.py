@@ -76,4 +76,5 @@ def _stages(batches: list[dict[str, Any]]) -> Table:
 
 
 def _cell(milliseconds: float, products_ms: float) -> str:
-    return " ".join([f"{milliseconds:.2f}"] * bool(milliseconds) + [f"({products_ms:.2f})"] * bool(products_ms))
+    own = f"{milliseconds:.2f}" if milliseconds else ""
+    return own + (f" ({products_ms:.2f})" if products_ms else "")
