@@ -38,19 +38,20 @@ class NumbaSteps:
         num_threads = torch.get_num_threads()
         from cluster.model import numba_layers
         from cluster.model.numba_attention import NumbaAttention
-        from cluster.model.numba_token import TokenDecoder
+        from cluster.model.numba_decoder import NumbaDecoder
 
         numba_layers.norm(torch.ones(1, 1), torch.ones(1), 0.0)
         torch.set_num_threads(num_threads)  # Numba's threads, as they begin, set the number for both
         self.model, self.layers = model, numba_layers
         self.attention = NumbaAttention(kv_cache, model.shard)
-        self._token_decoder = TokenDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
+        is_whole = model.communicator.world_size == 1 and model.lm_head.mkl_packed is not None
+        self._decoder = NumbaDecoder(model, kv_cache) if is_whole else None
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [num_tokens, hidden_size]; of one token, until the next call."""
+        """Hidden states [num_tokens, hidden_size], until the next call."""
         self.attention.plan(batch.spans)
-        if self._token_decoder is not None and len(batch.token_ids) == 1:
-            return self._token_decoder.forward(batch.token_ids, batch.positions, self.attention.step)
+        if self._decoder is not None and len(batch.token_ids) == len(batch.spans):
+            return self._decoder.forward(batch.token_ids, batch.positions, self.attention.step)
         return fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
 
 

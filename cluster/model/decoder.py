@@ -93,4 +93,4 @@ class Decoder:
             shape = (config.vocab_size, config.hidden_size)
             rows = weights.part("lm_head.weight", *shape, dim=0, start=start, size=num_rows)
         padded = F.pad(rows, (0, 0, 0, size - num_rows)) if num_rows < size else rows
-        return Linear(padded, single_row_copy=not config.tie_word_embeddings)
+        return Linear(padded)

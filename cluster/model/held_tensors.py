@@ -31,7 +31,7 @@ def held_tensors(model: Decoder) -> dict[str, HeldTensor]:
         size = model.shard.vocab_size
         num_rows = min(size, model.config.vocab_size - min(size * model.shard.rank, model.config.vocab_size))
         head = model.lm_head
-        tensors["lm_head.weight"] = HeldTensor((num_rows, head.in_features), lambda: head.dense()[:num_rows])
+        tensors["lm_head.weight"] = HeldTensor((num_rows, head.in_features), lambda: head.weight[:num_rows])
     return tensors
 
 
@@ -49,10 +49,10 @@ def _of_attention(attention: SelfAttention, head_dim: int) -> Iterator[tuple[str
         rows = slice(first, first + num_heads * head_dim)
         first = rows.stop
         restore = _unpair(head_dim) if name != "v_proj" else _same
-        yield f"{name}.weight", _rows(qkv.dense, rows, restore, qkv.in_features)
+        yield f"{name}.weight", _rows(qkv.weight, rows, restore, qkv.in_features)
         if (bias := qkv.bias) is not None:
-            yield f"{name}.bias", _rows(lambda bias=bias: bias, rows, restore)  # type: ignore[misc]
-    yield "o_proj.weight", HeldTensor((qkv.in_features, output.in_features), output.dense)
+            yield f"{name}.bias", _rows(bias, rows, restore)
+    yield "o_proj.weight", _as_it_is(output.weight)
     if (bias := output.whole_bias if isinstance(output, RowParallel) else output.bias) is not None:
         yield "o_proj.bias", _as_it_is(bias)
     if (norm := attention.head_norm) is not None:
@@ -63,12 +63,12 @@ def _of_attention(attention: SelfAttention, head_dim: int) -> Iterator[tuple[str
 def _of_mlp(mlp: GatedMLP) -> Iterator[tuple[str, HeldTensor]]:
     size = mlp.down.in_features
     for name, start in (("gate_proj", 0), ("up_proj", size)):
-        yield f"{name}.weight", _rows(mlp.gate_up.dense, slice(start, start + size), _same, mlp.gate_up.in_features)
-    yield "down_proj.weight", HeldTensor((mlp.gate_up.in_features, size), mlp.down.dense)
+        yield f"{name}.weight", _rows(mlp.gate_up.weight, slice(start, start + size), _same, mlp.gate_up.in_features)
+    yield "down_proj.weight", _as_it_is(mlp.down.weight)
 
 
-def _rows(whole: Callable[[], Tensor], rows: slice, restore: Callable[[Tensor], Tensor], *width: int) -> HeldTensor:
-    return HeldTensor((rows.stop - rows.start, *width), lambda: restore(whole()[rows]))
+def _rows(whole: Tensor, rows: slice, restore: Callable[[Tensor], Tensor], *width: int) -> HeldTensor:
+    return HeldTensor((rows.stop - rows.start, *width), lambda: restore(whole[rows]))
 
 
 def _as_it_is(tensor: Tensor) -> HeldTensor:

@@ -12,15 +12,20 @@ from cluster.model.config import Shard
 from cluster.model.cpu_attention import CpuAttention, clear_begun
 from cluster.model.kv_cache import KVCache
 from cluster.model.layers import norm_heads_
-from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, turn_and_attend
+from cluster.model.numba_kernels import MOST_THREADS, WIDTH, DecodeStep, turn_and_attend
 from cluster.model.rope import rotate_
 from cluster.model.step_tensors import make_block_tables
+
+FEW_ROWS = 4
+"""To a thread: then each KV head is dealt out by itself."""
 
 
 class NumbaAttention:
     """For fp32. One-token spans must come first, the longest ones before the shorter ones."""
 
     def __init__(self, kv_cache: KVCache, shard: Shard) -> None:
+        if kv_cache.tensor.shape[-1] % WIDTH:
+            raise ValueError(f"head_dim {kv_cache.tensor.shape[-1]} is not a multiple of {WIDTH}")
         self.num_heads, self.num_kv_heads = shard.num_heads, shard.num_kv_heads
         self._kv_cache, self._head_dim = kv_cache, kv_cache.tensor.shape[-1]
         self._cache = kv_cache.tensor.numpy()
@@ -61,7 +66,8 @@ class NumbaAttention:
         tables, contexts = make_block_tables(spans, self._kv_cache.block_size)
         rows = np.arange(len(spans), dtype=np.int32)
         order = np.concatenate([rows[first::num_threads] for first in range(num_threads)])
-        self.step = DecodeStep(tables=tables, contexts=contexts, order=order)
+        num_parts = 1 if len(spans) >= FEW_ROWS * num_threads else self.num_kv_heads
+        self.step = DecodeStep(tables=tables, contexts=contexts, order=order, num_parts=num_parts)
 
     def _attend_decodes(self, layer: int, heads: Tensor, rotations: Tensor) -> Tensor:
         outputs = heads.new_empty(len(heads), self.num_heads, self._head_dim)
@@ -73,6 +79,7 @@ class NumbaAttention:
             self.step.tables,
             self.step.contexts,
             self.step.order,
+            self.step.num_parts,
             outputs.numpy(),
         )
         return outputs.flatten(1)

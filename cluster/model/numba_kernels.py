@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch  # noqa: F401  # first: its libgomp is the one whose threads are used
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, prange, types
-from numba.core import config
-from numba.extending import intrinsic
+from numba.core import cgutils, config
+from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
+
+from cluster.model.mkl import AS_IT_IS, PACKED, ROW_MAJOR, load_mkl
 
 config.THREADING_LAYER = "omp"
 MOST_THREADS: int = config.NUMBA_NUM_THREADS
@@ -25,50 +27,9 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 """Sums in any order, but nothing that takes NaN and infinity for impossible."""
 
 F32 = np.float32
-Floats = NDArray[np.float32]
+Floats, Bytes, Int32s = NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32]
 LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F32(126.0)
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
-
-
-# What kernels take as one stands here, because Numba reads them from disk again as long as this file has not changed.
-
-
-class DecodeStep(NamedTuple):
-    """Of sequences that get one token each: their block tables, and how many tokens they have with it.
-
-    Rows are taken by `order`, of which each thread gets a stretch.
-    """
-
-    tables: NDArray[np.int32]  # [n, blocks]
-    contexts: NDArray[np.int32]  # [n]
-    order: NDArray[np.int32]  # [n]
-
-
-class LayerWeights(NamedTuple):
-    """`head_norms` [0 or num_heads + num_kv_heads, head_dim]; biases, where there are none, are empty."""
-
-    attention_norm: Floats
-    qkv: Floats
-    qkv_bias: Floats
-    head_norms: Floats
-    output: Floats
-    output_bias: Floats
-    mlp_norm: Floats
-    gate_up: Floats
-    down: Floats
-    no_bias: Floats
-
-
-class Buffers(NamedTuple):
-    """All of one row."""
-
-    hidden: Floats
-    normed: Floats
-    heads: Floats  # [1, num_heads + 2 * num_kv_heads, head_dim]
-    attended: Floats  # [1, num_heads, head_dim]
-    gate_up: Floats
-    gated: Floats
-    product: Floats
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -76,10 +37,109 @@ def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None
     return njit(signature, parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 
 
+# All that kernels are made of stands here, because Numba reads them from disk again as long as this file has not
+# changed. First: WIDTH numbers at once, where the compiler does not see by itself that a loop can be.
+
+WIDTH = 16
+VECTOR, FLOAT, INT32 = ir.VectorType(ir.FloatType(), WIDTH), ir.FloatType(), ir.IntType(32)
+
+
+class Lanes(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"Lanes{WIDTH}")
+
+
+lanes = Lanes()
+
+
+@register_model(Lanes)
+class LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type) -> None:
+        super().__init__(manager, numba_type, VECTOR)
+
+
+def _address(context, builder, row_type, row, index, pointer):
+    """Of row[index]; rows have one dimension and no gaps, and nobody checks their bounds."""
+    return builder.bitcast(builder.gep(context.make_array(row_type)(context, builder, row).data, [index]), pointer)
+
+
+@intrinsic
+def load(typing_context, row, index):
+    """row[index : index + WIDTH]."""
+
+    def generate(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments, VECTOR.as_pointer())
+        return builder.load(address, align=4)
+
+    return lanes(row, types.int64), generate
+
+
+@intrinsic
+def store(typing_context, row, index, value):
+    """row[index : index + WIDTH] = value."""
+
+    def generate(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments[:2], VECTOR.as_pointer())
+        builder.store(arguments[2], address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(row, types.int64, lanes), generate
+
+
+@intrinsic
+def prefetch(typing_context, row, index):
+    """A hint that what lies around row[index] will be read soon."""
+
+    def generate(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
+        to_read, to_keep, data = INT32(0), INT32(3), INT32(1)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [address, to_read, to_keep, data])
+        return context.get_dummy_value()
+
+    return types.void(row, types.int64), generate
+
+
+@intrinsic
+def splat(typing_context, value):
+    """The same number in all lanes."""
+
+    def generate(context, builder, signature, arguments):
+        undefined = ir.Constant(VECTOR, ir.Undefined)
+        first = builder.insert_element(undefined, arguments[0], INT32(0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH))
+
+    return lanes(types.float32), generate
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a * b + c, rounded once where the CPU can."""
+
+    def generate(context, builder, signature, arguments):
+        product = builder.fmul(*arguments[:2], flags=("contract",))
+        return builder.fadd(product, arguments[2], flags=("contract",))
+
+    return lanes(lanes, lanes, lanes), generate
+
+
+@intrinsic
+def total(typing_context, value):
+    """The sum of all lanes."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(FLOAT, [FLOAT, VECTOR])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{WIDTH}f32")
+        return builder.call(function, [FLOAT(-0.0), arguments[0]], fastmath=("reassoc", "nsz"))
+
+    return types.float32(lanes), generate
+
+
 @intrinsic
 def float_of_bits(typing_context, bits):
     def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
+        return builder.bitcast(arguments[0], FLOAT)
 
     return types.float32(types.int32), generate
 
@@ -99,6 +159,9 @@ def exp(value):
     series = series * rest + F32(0.69315308)
     series = series * rest + F32(0.99999994)
     return series * float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+# Rows.
 
 
 @inlined
@@ -133,19 +196,19 @@ def multiply_gates(gate_up, product):
             product[row, i] = gate / (F32(1.0) + exp(-gate)) * gate_up[row, size + i]
 
 
-@kernel("void(f4[::1], f4[:, ::1], f4[::1], f4[::1])")
-def multiply_row(row, weight, bias, product):
-    """product [out_features] = weight [out_features, in_features] times row, plus bias, unless that is empty.
+# Attention of single tokens to blocks where they lie.
 
-    It takes as long as reading the weights, which each thread does from one end of its part to the other.
+
+class DecodeStep(NamedTuple):
+    """Of sequences that get one token each: their block tables, and how many tokens they have with it.
+
+    Rows are taken by `order`, of which each thread gets a stretch; each in `num_parts`, so many KV heads a part.
     """
-    for i in prange(len(weight)):
-        weights, total = weight[i], F32(0.0)
-        for j in range(len(row)):
-            total += weights[j] * row[j]
-        product[i] = total
-    for i in range(len(bias)):
-        product[i] += bias[i]
+
+    tables: Int32s  # [n, blocks]
+    contexts: Int32s  # [n]
+    order: Int32s  # [n]
+    num_parts: int
 
 
 @inlined
@@ -163,87 +226,187 @@ def softmax(scores):
     greatest = scores[0]
     for i in range(len(scores)):
         greatest = scores[i] if scores[i] > greatest else greatest
-    total = F32(0.0)
+    sum_of_all = F32(0.0)
     for i in range(len(scores)):
         scores[i] = exp(scores[i] - greatest)
-        total += scores[i]
+        sum_of_all += scores[i]
     for i in range(len(scores)):
-        scores[i] /= total
+        scores[i] /= sum_of_all
 
 
 @inlined
-def score(queries, block, kv_head, first, count, scores):
+def score(queries, keys, kv_head, first, count, scores, following):
     """scores[:, first + i] = queries [group, head_dim] times a key of block [block_size, num_kv_heads, head_dim]."""
-    for head in range(len(queries)):
-        query = queries[head]
-        for i in range(count):
-            key, total = block[i, kv_head], F32(0.0)
-            for d in range(len(query)):
-                total += query[d] * key[d]
-            scores[head, first + i] = total
+    fours = len(queries) - len(queries) % 4
+    for i in range(count):
+        key, next_key = keys[i, kv_head], following[i, kv_head]
+        for d in range(0, len(key), WIDTH):
+            prefetch(next_key, d)
+        for head in range(0, fours, 4):
+            a = b = c = e = splat(F32(0.0))
+            for d in range(0, len(key), WIDTH):
+                part = load(key, d)
+                a = multiply_add(part, load(queries[head], d), a)
+                b = multiply_add(part, load(queries[head + 1], d), b)
+                c = multiply_add(part, load(queries[head + 2], d), c)
+                e = multiply_add(part, load(queries[head + 3], d), e)
+            scores[head, first + i] = total(a)
+            scores[head + 1, first + i] = total(b)
+            scores[head + 2, first + i] = total(c)
+            scores[head + 3, first + i] = total(e)
+        for head in range(fours, len(queries)):
+            a = splat(F32(0.0))
+            for d in range(0, len(key), WIDTH):
+                a = multiply_add(load(key, d), load(queries[head], d), a)
+            scores[head, first + i] = total(a)
 
 
 @inlined
-def add_values(weights, block, kv_head, first, count, outputs):
-    """outputs [group, head_dim] += weights[:, first + i] times a value; four at once: sums stay in registers."""
-    fours = count - count % 4
-    for head in range(len(outputs)):
-        output, weight = outputs[head], weights[head]
-        for i in range(0, fours, 4):
-            a, b, c, e = block[i, kv_head], block[i + 1, kv_head], block[i + 2, kv_head], block[i + 3, kv_head]
-            j = first + i
-            for d in range(len(output)):
-                output[d] += weight[j] * a[d] + weight[j + 1] * b[d] + weight[j + 2] * c[d] + weight[j + 3] * e[d]
-        for i in range(fours, count):
-            value = block[i, kv_head]
-            for d in range(len(output)):
-                output[d] += weight[first + i] * value[d]
+def add_values(weights, values, kv_head, first, count, outputs, following):
+    """outputs [group, head_dim] += weights[:, first + i] times a value of block [block_size, num_kv_heads, head_dim]."""
+    fours = len(outputs) - len(outputs) % 4
+    for d in range(0, outputs.shape[1], WIDTH):
+        for i in range(count):
+            prefetch(following[i, kv_head], d)
+        for head in range(0, fours, 4):
+            a, b = load(outputs[head], d), load(outputs[head + 1], d)
+            c, e = load(outputs[head + 2], d), load(outputs[head + 3], d)
+            for i in range(first, first + count):
+                part = load(values[i - first, kv_head], d)
+                a = multiply_add(part, splat(weights[head, i]), a)
+                b = multiply_add(part, splat(weights[head + 1, i]), b)
+                c = multiply_add(part, splat(weights[head + 2, i]), c)
+                e = multiply_add(part, splat(weights[head + 3, i]), e)
+            store(outputs[head], d, a)
+            store(outputs[head + 1], d, b)
+            store(outputs[head + 2], d, c)
+            store(outputs[head + 3], d, e)
+        for head in range(fours, len(outputs)):
+            a = load(outputs[head], d)
+            for i in range(first, first + count):
+                a = multiply_add(load(values[i - first, kv_head], d), splat(weights[head, i]), a)
+            store(outputs[head], d, a)
 
 
-@kernel("void(f4[:, :, ::1], f4[:, :, ::1], f4[:, :, :, :, :, ::1], i8, i4[:, ::1], i4[::1], i4[::1], f4[:, :, ::1])")
-def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, outputs):
+@kernel("void(f4[:, :, ::1], f4[:, :, ::1], f4[:, :, :, :, :, ::1], i8, i4[:, ::1], i4[::1], i4[::1], i8, f4[:, :, ::1])")
+def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num_parts, outputs):
     """Of one token a sequence: turns its queries and key, stores its key and value, and attends to its context.
 
     heads [n, num_heads + 2 * num_kv_heads, head_dim]; rotations [n, head_dim / 2, 2]; cache as `KVCache.tensor`;
-    outputs [n, num_heads, head_dim]; the others as in `DecodeStep`.
+    outputs [n, num_heads, head_dim]; the others as in `DecodeStep`. head_dim is a multiple of WIDTH.
     """
     num_heads, num_kv_heads, head_dim = outputs.shape[1], cache.shape[4], cache.shape[5]
     block_size, group = cache.shape[3], num_heads // num_kv_heads
-    scale = F32(1.0) / np.sqrt(F32(head_dim))
-    for task in prange(len(contexts) * num_kv_heads):
-        row, kv_head = order[task // num_kv_heads], task % num_kv_heads
-        table, context, own = tables[row], contexts[row], slice(kv_head * group, (kv_head + 1) * group)
+    part_size, scale = num_kv_heads // num_parts, F32(1.0) / np.sqrt(F32(head_dim))
+    for task in prange(len(contexts) * num_parts):
+        row, first_kv_head = order[task // num_parts], task % num_parts * part_size
+        table, context, queried = tables[row], contexts[row], first_kv_head * group
         last, slot = table[(context - 1) // block_size], (context - 1) % block_size
-        turn(heads[row, num_heads + kv_head], rotations[row], F32(1.0), cache[last, 0, layer, slot, kv_head])
-        cache[last, 1, layer, slot, kv_head] = heads[row, num_heads + num_kv_heads + kv_head]
-        queries, attended = np.empty((group, head_dim), np.float32), outputs[row, own]
-        for head in range(group):
-            turn(heads[row, kv_head * group + head], rotations[row], scale, queries[head])
-        scores = np.empty((group, context), np.float32)
+        for kv_head in range(first_kv_head, first_kv_head + part_size):
+            turn(heads[row, num_heads + kv_head], rotations[row], F32(1.0), cache[last, 0, layer, slot, kv_head])
+            cache[last, 1, layer, slot, kv_head] = heads[row, num_heads + num_kv_heads + kv_head]
+        queries = np.empty((part_size, group, head_dim), np.float32)
+        for head in range(part_size * group):
+            turn(heads[row, queried + head], rotations[row], scale, queries[head // group, head % group])
+        scores = np.empty((part_size, group, context), np.float32)
         for first in range(0, context, block_size):
-            keys = cache[table[first // block_size], 0, layer]
-            score(queries, keys, kv_head, first, min(block_size, context - first), scores)
-        for head in range(group):
-            softmax(scores[head])
-        attended[:] = F32(0.0)
+            index, is_last = first // block_size, first + block_size >= context
+            keys = cache[table[index], 0, layer]
+            following = cache[table[0], 1, layer] if is_last else cache[table[index + 1], 0, layer]
+            count = min(block_size, context - first)
+            for part in range(part_size):
+                score(queries[part], keys, first_kv_head + part, first, count, scores[part], following)
+        for head in range(part_size * group):
+            softmax(scores[head // group, head % group])
+        outputs[row, queried : queried + part_size * group] = F32(0.0)
         for first in range(0, context, block_size):
-            values = cache[table[first // block_size], 1, layer]
-            add_values(scores, values, kv_head, first, min(block_size, context - first), attended)
+            index, is_last = first // block_size, first + block_size >= context
+            values = cache[table[index], 1, layer]
+            following = values if is_last else cache[table[index + 1], 1, layer]
+            count = min(block_size, context - first)
+            for part in range(part_size):
+                own = outputs[row, queried + part * group : queried + (part + 1) * group]
+                add_values(scores[part], values, first_kv_head + part, first, count, own, following)
+
+
+# A layer as a whole, its products by MKL.
+
+if (_mkl := load_mkl()) is not None:
+    binding.add_symbol("cblas_sgemm_compute", _mkl.compute_address)
+_i4, _f4, _p = types.int32, types.float32, types.intp
+_compute = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _p, _i4, _p, _i4, _f4, _p, _i4))
+
+
+class LayerWeights(NamedTuple):
+    """Those of products are packed. `head_norms` [0 or num_heads + num_kv_heads, head_dim]; no biases are empty."""
+
+    attention_norm: Floats
+    qkv: Bytes
+    qkv_bias: Floats
+    head_norms: Floats
+    output: Bytes
+    output_bias: Floats
+    mlp_norm: Floats
+    gate_up: Bytes
+    down: Bytes
+
+
+class Buffers(NamedTuple):
+    """Of [n, …]."""
+
+    hidden: Floats
+    normed: Floats
+    heads: Floats  # [n, num_heads + 2 * num_kv_heads, head_dim]
+    attended: Floats  # [n, num_heads, head_dim]
+    gate_up: Floats
+    gated: Floats
+
+
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def add_product(rows, packed, kept, products):
+    """products [n, out_features] = rows [n, in_features] times the packed weight + `kept` times what was there."""
+    num_rows, size = rows.shape
+    columns = products.shape[1]
+    _compute(
+        ROW_MAJOR,
+        AS_IT_IS,
+        PACKED,
+        num_rows,
+        columns,
+        size,
+        rows.ctypes.data,
+        size,
+        packed.ctypes.data,
+        size,
+        kept,
+        products.ctypes.data,
+        columns,
+    )
+
+
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def add_bias(bias, rows):
+    if len(bias):
+        for row in range(len(rows)):
+            rows[row] += bias
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def decode_layer(weights, buffers, eps, rotations, cache, layer, step):
-    """One token of one sequence through a layer, the residual stream in `buffers`; whose blocks `step` names."""
-    hidden, normed, heads, attended, gate_up, gated, product = buffers
+    """One token of each of n sequences through a layer: the residual stream, which is in `buffers.hidden`."""
+    hidden, normed, heads, attended, gate_up, gated = buffers
+    num_rows = len(hidden)
     add_norm_rows(hidden, hidden, weights.attention_norm, normed, eps, False)
-    multiply_row(normed[0], weights.qkv, weights.qkv_bias, heads.reshape(-1))
+    add_product(normed, weights.qkv, F32(0.0), heads.reshape(num_rows, -1))
+    add_bias(weights.qkv_bias, heads.reshape(num_rows, -1))
     for head in range(len(weights.head_norms)):
-        norm_row(heads[0, head], weights.head_norms[head], eps, heads[0, head])
-    turn_and_attend(heads, rotations, cache, layer, step.tables, step.contexts, step.order, attended)
-    multiply_row(attended.reshape(-1), weights.output, weights.output_bias, product[0])
-    add_norm_rows(hidden, product, weights.mlp_norm, normed, eps, True)
-    multiply_row(normed[0], weights.gate_up, weights.no_bias, gate_up[0])
+        for row in range(num_rows):
+            norm_row(heads[row, head], weights.head_norms[head], eps, heads[row, head])
+    tables, contexts, order, num_parts = step
+    turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num_parts, attended)
+    add_product(attended.reshape(num_rows, -1), weights.output, F32(1.0), hidden)
+    add_bias(weights.output_bias, hidden)
+    add_norm_rows(hidden, hidden, weights.mlp_norm, normed, eps, False)
+    add_product(normed, weights.gate_up, F32(0.0), gate_up)
     multiply_gates(gate_up, gated)
-    multiply_row(gated[0], weights.down, weights.no_bias, product[0])
-    for i in range(hidden.shape[1]):
-        hidden[0, i] += product[0, i]
+    add_product(gated, weights.down, F32(1.0), hidden)

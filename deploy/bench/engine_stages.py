@@ -101,13 +101,13 @@ def _places_of_kernels() -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
     What is not in a kernel is the calls': rotations, views, Python.
     """
     yield cpu_steps, "fused_forward", lambda _: EMBEDDING
-    if "cluster.model.numba_token" not in sys.modules:
+    if "cluster.model.numba_decoder" not in sys.modules:
         return
     from cluster.model import numba_layers
     from cluster.model.numba_attention import NumbaAttention
-    from cluster.model.numba_token import TokenDecoder
+    from cluster.model.numba_decoder import NumbaDecoder
 
-    yield TokenDecoder, "forward", lambda _: LAYERS
+    yield NumbaDecoder, "forward", lambda _: LAYERS
     for name in ("norm", "add_norm"):
         yield numba_layers, name, lambda _: NORMS
     yield numba_layers, "silu_multiply", lambda _: MLP
