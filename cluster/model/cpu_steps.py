@@ -25,10 +25,10 @@ class CpuSteps:
         self.model = model
         self.attention: Attention = make_attention(kv_cache, model.shard)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [num_tokens, hidden_size]."""
+    def compute(self, batch: Batch) -> Tensor | None:
+        """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0."""
         self.attention.plan(batch.spans)
-        return self.model.forward(batch.token_ids, batch.positions, self.attention)
+        return _logits(self.model, self.model.forward(batch.token_ids, batch.positions, self.attention), batch)
 
 
 class NumbaSteps:
@@ -47,12 +47,18 @@ class NumbaSteps:
         is_whole = model.communicator.world_size == 1 and model.lm_head.mkl_packed is not None
         self._decoder = NumbaDecoder(model, kv_cache) if is_whole else None
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [num_tokens, hidden_size], until the next call."""
+    def compute(self, batch: Batch) -> Tensor | None:
+        """As `CpuSteps.compute`, but the next call may write over them."""
         self.attention.plan(batch.spans)
         if self._decoder is not None and len(batch.token_ids) == len(batch.spans):
-            return self._decoder.forward(batch.token_ids, batch.positions, self.attention.step)
-        return fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
+            return self._decoder.logits(batch, self.attention.step)
+        hidden = fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
+        return _logits(self.model, hidden, batch)
+
+
+def _logits(model: Decoder, hidden: Tensor, batch: Batch) -> Tensor | None:
+    """Only where a token is drawn: a chunk of prefill has one row at most."""
+    return model.logits(hidden.index_select(0, batch.last_rows)) if len(batch.last_rows) else None
 
 
 def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
@@ -60,7 +66,7 @@ def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
         return CpuSteps(model, kv_cache)
     try:
         return NumbaSteps(model, kv_cache)
-    except (ImportError, ValueError, RuntimeError, OSError) as error:
+    except (ImportError, ValueError, RuntimeError, OSError, AttributeError) as error:  # the last: what an older one left
         is_missing = isinstance(error, ModuleNotFoundError)  # nobody asked for it
         _say_without(str(error), logging.INFO if is_missing else logging.WARNING)
         return CpuSteps(model, kv_cache)

@@ -1,19 +1,20 @@
-"""One token of each of some sequences through a whole decoder on a CPU: one call for each layer, and none of torch.
+"""One token of each of some sequences through a whole decoder on a CPU: one call of a kernel, and none of torch.
 
 What is between the products costs as much again to call from Python as to compute, because the products have just
 filled the caches with weights.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.model.decoder import Decoder, DecoderLayer
+from cluster.model.batch import Batch
+from cluster.model.decoder import Decoder
 from cluster.model.kv_cache import KVCache
 from cluster.model.linear import Linear
-from cluster.model.numba_kernels import Buffers, Bytes, DecodeStep, Floats, LayerWeights, decode_layer
-
-NO_BIAS = np.empty(0, np.float32)
+from cluster.model.numba_kernels import Buffers, DecoderWeights, DecodeStep, Floats, decode
 
 
 class NumbaDecoder:
@@ -21,57 +22,65 @@ class NumbaDecoder:
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         self._model, self._cache = model, kv_cache.tensor.numpy()
-        self._eps = np.float32(model.config.rms_norm_eps)
-        self._layers = [_weights(layer, model.config.head_dim) for layer in model.layers]
+        self._weights = _weights(model)
         self._buffers = _make_buffers(model, 1)
         self._load_kernel()
 
-    def forward(self, token_ids: Tensor, positions: Tensor, step: DecodeStep) -> Tensor:
-        """Hidden states [num_tokens, hidden_size], until the next call."""
-        num_tokens = len(token_ids)
+    def logits(self, batch: Batch, step: DecodeStep) -> Tensor | None:
+        """fp32 [num_samples, vocab_size], until the next call; None where nothing is drawn."""
+        num_tokens, num_samples = len(batch.token_ids), len(batch.last_rows)
         if num_tokens > len(self._buffers.hidden):
             self._buffers = _make_buffers(self._model, num_tokens)
         buffers = Buffers(*(buffer[:num_tokens] for buffer in self._buffers))
-        rotations = torch.view_as_real(self._model.rope.rotations(positions)).squeeze(1).numpy()
-        hidden = torch.from_numpy(buffers.hidden)
-        torch.index_select(self._model.embedding, 0, token_ids, out=hidden)
-        for index, weights in enumerate(self._layers):
-            decode_layer(weights, buffers, self._eps, rotations, self._cache, index, step)
-        return hidden
+        token_ids, positions, sampled = (it.numpy() for it in (batch.token_ids, batch.positions, batch.last_rows))
+        decode(self._weights, token_ids, positions, sampled, buffers, self._cache, step)
+        return torch.from_numpy(buffers.logits[:num_samples]) if num_samples else None
 
     def _load_kernel(self) -> None:
-        """Now, not at the first request: a token of nobody's goes through a layer, with a block for it alone."""
-        num_kv_heads, head_dim = self._cache.shape[-2:]
-        rotations = np.zeros((1, head_dim // 2, 2), np.float32)
-        block, first = np.zeros((1, 2, 1, 1, num_kv_heads, head_dim), np.float32), np.zeros(1, np.int32)
+        """Now, not at the first request: a token of nobody's goes through the model, with a block for it alone."""
+        _, _, num_layers, _, num_kv_heads, head_dim = self._cache.shape
+        block = np.zeros((1, 2, num_layers, 1, num_kv_heads, head_dim), np.float32)
+        first, token = np.zeros(1, np.int32), np.zeros(1, np.int64)
         step = DecodeStep(tables=first[None], contexts=first + 1, order=first, num_parts=1)
-        decode_layer(self._layers[0], self._buffers, self._eps, rotations, block, 0, step)
+        decode(self._weights, token, token, token, self._buffers, block, step)
 
 
-def _weights(layer: DecoderLayer, head_dim: int) -> LayerWeights:
-    attention, mlp = layer.attention, layer.mlp
-    norms = np.empty((0, head_dim), np.float32) if attention.head_norm is None else attention.head_norm.weight.numpy()
-    return LayerWeights(
-        attention_norm=layer.attention_norm.weight.numpy(),
-        qkv=_packed(attention.qkv),
-        qkv_bias=_bias(attention.qkv),
-        head_norms=norms,
-        output=_packed(attention.output),
-        output_bias=_bias(attention.output),
-        mlp_norm=layer.mlp_norm.weight.numpy(),
-        gate_up=_packed(mlp.gate_up),
-        down=_packed(mlp.down),
+def _weights(model: Decoder) -> DecoderWeights:
+    layers, head_dim = model.layers, model.config.head_dim
+    own = [layer.attention for layer in layers]
+    nothing = torch.empty(0, head_dim)
+    return DecoderWeights(
+        embedding=model.embedding.numpy(),
+        inverse_frequencies=model.rope.inverse_frequencies.numpy(),
+        attention_norms=_stack(layer.attention_norm.weight for layer in layers),
+        mlp_norms=_stack(layer.mlp_norm.weight for layer in layers),
+        head_norms=_stack(nothing if it.head_norm is None else it.head_norm.weight for it in own),
+        qkv_biases=_stack_biases(it.qkv for it in own),
+        output_biases=_stack_biases(it.output for it in own),
+        products=np.array(
+            [
+                [_address(it) for it in (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)]
+                for layer in layers
+            ]
+        ),
+        norm=model.norm.weight.numpy(),
+        lm_head=_address(model.lm_head),
+        eps=np.float32(model.config.rms_norm_eps),
     )
 
 
-def _packed(linear: Linear) -> Bytes:
+def _address(linear: Linear) -> int:
     assert linear.mkl_packed is not None, "products are MKL's"
-    packed: Bytes = linear.mkl_packed.numpy()
-    return packed
+    return linear.mkl_packed.data_ptr()
 
 
-def _bias(linear: Linear) -> Floats:
-    return NO_BIAS if linear.bias is None else linear.bias.numpy()
+def _stack(tensors: Iterable[Tensor]) -> Floats:
+    stacked: Floats = torch.stack(list(tensors)).numpy()
+    return stacked
+
+
+def _stack_biases(linears: Iterable[Linear]) -> Floats:
+    return _stack(torch.empty(0) if linear.bias is None else linear.bias for linear in linears)
 
 
 def _make_buffers(model: Decoder, num_rows: int) -> Buffers:
@@ -82,8 +91,10 @@ def _make_buffers(model: Decoder, num_rows: int) -> Buffers:
     return Buffers(
         hidden=zeros(config.hidden_size),
         normed=zeros(config.hidden_size),
+        rotations=zeros(config.head_dim // 2, 2),
         heads=zeros(shard.num_heads + 2 * shard.num_kv_heads, config.head_dim),
         attended=zeros(shard.num_heads, config.head_dim),
         gate_up=zeros(2 * shard.intermediate_size),
         gated=zeros(shard.intermediate_size),
+        logits=zeros(shard.vocab_size),
     )

@@ -27,7 +27,7 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 """Sums in any order, but nothing that takes NaN and infinity for impossible."""
 
 F32 = np.float32
-Floats, Bytes, Int32s = NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32]
+Floats, Int32s, Int64s = NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]
 LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F32(126.0)
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
@@ -125,13 +125,37 @@ def multiply_add(typing_context, a, b, c):
 
 
 @intrinsic
+def greater(typing_context, a, b):
+    """Lane by lane; b where one is not a number."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return lanes(lanes, lanes), generate
+
+
+def _reduction(builder, name, *arguments):
+    kind = ir.FunctionType(FLOAT, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.{name}.v{WIDTH}f32")
+    return builder.call(function, arguments, fastmath=("reassoc", "nsz"))
+
+
+@intrinsic
 def total(typing_context, value):
     """The sum of all lanes."""
 
     def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(FLOAT, [FLOAT, VECTOR])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{WIDTH}f32")
-        return builder.call(function, [FLOAT(-0.0), arguments[0]], fastmath=("reassoc", "nsz"))
+        return _reduction(builder, "fadd", FLOAT(-0.0), *arguments)
+
+    return types.float32(lanes), generate
+
+
+@intrinsic
+def greatest(typing_context, value):
+    """Of all lanes; what is not a number is passed over, as long as there is another."""
+
+    def generate(context, builder, signature, arguments):
+        return _reduction(builder, "fmax", *arguments)
 
     return types.float32(lanes), generate
 
@@ -222,16 +246,22 @@ def turn(pairs, rotations, scale, turned):
 
 
 @inlined
-def softmax(scores):
-    greatest = scores[0]
+def softmax(scores, count):
+    """Of the first `count`; the others, which fill up the last vector, are 0 afterwards."""
+    scores[count:] = scores[0]
+    most = load(scores, 0)
+    for i in range(WIDTH, len(scores), WIDTH):
+        most = greater(load(scores, i), most)
+    offset = greatest(most)
     for i in range(len(scores)):
-        greatest = scores[i] if scores[i] > greatest else greatest
-    sum_of_all = F32(0.0)
-    for i in range(len(scores)):
-        scores[i] = exp(scores[i] - greatest)
-        sum_of_all += scores[i]
-    for i in range(len(scores)):
-        scores[i] /= sum_of_all
+        scores[i] = exp(scores[i] - offset)
+    scores[count:] = F32(0.0)
+    sums = splat(F32(0.0))
+    for i in range(0, len(scores), WIDTH):
+        sums = multiply_add(load(scores, i), splat(F32(1.0)), sums)
+    scale = splat(F32(1.0) / total(sums))
+    for i in range(0, len(scores), WIDTH):
+        store(scores, i, multiply_add(load(scores, i), scale, splat(F32(0.0))))
 
 
 @inlined
@@ -308,7 +338,7 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
         queries = np.empty((part_size, group, head_dim), np.float32)
         for head in range(part_size * group):
             turn(heads[row, queried + head], rotations[row], scale, queries[head // group, head % group])
-        scores = np.empty((part_size, group, context), np.float32)
+        scores = np.empty((part_size, group, -(-context // WIDTH) * WIDTH), np.float32)
         for first in range(0, context, block_size):
             index, is_last = first // block_size, first + block_size >= context
             keys = cache[table[index], 0, layer]
@@ -317,7 +347,7 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
             for part in range(part_size):
                 score(queries[part], keys, first_kv_head + part, first, count, scores[part], following)
         for head in range(part_size * group):
-            softmax(scores[head // group, head % group])
+            softmax(scores[head // group, head % group], context)
         outputs[row, queried : queried + part_size * group] = F32(0.0)
         for first in range(0, context, block_size):
             index, is_last = first // block_size, first + block_size >= context
@@ -329,26 +359,28 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
                 add_values(scores[part], values, first_kv_head + part, first, count, own, following)
 
 
-# A layer as a whole, its products by MKL.
+# A step as a whole, its products by MKL.
 
 if (_mkl := load_mkl()) is not None:
     binding.add_symbol("cblas_sgemm_compute", _mkl.compute_address)
-_i4, _f4, _p = types.int32, types.float32, types.intp
-_compute = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _p, _i4, _p, _i4, _f4, _p, _i4))
+_i4, _f4, _i8 = types.int32, types.float32, types.int64
+_compute = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _i8, _i4, _i8, _i4, _f4, _i8, _i4))
 
 
-class LayerWeights(NamedTuple):
-    """Those of products are packed. `head_norms` [0 or num_heads + num_kv_heads, head_dim]; no biases are empty."""
+class DecoderWeights(NamedTuple):
+    """Of L layers. `products`: addresses of what MKL has packed: qkv, output, gate and up, down. No biases are empty."""
 
-    attention_norm: Floats
-    qkv: Bytes
-    qkv_bias: Floats
-    head_norms: Floats
-    output: Bytes
-    output_bias: Floats
-    mlp_norm: Floats
-    gate_up: Bytes
-    down: Bytes
+    embedding: Floats  # [vocab_size, hidden_size]
+    inverse_frequencies: Floats  # [head_dim / 2]
+    attention_norms: Floats  # [L, hidden_size]
+    mlp_norms: Floats  # [L, hidden_size]
+    head_norms: Floats  # [L, 0 or num_heads + num_kv_heads, head_dim]
+    qkv_biases: Floats  # [L, 0 or all heads' size]
+    output_biases: Floats  # [L, 0 or hidden_size]
+    products: Int64s  # [L, 4]
+    norm: Floats  # [hidden_size]
+    lm_head: int
+    eps: np.float32
 
 
 class Buffers(NamedTuple):
@@ -356,32 +388,30 @@ class Buffers(NamedTuple):
 
     hidden: Floats
     normed: Floats
+    rotations: Floats  # [n, head_dim / 2, 2]
     heads: Floats  # [n, num_heads + 2 * num_kv_heads, head_dim]
     attended: Floats  # [n, num_heads, head_dim]
     gate_up: Floats
     gated: Floats
+    logits: Floats
+
+
+@kernel("void(f4[:, ::1], f4[::1], i8[::1], i8[::1], f4[:, ::1], f4[:, :, ::1])")
+def begin(embedding, inverse_frequencies, token_ids, positions, hidden, rotations):
+    """Of tokens [n]: their embeddings, and by how much queries and keys are turned, as `Rope.rotations` has it."""
+    for row in prange(len(token_ids)):
+        hidden[row] = embedding[token_ids[row]]
+        for i in range(len(inverse_frequencies)):
+            angle = F32(positions[row]) * inverse_frequencies[i]
+            rotations[row, i, 0], rotations[row, i, 1] = np.cos(angle), np.sin(angle)
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def add_product(rows, packed, kept, products):
+def multiply(rows, packed, kept, products):
     """products [n, out_features] = rows [n, in_features] times the packed weight + `kept` times what was there."""
     num_rows, size = rows.shape
-    columns = products.shape[1]
-    _compute(
-        ROW_MAJOR,
-        AS_IT_IS,
-        PACKED,
-        num_rows,
-        columns,
-        size,
-        rows.ctypes.data,
-        size,
-        packed.ctypes.data,
-        size,
-        kept,
-        products.ctypes.data,
-        columns,
-    )
+    columns, row_data, data = products.shape[1], rows.ctypes.data, products.ctypes.data
+    _compute(ROW_MAJOR, AS_IT_IS, PACKED, num_rows, columns, size, row_data, size, packed, size, kept, data, columns)
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
@@ -392,21 +422,35 @@ def add_bias(bias, rows):
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def decode_layer(weights, buffers, eps, rotations, cache, layer, step):
-    """One token of each of n sequences through a layer: the residual stream, which is in `buffers.hidden`."""
-    hidden, normed, heads, attended, gate_up, gated = buffers
-    num_rows = len(hidden)
-    add_norm_rows(hidden, hidden, weights.attention_norm, normed, eps, False)
-    add_product(normed, weights.qkv, F32(0.0), heads.reshape(num_rows, -1))
-    add_bias(weights.qkv_bias, heads.reshape(num_rows, -1))
-    for head in range(len(weights.head_norms)):
+def decode_layer(weights, layer, buffers, cache, step):
+    hidden, normed, rotations, heads, attended, gate_up, gated, _ = buffers
+    qkv, output, gates, down = weights.products[layer]
+    num_rows, eps = len(hidden), weights.eps
+    add_norm_rows(hidden, hidden, weights.attention_norms[layer], normed, eps, False)
+    multiply(normed, qkv, F32(0.0), heads.reshape(num_rows, -1))
+    add_bias(weights.qkv_biases[layer], heads.reshape(num_rows, -1))
+    head_norms = weights.head_norms[layer]
+    for head in range(len(head_norms)):
         for row in range(num_rows):
-            norm_row(heads[row, head], weights.head_norms[head], eps, heads[row, head])
+            norm_row(heads[row, head], head_norms[head], eps, heads[row, head])
     tables, contexts, order, num_parts = step
     turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num_parts, attended)
-    add_product(attended.reshape(num_rows, -1), weights.output, F32(1.0), hidden)
-    add_bias(weights.output_bias, hidden)
-    add_norm_rows(hidden, hidden, weights.mlp_norm, normed, eps, False)
-    add_product(normed, weights.gate_up, F32(0.0), gate_up)
+    multiply(attended.reshape(num_rows, -1), output, F32(1.0), hidden)
+    add_bias(weights.output_biases[layer], hidden)
+    add_norm_rows(hidden, hidden, weights.mlp_norms[layer], normed, eps, False)
+    multiply(normed, gates, F32(0.0), gate_up)
     multiply_gates(gate_up, gated)
-    add_product(gated, weights.down, F32(1.0), hidden)
+    multiply(gated, down, F32(1.0), hidden)
+
+
+@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def decode(weights, token_ids, positions, sampled, buffers, cache, step):
+    """One token of each of n sequences through a decoder: to logits, in their order, of the rows `sampled`."""
+    hidden, normed = buffers.hidden, buffers.normed
+    begin(weights.embedding, weights.inverse_frequencies, token_ids, positions, hidden, buffers.rotations)
+    for layer in range(len(weights.products)):
+        decode_layer(weights, layer, buffers, cache, step)
+    for i in range(len(sampled)):
+        norm_row(hidden[sampled[i]], weights.norm, weights.eps, normed[i])
+    if len(sampled):
+        multiply(normed[: len(sampled)], weights.lm_head, F32(0.0), buffers.logits[: len(sampled)])

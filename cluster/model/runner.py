@@ -46,8 +46,7 @@ class ModelRunner:
             from cluster.model.gpu_steps import make_gpu_steps
 
             self._gpu_steps = make_gpu_steps(model, kv_cache, gpu)
-        else:
-            self._cpu_steps = make_cpu_steps(model, kv_cache)
+        self._steps = self._gpu_steps or make_cpu_steps(model, kv_cache)
         self.computes_beside = self._gpu_steps is not None
         self._under_way: UnderWay | None = None
         self._next: NextStep | None = None
@@ -152,12 +151,7 @@ class ModelRunner:
     def compute(self, batch: Batch) -> Tensor | None:
         """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0.
 
-        To be called in inference mode. On a GPU it returns before they are there, and the next call writes over them.
+        To be called in inference mode. The next call may write over them; on a GPU this one returns before they are
+        there.
         """
-        if self._gpu_steps is not None:
-            return self._gpu_steps.compute(batch)
-        hidden = self._cpu_steps.forward(batch)
-        if not len(batch.last_rows):
-            return None
-        # Logits only where a token is drawn: a chunk of prefill has one row at most.
-        return self.model.logits(hidden.index_select(0, batch.last_rows))
+        return self._steps.compute(batch)

@@ -107,7 +107,7 @@ def _places_of_kernels() -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
     from cluster.model.numba_attention import NumbaAttention
     from cluster.model.numba_decoder import NumbaDecoder
 
-    yield NumbaDecoder, "forward", lambda _: LAYERS
+    yield NumbaDecoder, "logits", lambda _: LAYERS
     for name in ("norm", "add_norm"):
         yield numba_layers, name, lambda _: NORMS
     yield numba_layers, "silu_multiply", lambda _: MLP

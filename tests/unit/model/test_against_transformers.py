@@ -1,4 +1,5 @@
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ def logits_of(runner: ModelRunner, chunks: list[tuple[Sequence, int, int]]) -> l
             for sequence, start, end in chunks
         ]
     )
-    logits = runner.model.logits(make_cpu_steps(runner.model, runner.kv_cache).forward(batch))
+    every_row = replace(batch, last_rows=torch.arange(len(batch.token_ids)))
+    logits = make_cpu_steps(runner.model, runner.kv_cache).compute(every_row).clone()
     ends = [row + 1 for row in batch.last_rows.tolist()]
     return [logits[row - (end - start) : row] for row, (_, start, end) in zip(ends, chunks, strict=True)]
 

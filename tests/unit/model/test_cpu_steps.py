@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -93,8 +94,8 @@ def test_a_sequence_without_a_number_spoils_no_other():
         sequence.block_table = list(range(16 * index, 16 * index + 16))
     entries = [ScheduledSequence(sequence=it, start=it.num_tokens - 1, num_tokens=1, samples=True) for it in last]
     with torch.inference_mode():
-        hidden = steps.forward(make_batch(entries))
-    assert hidden.isnan().any(dim=1).tolist() == [False, True, False]
+        logits = steps.compute(make_batch(entries))
+    assert logits.isnan().any(dim=1).tolist() == [False, True, False]
 
 
 def test_a_block_that_a_token_begins_is_cleared_of_what_was_there():
@@ -107,13 +108,13 @@ def test_a_block_that_a_token_begins_is_cleared_of_what_was_there():
     with torch.inference_mode():
         for start, num_tokens in ((0, BLOCK_SIZE), (BLOCK_SIZE, 1)):
             entry = ScheduledSequence(sequence=sequence, start=start, num_tokens=num_tokens, samples=False)
-            steps.forward(make_batch([entry]))
+            assert steps.compute(make_batch([entry])) is None
     assert runner.kv_cache.tensor[[3, 5]].isfinite().all()
     assert (runner.kv_cache.tensor[5, :, :, 1:] == 0).all()
 
 
 class Half:
-    """One of two ranks, each in a thread; what they reduce is added up when both are there."""
+    """One of two ranks, each in a thread; what they reduce or gather is put together when both are there."""
 
     world_size = 2
 
@@ -121,11 +122,18 @@ class Half:
         self.rank, self.parts, self.barrier = rank, parts, barrier
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._put_together(tensor, torch.add)
+
+    def gather_columns(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        gathered = self._put_together(tensor, lambda *parts: torch.cat(parts, dim=-1))
+        return None if self.rank else gathered
+
+    def _put_together(self, tensor: torch.Tensor, how: Callable[..., torch.Tensor]) -> torch.Tensor:
         self.parts[self.rank] = tensor
         self.barrier.wait()
-        total = self.parts[0] + self.parts[1]
+        whole = how(self.parts[0], self.parts[1])
         self.barrier.wait()
-        return total
+        return whole
 
 
 def test_ranks_compute_together_what_one_computes():
@@ -140,18 +148,18 @@ def test_ranks_compute_together_what_one_computes():
     for index, sequence in enumerate(sequences):
         sequence.block_table = list(range(8 * index, 8 * index + 8))
     entries = [ScheduledSequence(sequence=it, start=0, num_tokens=it.num_tokens - 2, samples=False) for it in sequences]
-    single = [ScheduledSequence(sequence=it, start=it.num_tokens - 2, num_tokens=1, samples=False) for it in sequences]
+    single = [ScheduledSequence(sequence=it, start=it.num_tokens - 2, num_tokens=1, samples=True) for it in sequences]
     last = ScheduledSequence(sequence=sequences[1], start=sequences[1].num_tokens - 1, num_tokens=1, samples=True)
 
-    def forward(one: CpuSteps | NumbaSteps) -> list[torch.Tensor]:
+    def compute(one: CpuSteps | NumbaSteps) -> list[torch.Tensor | None]:
         with torch.inference_mode():
-            return [one.forward(make_batch(step)).clone() for step in (entries, single, [last])]
+            return [one.compute(make_batch(step)) for step in (entries, single, [last])]
 
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(forward, steps))
-    for part in found:
-        for hidden, right in zip(part, forward(CpuSteps(whole.model, whole.kv_cache)), strict=True):
-            torch.testing.assert_close(hidden, right, rtol=1e-4, atol=1e-5)
+        together, others = pool.map(compute, steps)
+    assert others == [None] * 3
+    for logits, right in zip(together, compute(CpuSteps(whole.model, whole.kv_cache)), strict=True):
+        torch.testing.assert_close(logits, right, rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_are_loaded_for_models_that_are_worth_it(monkeypatch):
