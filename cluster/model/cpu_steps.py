@@ -66,7 +66,13 @@ def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
         return CpuSteps(model, kv_cache)
     try:
         return NumbaSteps(model, kv_cache)
-    except (ImportError, ValueError, RuntimeError, OSError, AttributeError) as error:  # the last: what an older one left
+    except (
+        ImportError,
+        ValueError,
+        RuntimeError,
+        OSError,
+        AttributeError,
+    ) as error:  # the last: what an older one left
         is_missing = isinstance(error, ModuleNotFoundError)  # nobody asked for it
         _say_without(str(error), logging.INFO if is_missing else logging.WARNING)
         return CpuSteps(model, kv_cache)

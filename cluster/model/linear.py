@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluster.model.mkl import load_mkl
-
-TYPICAL_ROWS = 32
+from cluster.model.packed_products import Mkl, load_mkl, multiply_by_onednn, pack_by_onednn
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -29,18 +27,15 @@ class Linear:
             return
         if (mkl := load_mkl()) is not None:
             self.mkl_packed = mkl.pack(weight)
-            self.product = _product_by_mkl(self.mkl_packed)
+            self.product = _by_mkl(mkl, self.mkl_packed)
         elif torch.backends.mkldnn.enabled:
-            self.product = _product_by_onednn(torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS))
+            self.product = _by_onednn(pack_by_onednn(weight))
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self.product(rows, self.weight, self.bias)
 
 
-def _product_by_mkl(packed: Tensor) -> Product:
-    mkl = load_mkl()
-    assert mkl is not None
-
+def _by_mkl(mkl: Mkl, packed: Tensor) -> Product:
     def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         product = mkl.multiply(rows, packed, len(weight))
         return product if bias is None else product.add_(bias)
@@ -48,13 +43,10 @@ def _product_by_mkl(packed: Tensor) -> Product:
     return multiply
 
 
-def _product_by_onednn(packed: Tensor) -> Product:
-    """One row only reads memory, which it does faster without an order of its own."""
-
+def _by_onednn(packed: Tensor) -> Product:
     def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if len(rows) == 1:
+        if len(rows) == 1:  # that only reads the weights, fastest as they lie
             return F.linear(rows, weight, bias)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
-        return product
+        return multiply_by_onednn(rows, packed, bias)
 
     return multiply

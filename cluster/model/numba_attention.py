@@ -12,7 +12,8 @@ from cluster.model.config import Shard
 from cluster.model.cpu_attention import CpuAttention, clear_begun
 from cluster.model.kv_cache import KVCache
 from cluster.model.layers import norm_heads_
-from cluster.model.numba_kernels import MOST_THREADS, WIDTH, DecodeStep, turn_and_attend
+from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, turn_and_attend
+from cluster.model.numba_lanes import WIDTH
 from cluster.model.rope import rotate_
 from cluster.model.step_tensors import make_block_tables
 

@@ -59,7 +59,10 @@ def _weights(model: Decoder) -> DecoderWeights:
         output_biases=_stack_biases(it.output for it in own),
         products=np.array(
             [
-                [_address(it) for it in (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)]
+                [
+                    _address(it)
+                    for it in (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)
+                ]
                 for layer in layers
             ]
         ),

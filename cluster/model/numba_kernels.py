@@ -5,20 +5,31 @@ Numba's threading layer, which takes the system's libgomp (Debian's `libgomp1`) 
 No row's result depends on the others; NaN stays NaN.
 """
 
-# mypy: disable-error-code="no-untyped-def, attr-defined, call-arg"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, attr-defined, call-arg, var-annotated"
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch  # noqa: F401  # first: its libgomp is the one whose threads are used
-from llvmlite import binding, ir
+from llvmlite import binding
 from numba import njit, prange, types
-from numba.core import cgutils, config
-from numba.extending import intrinsic, models, register_model
+from numba.core import config
 from numpy.typing import NDArray
 
-from cluster.model.mkl import AS_IT_IS, PACKED, ROW_MAJOR, load_mkl
+from cluster.model.numba_lanes import (
+    WIDTH,
+    float_of_bits,
+    greater,
+    greatest,
+    load,
+    multiply_add,
+    prefetch,
+    splat,
+    store,
+    total,
+)
+from cluster.model.packed_products import AS_IT_IS, PACKED, ROW_MAJOR, load_mkl
 
 config.THREADING_LAYER = "omp"
 MOST_THREADS: int = config.NUMBA_NUM_THREADS
@@ -27,145 +38,20 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 """Sums in any order, but nothing that takes NaN and infinity for impossible."""
 
 F32 = np.float32
-Floats, Int32s, Int64s = NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]
+Floats = NDArray[np.float32]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
 LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F32(126.0)
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
+
+
+LANES = "f962809f05fb"
+"""The hash of `numba_lanes.py`: all else that kernels are made of stands here."""
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compiled when this module is first imported, which takes a while; later read from disk."""
     return njit(signature, parallel=True, fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-
-
-# All that kernels are made of stands here, because Numba reads them from disk again as long as this file has not
-# changed. First: WIDTH numbers at once, where the compiler does not see by itself that a loop can be.
-
-WIDTH = 16
-VECTOR, FLOAT, INT32 = ir.VectorType(ir.FloatType(), WIDTH), ir.FloatType(), ir.IntType(32)
-
-
-class Lanes(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name=f"Lanes{WIDTH}")
-
-
-lanes = Lanes()
-
-
-@register_model(Lanes)
-class LanesModel(models.PrimitiveModel):
-    def __init__(self, manager, numba_type) -> None:
-        super().__init__(manager, numba_type, VECTOR)
-
-
-def _address(context, builder, row_type, row, index, pointer):
-    """Of row[index]; rows have one dimension and no gaps, and nobody checks their bounds."""
-    return builder.bitcast(builder.gep(context.make_array(row_type)(context, builder, row).data, [index]), pointer)
-
-
-@intrinsic
-def load(typing_context, row, index):
-    """row[index : index + WIDTH]."""
-
-    def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments, VECTOR.as_pointer())
-        return builder.load(address, align=4)
-
-    return lanes(row, types.int64), generate
-
-
-@intrinsic
-def store(typing_context, row, index, value):
-    """row[index : index + WIDTH] = value."""
-
-    def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments[:2], VECTOR.as_pointer())
-        builder.store(arguments[2], address, align=4)
-        return context.get_dummy_value()
-
-    return types.void(row, types.int64, lanes), generate
-
-
-@intrinsic
-def prefetch(typing_context, row, index):
-    """A hint that what lies around row[index] will be read soon."""
-
-    def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
-        to_read, to_keep, data = INT32(0), INT32(3), INT32(1)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [address, to_read, to_keep, data])
-        return context.get_dummy_value()
-
-    return types.void(row, types.int64), generate
-
-
-@intrinsic
-def splat(typing_context, value):
-    """The same number in all lanes."""
-
-    def generate(context, builder, signature, arguments):
-        undefined = ir.Constant(VECTOR, ir.Undefined)
-        first = builder.insert_element(undefined, arguments[0], INT32(0))
-        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH))
-
-    return lanes(types.float32), generate
-
-
-@intrinsic
-def multiply_add(typing_context, a, b, c):
-    """a * b + c, rounded once where the CPU can."""
-
-    def generate(context, builder, signature, arguments):
-        product = builder.fmul(*arguments[:2], flags=("contract",))
-        return builder.fadd(product, arguments[2], flags=("contract",))
-
-    return lanes(lanes, lanes, lanes), generate
-
-
-@intrinsic
-def greater(typing_context, a, b):
-    """Lane by lane; b where one is not a number."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
-
-    return lanes(lanes, lanes), generate
-
-
-def _reduction(builder, name, *arguments):
-    kind = ir.FunctionType(FLOAT, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.{name}.v{WIDTH}f32")
-    return builder.call(function, arguments, fastmath=("reassoc", "nsz"))
-
-
-@intrinsic
-def total(typing_context, value):
-    """The sum of all lanes."""
-
-    def generate(context, builder, signature, arguments):
-        return _reduction(builder, "fadd", FLOAT(-0.0), *arguments)
-
-    return types.float32(lanes), generate
-
-
-@intrinsic
-def greatest(typing_context, value):
-    """Of all lanes; what is not a number is passed over, as long as there is another."""
-
-    def generate(context, builder, signature, arguments):
-        return _reduction(builder, "fmax", *arguments)
-
-    return types.float32(lanes), generate
-
-
-@intrinsic
-def float_of_bits(typing_context, bits):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], FLOAT)
-
-    return types.float32(types.int32), generate
 
 
 @inlined
@@ -208,6 +94,21 @@ def add_norm_rows(hidden, added, weight, normed, eps, adds):
             for i in range(len(values)):
                 values[i] += added[row, i]
         norm_row(values, weight, eps, normed[row])
+
+
+@kernel("void(f4[:, ::1], i8[::1], f4[::1], f4[:, ::1], f4)")
+def norm_some(hidden, rows, weight, normed, eps):
+    """normed[i] = norm(hidden[rows[i]]) * weight."""
+    for i in prange(len(rows)):
+        norm_row(hidden[rows[i]], weight, eps, normed[i])
+
+
+@kernel("void(f4[:, :, ::1], f4[:, ::1], f4)")
+def norm_heads(heads, weights, eps):
+    """The first of heads [num_rows, …, head_dim] by weights [num_normed, head_dim], in place."""
+    for row in prange(len(heads)):
+        for head in range(len(weights)):
+            norm_row(heads[row, head], weights[head], eps, heads[row, head])
 
 
 @kernel("void(f4[:, ::1], f4[:, ::1])")
@@ -293,7 +194,7 @@ def score(queries, keys, kv_head, first, count, scores, following):
 
 @inlined
 def add_values(weights, values, kv_head, first, count, outputs, following):
-    """outputs [group, head_dim] += weights[:, first + i] times a value of block [block_size, num_kv_heads, head_dim]."""
+    """outputs [group, head_dim] += weights[:, first + i] times a value of a block, as in `score`."""
     fours = len(outputs) - len(outputs) % 4
     for d in range(0, outputs.shape[1], WIDTH):
         for i in range(count):
@@ -318,7 +219,9 @@ def add_values(weights, values, kv_head, first, count, outputs, following):
             store(outputs[head], d, a)
 
 
-@kernel("void(f4[:, :, ::1], f4[:, :, ::1], f4[:, :, :, :, :, ::1], i8, i4[:, ::1], i4[::1], i4[::1], i8, f4[:, :, ::1])")
+@kernel(
+    "void(f4[:, :, ::1], f4[:, :, ::1], f4[:, :, :, :, :, ::1], i8, i4[:, ::1], i4[::1], i4[::1], i8, f4[:, :, ::1])"
+)
 def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num_parts, outputs):
     """Of one token a sequence: turns its queries and key, stores its key and value, and attends to its context.
 
@@ -364,11 +267,11 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
 if (_mkl := load_mkl()) is not None:
     binding.add_symbol("cblas_sgemm_compute", _mkl.compute_address)
 _i4, _f4, _i8 = types.int32, types.float32, types.int64
-_compute = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _i8, _i4, _i8, _i4, _f4, _i8, _i4))
+_compute: Any = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _i8, _i4, _i8, _i4, _f4, _i8, _i4))
 
 
 class DecoderWeights(NamedTuple):
-    """Of L layers. `products`: addresses of what MKL has packed: qkv, output, gate and up, down. No biases are empty."""
+    """Of L layers. `products` and `lm_head`: addresses of what MKL has packed. Biases that are not there are empty."""
 
     embedding: Floats  # [vocab_size, hidden_size]
     inverse_frequencies: Floats  # [head_dim / 2]
@@ -377,7 +280,7 @@ class DecoderWeights(NamedTuple):
     head_norms: Floats  # [L, 0 or num_heads + num_kv_heads, head_dim]
     qkv_biases: Floats  # [L, 0 or all heads' size]
     output_biases: Floats  # [L, 0 or hidden_size]
-    products: Int64s  # [L, 4]
+    products: Int64s  # [L, 4 (qkv, output, gate and up, down)]
     norm: Floats  # [hidden_size]
     lm_head: int
     eps: np.float32
@@ -423,16 +326,15 @@ def add_bias(bias, rows):
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def decode_layer(weights, layer, buffers, cache, step):
+    """The residual stream, which is in `buffers.hidden`, through one layer."""
     hidden, normed, rotations, heads, attended, gate_up, gated, _ = buffers
     qkv, output, gates, down = weights.products[layer]
     num_rows, eps = len(hidden), weights.eps
     add_norm_rows(hidden, hidden, weights.attention_norms[layer], normed, eps, False)
     multiply(normed, qkv, F32(0.0), heads.reshape(num_rows, -1))
     add_bias(weights.qkv_biases[layer], heads.reshape(num_rows, -1))
-    head_norms = weights.head_norms[layer]
-    for head in range(len(head_norms)):
-        for row in range(num_rows):
-            norm_row(heads[row, head], head_norms[head], eps, heads[row, head])
+    if weights.head_norms.size:
+        norm_heads(heads, weights.head_norms[layer], eps)
     tables, contexts, order, num_parts = step
     turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num_parts, attended)
     multiply(attended.reshape(num_rows, -1), output, F32(1.0), hidden)
@@ -450,7 +352,6 @@ def decode(weights, token_ids, positions, sampled, buffers, cache, step):
     begin(weights.embedding, weights.inverse_frequencies, token_ids, positions, hidden, buffers.rotations)
     for layer in range(len(weights.products)):
         decode_layer(weights, layer, buffers, cache, step)
-    for i in range(len(sampled)):
-        norm_row(hidden[sampled[i]], weights.norm, weights.eps, normed[i])
     if len(sampled):
+        norm_some(hidden, sampled, weights.norm, normed, weights.eps)
         multiply(normed[: len(sampled)], weights.lm_head, F32(0.0), buffers.logits[: len(sampled)])

@@ -7,14 +7,20 @@ from cluster.model.config import ModelConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """Both measured in the same turn as the step; whichever is longer binds."""
+    """Both measured in the same turn as the step; whichever is longer binds. `kv_s` of `bytes_s` are the KV's."""
 
     products_s: float
     bytes_s: float
+    kv_s: float
 
     @property
     def seconds(self) -> float:
         return max(self.products_s, self.bytes_s)
+
+    @property
+    def in_turn_s(self) -> float:
+        """Where KV is read when the products are over, as attention does, and not while they compute."""
+        return max(self.products_s, self.bytes_s - self.kv_s) + self.kv_s
 
     @property
     def name(self) -> str:
@@ -33,8 +39,12 @@ def kv_bytes_per_token(config: ModelConfig, itemsize: int) -> int:
 
 def decode_step_bytes(config: ModelConfig, batch_size: int, num_context_tokens: float, itemsize: int) -> float:
     """Weights once; of each sequence the KV of its context, the embedding of its token, and the new KV."""
-    each = (num_context_tokens + 1) * kv_bytes_per_token(config, itemsize) + config.hidden_size * itemsize
-    return weight_bytes(config, itemsize) + batch_size * each
+    kv_bytes = decode_step_kv_bytes(config, batch_size, num_context_tokens, itemsize)
+    return weight_bytes(config, itemsize) + kv_bytes + batch_size * config.hidden_size * itemsize
+
+
+def decode_step_kv_bytes(config: ModelConfig, batch_size: int, num_context_tokens: float, itemsize: int) -> float:
+    return batch_size * (num_context_tokens + 1) * kv_bytes_per_token(config, itemsize)
 
 
 def mean_context(num_prompt_tokens: int, num_new_tokens: int) -> float:

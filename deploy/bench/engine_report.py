@@ -27,8 +27,11 @@ def _title(figures: dict[str, Any]) -> str:
 
 def _speeds(batches: list[dict[str, Any]]) -> Table:
     """One row for the engine at each batch size, and one for each of the others."""
-    table = Table(title="Decode; the bound is the longer of a step's products and its bytes, measured beside it")
-    for column in ("batch", "", "tok/s", "ms a step", "products ms", "bytes ms", "binds", "share of bound"):
+    title = (
+        "Decode; the bound is the longer of a step's products and its bytes, measured beside it; or products, then KV"
+    )
+    table = Table(title=title)
+    for column in ("batch", "", "tok/s", "ms a step", "products ms", "bytes ms", "of KV", "binds", "share", "with KV"):
         table.add_column(column, justify="left" if column in ("", "binds") else "right")
     for column in ("engine is", "same tokens", "prefill tok/s"):
         table.add_column(column, justify="right")
@@ -39,8 +42,10 @@ def _speeds(batches: list[dict[str, Any]]) -> Table:
             *_own(batch),
             f"{batch['weight_products_ms']:.2f}",
             f"{batch['step_bytes_ms']:.2f}",
+            f"{batch['kv_bytes_ms']:.2f}",
             batch["bound"],
             f"{batch['share_of_bound']:.0%}",
+            f"{batch['share_in_turn']:.0%}",
             "",
             "",
             f"{batch['prefill_throughput']:.0f}",
@@ -48,7 +53,7 @@ def _speeds(batches: list[dict[str, Any]]) -> Table:
         for name, other in batch["compared"].items():
             same = "yes" if other["same_tokens"] else "no"
             ratio = f"{other['decode_speedup']:.2f} ×"
-            table.add_row("", name, *_own(other), *[""] * 4, ratio, same, f"{other['prefill_throughput']:.0f}")
+            table.add_row("", name, *_own(other), *[""] * 6, ratio, same, f"{other['prefill_throughput']:.0f}")
     return table
 
 

@@ -1,7 +1,8 @@
 """Where a decode step on a CPU spends its time, by stage: the engine's own calls, timed where they are defined.
 
-A stage's time is without what it calls of other stages. Timing costs a step about a hundred readings of the clock, so
-steps that are timed in this way count for nothing else.
+A stage's time is without what it calls of other stages. Timing costs a step about a hundred readings of the clock, and
+where the whole step is one call of Numba's (`numba_decoder.py`), its kernels are called one by one instead; so steps
+that are timed in this way count for nothing else.
 """
 
 import sys
@@ -19,13 +20,15 @@ from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
 from cluster.model.linear import Linear
 from cluster.model.sampler import Sampling
 
-LAYERS, EMBEDDING, NORMS = "layers, as one", "embedding, calls", "norms, residuals"
+EMBEDDING, NORMS = "embedding, calls", "norms, residuals"
 QKV, ROPE_AND_KV = "qkv", "rope, KV write"
 ATTENTION, OUTPUT, MLP, LM_HEAD = "attention", "output projection", "MLP", "lm_head"
 SAMPLING, HOST = "sampling", "scheduler, host"
-STAGES = (LAYERS, EMBEDDING, NORMS, QKV, ROPE_AND_KV, ATTENTION, OUTPUT, MLP, LM_HEAD, SAMPLING, HOST)
+STAGES = (EMBEDDING, NORMS, QKV, ROPE_AND_KV, ATTENTION, OUTPUT, MLP, LM_HEAD, SAMPLING, HOST)
 
 Seconds = dict[str, float]
+StageOf = Callable[..., str]
+Place = tuple[Any, str, StageOf]
 
 
 class StageClock:
@@ -36,18 +39,18 @@ class StageClock:
         self._now_s = now_s
         self._inner_s: list[float] = []  # of every open call: what the calls within it took
 
-    def timed(self, function: Callable[..., Any], stage_of: Callable[[Any], str]) -> Callable[..., Any]:
-        """`stage_of` its first argument."""
+    def timed(self, function: Callable[..., Any], stage_of: StageOf) -> Callable[..., Any]:
+        """`stage_of` its arguments."""
 
         @wraps(function)
-        def call(first: Any, *arguments: Any, **options: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             start_s = self._now_s()
             self._inner_s.append(0.0)
             try:
-                return function(first, *arguments, **options)
+                return function(*arguments, **options)
             finally:
                 took_s = self._now_s() - start_s
-                self.seconds[stage_of(first)] += took_s - self._inner_s.pop()
+                self.seconds[stage_of(*arguments)] += took_s - self._inner_s.pop()
                 if self._inner_s:
                     self._inner_s[-1] += took_s
 
@@ -59,10 +62,17 @@ def timed_stages(model: Decoder) -> Iterator[Seconds]:
     """What `Engine.step` takes from here on, by stage."""
     clock = StageClock()
     with ExitStack() as stack:
-        for owner, name, stage_of in (*_places(stages_of_products(model)), *_places_of_kernels()):
+
+        def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
             original = getattr(owner, name)
-            setattr(owner, name, clock.timed(original, stage_of))
+            setattr(owner, name, make(original))
             stack.callback(setattr, owner, name, original)
+
+        for owner, name in _compiled_wholes():
+            replace(owner, name, lambda compiled: compiled.py_func)
+        products = stages_of_products(model)
+        for owner, name, stage_of in (*_places(products), *_places_of_kernels(products)):
+            replace(owner, name, partial(clock.timed, stage_of=stage_of))
         yield clock.seconds
 
 
@@ -75,45 +85,59 @@ def stages_of_products(model: Decoder) -> dict[Linear, str]:
     return stages | {model.lm_head: LM_HEAD}
 
 
-def _places(products: dict[Linear, str]) -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
-    def always(stage: str) -> Callable[[Any], str]:
-        return lambda _: stage
+def _always(stage: str) -> StageOf:
+    return lambda *_: stage
 
-    yield Engine, "step", always(HOST)
+
+def _places(products: dict[Linear, str]) -> Iterator[Place]:
+    yield Engine, "step", _always(HOST)
     for name in ("__init__", "collect"):
-        yield Sampling, name, always(SAMPLING)
-    yield Decoder, "forward", always(EMBEDDING)
-    yield Decoder, "logits", always(LM_HEAD)
-    yield DecoderLayer, "__call__", always(NORMS)
-    yield RMSNorm, "__call__", always(NORMS)
-    yield SelfAttention, "__call__", always(ROPE_AND_KV)
-    yield CpuAttention, "plan", always(HOST)
-    yield CpuAttention, "attend", always(ROPE_AND_KV)
+        yield Sampling, name, _always(SAMPLING)
+    yield Decoder, "forward", _always(EMBEDDING)
+    yield Decoder, "logits", _always(LM_HEAD)
+    yield DecoderLayer, "__call__", _always(NORMS)
+    yield RMSNorm, "__call__", _always(NORMS)
+    yield SelfAttention, "__call__", _always(ROPE_AND_KV)
+    yield CpuAttention, "plan", _always(HOST)
+    yield CpuAttention, "attend", _always(ROPE_AND_KV)
     for name in ("_decode", "_prefill"):
-        yield CpuAttention, name, always(ATTENTION)
-    yield GatedMLP, "__call__", always(MLP)
-    yield Linear, "__call__", partial(_stage_of, products)
+        yield CpuAttention, name, _always(ATTENTION)
+    yield GatedMLP, "__call__", _always(MLP)
+    yield Linear, "__call__", lambda linear, _: products[linear]
 
 
-def _places_of_kernels() -> Iterator[tuple[Any, str, Callable[[Any], str]]]:
-    """Numba's, where they have been loaded; the one that attends turns queries and keys and stores KV too.
+def _compiled_wholes() -> list[tuple[Any, str]]:
+    """What Numba has compiled together, where it is loaded; in Python, it calls kernels one by one."""
+    if "cluster.model.numba_decoder" not in sys.modules:
+        return []
+    from cluster.model import numba_decoder, numba_kernels
 
-    What is not in a kernel is the calls': rotations, views, Python.
+    return [(numba_decoder, "decode"), (numba_kernels, "decode_layer")]
+
+
+def _places_of_kernels(products: dict[Linear, str]) -> Iterator[Place]:
+    """Numba's; the one that attends turns queries and keys and stores KV too.
+
+    What is not in a kernel is the calls': views, Python.
     """
-    yield cpu_steps, "fused_forward", lambda _: EMBEDDING
+    yield cpu_steps, "fused_forward", _always(EMBEDDING)
     if "cluster.model.numba_decoder" not in sys.modules:
         return
-    from cluster.model import numba_layers
+    from cluster.model import numba_decoder, numba_kernels, numba_layers
     from cluster.model.numba_attention import NumbaAttention
-    from cluster.model.numba_decoder import NumbaDecoder
 
-    yield NumbaDecoder, "logits", lambda _: LAYERS
+    yield numba_decoder, "decode", _always(EMBEDDING)
+    for name in ("add_norm_rows", "norm_some", "norm_heads"):
+        yield numba_kernels, name, _always(NORMS)
+    packed = {
+        linear.mkl_packed.data_ptr(): stage for linear, stage in products.items() if linear.mkl_packed is not None
+    }
+    yield numba_kernels, "multiply", lambda _, weight, *rest: packed[weight]
+    yield numba_kernels, "turn_and_attend", _always(ATTENTION)
+    yield numba_kernels, "multiply_gates", _always(MLP)
+
+    yield NumbaAttention, "plan", _always(HOST)
+    yield NumbaAttention, "turn_and_attend", _always(ATTENTION)
     for name in ("norm", "add_norm"):
-        yield numba_layers, name, lambda _: NORMS
-    yield numba_layers, "silu_multiply", lambda _: MLP
-    yield NumbaAttention, "plan", lambda _: HOST
-    yield NumbaAttention, "turn_and_attend", lambda _: ATTENTION
-
-
-def _stage_of(products: dict[Linear, str], linear: Linear) -> str:
-    return products[linear]
+        yield numba_layers, name, _always(NORMS)
+    yield numba_layers, "silu_multiply", _always(MLP)

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from cluster.model.config import ModelConfig
-from deploy.bench.engine_bound import Bound, decode_step_bytes, mean_context
+from deploy.bench.engine_bound import Bound, decode_step_bytes, decode_step_kv_bytes, mean_context
 from deploy.bench.engine_stages import STAGES, Seconds
 from deploy.bench.engine_turns import Generation
 
@@ -42,9 +42,17 @@ def summarise(
     """Of one batch size, as `--json` has it."""
     context = mean_context(lengths.num_prompt_tokens, lengths.num_new_tokens)
     num_bytes = decode_step_bytes(config, batch_size, context, itemsize)
-    bounds = [Bound(products_s=sum(turn.products_s.values()), bytes_s=num_bytes / turn.bytes_per_s) for turn in turns]
+    kv_bytes = decode_step_kv_bytes(config, batch_size, context, itemsize)
+    bounds = [
+        Bound(
+            products_s=sum(turn.products_s.values()),
+            bytes_s=num_bytes / turn.bytes_per_s,
+            kv_s=kv_bytes / turn.bytes_per_s,
+        )
+        for turn in turns
+    ]
     typical = Bound(
-        products_s=median(bound.products_s for bound in bounds), bytes_s=median(bound.bytes_s for bound in bounds)
+        **{name: median(getattr(bound, name) for bound in bounds) for name in ("products_s", "bytes_s", "kv_s")}
     )
     return {
         "batch_size": batch_size,
@@ -55,7 +63,11 @@ def summarise(
         "step_bytes_ms": 1000 * typical.bytes_s,
         "bound": typical.name,
         "bound_ms": 1000 * typical.seconds,
+        "kv_bytes_ms": 1000 * typical.kv_s,
         "share_of_bound": median(bound.seconds / turn.engine.step_s for bound, turn in zip(bounds, turns, strict=True)),
+        "share_in_turn": median(
+            bound.in_turn_s / turn.engine.step_s for bound, turn in zip(bounds, turns, strict=True)
+        ),
         "stages": [_stage(name, turns) for name in STAGES],
         "compared": {name: _compared(name, batch_size, turns, lengths) for name in turns[0].others},
     }

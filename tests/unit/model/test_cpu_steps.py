@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,38 @@ def test_what_a_token_attends_to_is_the_same_bits_beside_any_others_and_on_any_n
     alone = torch.cat([attend(slice(row, row + 1)) for row in range(5)])
     num_threads(2)
     assert torch.equal(attend(slice(5)), alone)
+
+
+@pytest.mark.parametrize("num_rows", [1, 9])
+@pytest.mark.parametrize(("num_kv_heads", "group"), [(1, 1), (2, 3), (1, 4), (2, 8), (3, 7)])
+@pytest.mark.parametrize("head_dim", [16, 64])
+def test_attention_is_torchs_for_any_heads(num_rows, num_kv_heads, group, head_dim):
+    """Queries are taken by fours, and KV heads one by one where there are few rows."""
+    num_heads, lengths = num_kv_heads * group, [1, 7, 8, 9, 30, 64, 65, 16, 2][:num_rows]
+    cache = KVCache(9 * num_rows, 2, BLOCK_SIZE, num_kv_heads, head_dim, torch.float32)
+    cache.tensor.copy_(rand(*cache.tensor.shape))
+    heads = rand(num_rows, num_heads + 2 * num_kv_heads, head_dim, seed=1)
+    rotations = torch.view_as_real(torch.ones(num_rows, 1, head_dim // 2, dtype=torch.complex64))
+    tables = [list(range(9 * row, 9 * row + 9)) for row in range(num_rows)]
+    shard = SimpleNamespace(num_heads=num_heads, num_kv_heads=num_kv_heads)
+    attention = NumbaAttention(cache, shard)
+    attention.plan(
+        [Span(block_table=table, start=end - 1, num_tokens=1) for table, end in zip(tables, lengths, strict=True)]
+    )
+    attended = attention.turn_and_attend(1, heads.clone(), rotations).view(num_rows, num_heads, head_dim)
+    for row, end in enumerate(lengths):
+        keys, values = cache.tensor[tables[row], :, 1].transpose(0, 1).reshape(2, -1, num_kv_heads, head_dim)[:, :end]
+        assert torch.equal(keys[-1], heads[row, num_heads:-num_kv_heads])
+        assert torch.equal(values[-1], heads[row, -num_kv_heads:])
+        query = heads[row, :num_heads].unsqueeze(1)
+        own = (it.transpose(0, 1).repeat_interleave(group, dim=0) for it in (keys, values))
+        right = F.scaled_dot_product_attention(query, *own).squeeze(1)
+        torch.testing.assert_close(attended[row], right, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_that_do_not_fill_a_vector_are_left_to_torch():
+    with pytest.raises(ValueError, match="head_dim 24 is not a multiple of 16"):
+        NumbaAttention(KVCache(2, 1, BLOCK_SIZE, 1, 24, torch.float32), SimpleNamespace(num_heads=1, num_kv_heads=1))
 
 
 def test_a_sequence_without_a_number_spoils_no_other():
