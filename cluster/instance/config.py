@@ -14,7 +14,8 @@ class HandoverConfig:
 
     A running request is moved in `max_stages` stages at most before it stands still, into room for `headroom_blocks`
     more than it has; in pieces of what a link moves in 20 ms, `piece_bytes` at most, two at a time on each link,
-    `max_bytes_in_flight` in all, and no more than `bytes_per_s` (None: as fast as the links are).
+    `max_bytes_in_flight` in all, and no more than `bytes_per_s`, all its ranks together (None: as fast as the
+    links are), which a decode step on an H100 should not notice (docs/measurements/gpu.md).
     """
 
     lease_s: float = 5.0
@@ -23,7 +24,7 @@ class HandoverConfig:
     headroom_blocks: int = 4
     piece_bytes: int = 8 << 20
     max_bytes_in_flight: int = 32 << 20
-    bytes_per_s: int | None = 10_000_000_000  # what a decode step on an H100 should not notice: docs/measurements/gpu.md
+    bytes_per_s: int | None = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,9 @@ class CpuSteps:
 
 
 class NumbaSteps:
-    """In fp32. Raises what Numba does where it, its threads, or a place for what it compiles cannot be had."""
+    """In fp32. Raises what Numba does where it, its threads, or a place for what it compiles cannot be had, or where
+    what an older version of this has compiled is in the way (`*.nbi` in `__pycache__`, or in NUMBA_CACHE_DIR).
+    """
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         num_threads = torch.get_num_threads()
@@ -66,15 +68,9 @@ def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
         return CpuSteps(model, kv_cache)
     try:
         return NumbaSteps(model, kv_cache)
-    except (
-        ImportError,
-        ValueError,
-        RuntimeError,
-        OSError,
-        AttributeError,
-    ) as error:  # the last: what an older one left
+    except Exception as error:  # whatever it is, torch can compute instead
         is_missing = isinstance(error, ModuleNotFoundError)  # nobody asked for it
-        _say_without(str(error), logging.INFO if is_missing else logging.WARNING)
+        _say_without(str(error) or repr(error), logging.INFO if is_missing else logging.WARNING)
         return CpuSteps(model, kv_cache)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluster.model.packed_products import Mkl, load_mkl, multiply_by_onednn, pack_by_onednn
+from cluster.model.packed_products import Mkl, has_onednn, load_mkl, multiply_by_onednn, pack_by_onednn
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -28,7 +28,7 @@ class Linear:
         if (mkl := load_mkl()) is not None:
             self.mkl_packed = mkl.pack(weight)
             self.product = _by_mkl(mkl, self.mkl_packed)
-        elif torch.backends.mkldnn.enabled:
+        elif has_onednn():
             self.product = _by_onednn(pack_by_onednn(weight))
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Linear:
 
 def _by_mkl(mkl: Mkl, packed: Tensor) -> Product:
     def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        product = mkl.multiply(rows, packed, len(weight))
+        product = mkl.multiply(rows, packed, weight.shape)
         return product if bias is None else product.add_(bias)
 
     return multiply

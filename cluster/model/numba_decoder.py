@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cluster.model.batch import Batch
-from cluster.model.decoder import Decoder
+from cluster.model.decoder import Decoder, DecoderLayer
 from cluster.model.kv_cache import KVCache
 from cluster.model.linear import Linear
 from cluster.model.numba_kernels import Buffers, DecoderWeights, DecodeStep, Floats, decode
@@ -30,7 +30,7 @@ class NumbaDecoder:
         """fp32 [num_samples, vocab_size], until the next call; None where nothing is drawn."""
         num_tokens, num_samples = len(batch.token_ids), len(batch.last_rows)
         if num_tokens > len(self._buffers.hidden):
-            self._buffers = _make_buffers(self._model, num_tokens)
+            self._buffers = _make_buffers(self._model, 1 << (num_tokens - 1).bit_length())
         buffers = Buffers(*(buffer[:num_tokens] for buffer in self._buffers))
         token_ids, positions, sampled = (it.numpy() for it in (batch.token_ids, batch.positions, batch.last_rows))
         decode(self._weights, token_ids, positions, sampled, buffers, self._cache, step)
@@ -57,19 +57,15 @@ def _weights(model: Decoder) -> DecoderWeights:
         head_norms=_stack(nothing if it.head_norm is None else it.head_norm.weight for it in own),
         qkv_biases=_stack_biases(it.qkv for it in own),
         output_biases=_stack_biases(it.output for it in own),
-        products=np.array(
-            [
-                [
-                    _address(it)
-                    for it in (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)
-                ]
-                for layer in layers
-            ]
-        ),
+        products=np.array([_addresses(layer) for layer in layers]),
         norm=model.norm.weight.numpy(),
         lm_head=_address(model.lm_head),
         eps=np.float32(model.config.rms_norm_eps),
     )
+
+
+def _addresses(layer: DecoderLayer) -> list[int]:
+    return [_address(it) for it in (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down)]
 
 
 def _address(linear: Linear) -> int:

@@ -29,7 +29,7 @@ from cluster.model.numba_lanes import (
     store,
     total,
 )
-from cluster.model.packed_products import AS_IT_IS, PACKED, ROW_MAJOR, load_mkl
+from cluster.model.packed_products import AS_IT_IS, PACKED, ROW_MAJOR, find_mkl
 
 config.THREADING_LAYER = "omp"
 MOST_THREADS: int = config.NUMBA_NUM_THREADS
@@ -45,8 +45,8 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-LANES = "f962809f05fb"
-"""The hash of `numba_lanes.py`: all else that kernels are made of stands here."""
+LANES_HASH = "a100dd59d9c0"
+"""Of `numba_lanes.py`: all else that kernels are made of stands here, but for what MKL calls its layouts."""
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -264,7 +264,7 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
 
 # A step as a whole, its products by MKL.
 
-if (_mkl := load_mkl()) is not None:
+if (_mkl := find_mkl()) is not None:
     binding.add_symbol("cblas_sgemm_compute", _mkl.compute_address)
 _i4, _f4, _i8 = types.int32, types.float32, types.int64
 _compute: Any = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _i8, _i4, _i8, _i4, _f4, _i8, _i4))
@@ -310,11 +310,11 @@ def begin(embedding, inverse_frequencies, token_ids, positions, hidden, rotation
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def multiply(rows, packed, kept, products):
-    """products [n, out_features] = rows [n, in_features] times the packed weight + `kept` times what was there."""
+def multiply(rows, packed, beta, products):
+    """products [n, out_features] = rows [n, in_features] times the packed weight + `beta` times what was there."""
     num_rows, size = rows.shape
     columns, row_data, data = products.shape[1], rows.ctypes.data, products.ctypes.data
-    _compute(ROW_MAJOR, AS_IT_IS, PACKED, num_rows, columns, size, row_data, size, packed, size, kept, data, columns)
+    _compute(ROW_MAJOR, AS_IT_IS, PACKED, num_rows, columns, size, row_data, size, packed, size, beta, data, columns)
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)

@@ -1,7 +1,7 @@
 """For Numba's kernels: `WIDTH` fp32 numbers at once, where its compiler does not see by itself that a loop can be.
 
 Numba reads kernels from disk again as long as the file that they stand in has not changed. So whoever changes this one
-has to change `LANES` in `numba_kernels.py`, which a test asks for.
+has to change `LANES_HASH` in `numba_kernels.py`, which a test asks for.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"

@@ -22,8 +22,11 @@ ROW_MAJOR, AS_IT_IS, TRANSPOSED, PACKED, RIGHT_SIDE = 101, 111, 112, 151, 162
 PACKED_ROWS = 256
 TYPICAL_ROWS = 32  # for oneDNN
 
-SLOWER = 1.25
-"""So many times what oneDNN takes: on Intel's CPUs it is less than 1, on those of other makers it may be more."""
+MOST_TIMES_ONEDNN = 1.25
+"""MKL may take so much longer. On Intel's CPUs it takes less, on those of other makers it may take far more."""
+
+NUM_ROUNDS = 5
+"""In which it has to take more than that: a machine that is busy when a model is loaded decides nothing."""
 
 _INT, _POINTER, _FLOAT = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
 
@@ -56,48 +59,65 @@ class Mkl:
         self._pack(ROW_MAJOR, RIGHT_SIDE, TRANSPOSED, *shape, 1.0, address, in_features, packed.data_ptr())
         return packed
 
-    def multiply(self, rows: Tensor, packed: Tensor, out_features: int) -> Tensor:
-        """[num_rows, in_features] times the weight, [num_rows, out_features]."""
-        rows = rows.contiguous()
-        num_rows, in_features = rows.shape
-        product = rows.new_empty(num_rows, out_features)
+    def multiply(self, rows: Tensor, packed: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """[num_rows, in_features] times a weight of `shape`, [num_rows, out_features]. Raises ValueError."""
+        (num_rows, in_features), (out_features, _) = rows.shape, shape
+        if in_features != shape[1] or rows.dtype != torch.float32:
+            raise ValueError(f"{rows.dtype} rows of {in_features} by a weight of {tuple(shape)} in fp32")
+        torch.get_num_threads()  # in a new thread, torch tells MKL how many only when it is asked
+        rows, product = rows.contiguous(), rows.new_empty(num_rows, out_features)
         operands = (rows.data_ptr(), in_features, packed.data_ptr(), in_features)
-        shape = (num_rows, out_features, in_features)
-        self._compute(ROW_MAJOR, AS_IT_IS, PACKED, *shape, *operands, 0.0, product.data_ptr(), out_features)
+        sizes = (num_rows, out_features, in_features)
+        self._compute(ROW_MAJOR, AS_IT_IS, PACKED, *sizes, *operands, 0.0, product.data_ptr(), out_features)
         return product
 
 
 @cache
-def load_mkl() -> Mkl | None:
-    """None where there is none, where it does not do what is said above, and where oneDNN is faster."""
+def find_mkl() -> Mkl | None:
+    """None where torch has none."""
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return None
     try:
-        mkl = Mkl()
+        return Mkl()
     except (OSError, AttributeError):
         return None
-    if not all(is_right(mkl, num_rows) for num_rows in (1, 2, 33, PACKED_ROWS + 1)):
+
+
+@cache
+def load_mkl() -> Mkl | None:
+    """None where there is none, too, where it does not do what is said above, and where oneDNN is faster."""
+    mkl = find_mkl()
+    if mkl is None:
+        return None
+    if not all(is_right(mkl, num_rows) for num_rows in (1, 33, PACKED_ROWS + 1)):
         log.warning("products are not MKL's: with packed weights they are wrong here")
         return None
-    if torch.backends.mkldnn.enabled and (ratio := time_ratio(mkl)) > SLOWER:
-        log.info("products are not MKL's: they take %.1f times as long as oneDNN's here", ratio)
+    if has_onednn() and (ratio := times_onednn(mkl)) > MOST_TIMES_ONEDNN:
+        log.warning("products are not MKL's: they take %.1f times as long as oneDNN's here", ratio)
         return None
     return mkl
 
 
 def is_right(mkl: Mkl, num_rows: int) -> bool:
     """By whole numbers, whose products are exact."""
-    weight, rows = (torch.arange(size * 48).remainder_(7).view(size, 48).float() for size in (80, num_rows))
-    return torch.equal(mkl.multiply(rows, mkl.pack(weight), len(weight)), F.linear(rows, weight))
+    weight, rows = (torch.arange(size * 1100).remainder_(7).view(size, 1100).float() for size in (700, num_rows))
+    return torch.equal(mkl.multiply(rows, mkl.pack(weight), weight.shape), F.linear(rows, weight))
 
 
-def time_ratio(mkl: Mkl) -> float:
-    """To oneDNN's product, of a few rows; it takes some milliseconds."""
+def times_onednn(mkl: Mkl) -> float:
+    """How long MKL's product of a few rows takes, in the best of some rounds. To find out takes some milliseconds."""
     weight, rows = torch.ones(2048, 512), torch.ones(8, 512)
     mkl_packed, onednn_packed = mkl.pack(weight), pack_by_onednn(weight)
-    return _least_s(lambda: mkl.multiply(rows, mkl_packed, len(weight))) / _least_s(
-        lambda: multiply_by_onednn(rows, onednn_packed)
-    )
+
+    def ratio() -> float:
+        own_s = _least_s(lambda: mkl.multiply(rows, mkl_packed, weight.shape))
+        return own_s / _least_s(lambda: multiply_by_onednn(rows, onednn_packed))
+
+    return min(ratio() for _ in range(NUM_ROUNDS))
+
+
+def has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
 
 
 def pack_by_onednn(weight: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Handover(Part):
     """What all live moves of an instance have under way at most."""
 
     bytes_per_s: Bytes | None = _HANDOVER.bytes_per_s
-    """What all live moves of an instance may use; null: as much as the links give."""
+    """What all live moves of an instance may use, its ranks together; null: as much as the links give."""
 
 
 class Rescheduling(Part):

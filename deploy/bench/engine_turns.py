@@ -1,7 +1,10 @@
 """One turn of what `baton bench engine` compares: the engine, the matrix products alone, and transformers."""
 
 import statistics
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import Any, Protocol
@@ -14,6 +17,7 @@ from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.engine.sequence import Sequence
 from cluster.model.decoder import Decoder
+from cluster.model.linear import Linear
 from cluster.model.runner import ModelRunner
 from deploy.bench.engine_stages import Seconds, stages_of_products, timed_stages
 
@@ -84,20 +88,31 @@ def start_engine(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> 
 
 @torch.inference_mode()
 def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> Seconds:
-    """One decode step's products with the weights, as the model lays them out, and nothing else: medians by stage."""
+    """One decode step's products with the weights, as the step calls them, and nothing else: medians by stage."""
     products = stages_of_products(model)
     rows = {size: torch.randn(num_rows, size).to(model.dtype) for size in {linear.in_features for linear in products}}
+    calls = [(_product(linear, rows[linear.in_features]), stage) for linear, stage in products.items()]
     passes = []
     for _ in range(num_passes):
         seconds = dict.fromkeys(products.values(), 0.0)
         start = perf_counter()
-        for linear, stage in products.items():
-            linear(rows[linear.in_features])
+        for call, stage in calls:
+            call()
             end = perf_counter()
             seconds[stage] += end - start
             start = end
         passes.append(seconds)
     return {stage: statistics.median(each[stage] for each in passes) for stage in passes[0]}
+
+
+def _product(linear: Linear, rows: torch.Tensor) -> Callable[[], object]:
+    """By MKL from Numba's kernels, where these are loaded, into memory that is there."""
+    if linear.mkl_packed is None or "cluster.model.numba_decoder" not in sys.modules:
+        return partial(linear, rows)
+    from cluster.model.numba_kernels import F32, multiply
+
+    product = rows.new_zeros(len(rows), linear.out_features)
+    return partial(multiply, rows.numpy(), linear.mkl_packed.data_ptr(), F32(0.0), product.numpy())
 
 
 class Reference(Protocol):

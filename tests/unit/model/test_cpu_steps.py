@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
-from cluster.model import cpu_steps
+from cluster.model import cpu_steps, linear
 from cluster.model.attention import Span
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
+from cluster.model.packed_products import load_mkl
 from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence
 from tests.unit.model.numba_kernels import NumbaAttention, numba_layers
 
@@ -195,6 +196,21 @@ def test_ranks_compute_together_what_one_computes():
         torch.testing.assert_close(logits, right, rtol=1e-4, atol=1e-5)
 
 
+def test_steps_of_single_tokens_are_one_call_where_there_is_mkl(monkeypatch):
+    called = []
+    monkeypatch.setattr(cpu_steps, "fused_forward", lambda *_: called.append("by parts"))
+    monkeypatch.setattr(cpu_steps, "_logits", lambda *_: None)
+    sequence = make_sequence(20)
+    sequence.block_table = [0, 1, 2]
+    batch = make_batch([ScheduledSequence(sequence=sequence, start=19, num_tokens=1, samples=True)])
+    runner = make_runner()
+    assert (NumbaSteps(runner.model, runner.kv_cache).compute(batch) is None) == (load_mkl() is None)
+    monkeypatch.setattr(linear, "load_mkl", lambda: None)
+    runner = make_runner()
+    assert NumbaSteps(runner.model, runner.kv_cache).compute(batch) is None
+    assert called[-1:] == ["by parts"]
+
+
 def test_kernels_are_loaded_for_models_that_are_worth_it(monkeypatch):
     runner = make_runner()
     assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
@@ -232,10 +248,11 @@ def test_with_a_numba_that_does_not_work_torch_computes_and_a_warning_says_so(pr
 LOADS = """
 import sys
 import torch
-from cluster.model import cpu_steps
+from cluster.model import cpu_steps, linear
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
+from cluster.model.packed_products import load_mkl
 
 torch.set_num_threads(1)
 model = load_model(sys.argv[1])

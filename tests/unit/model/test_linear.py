@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from cluster.model import linear, packed_products
 from cluster.model.linear import Linear
-from cluster.model.packed_products import Mkl, load_mkl
+from cluster.model.packed_products import Mkl, find_mkl, load_mkl
 
 pytestmark = pytest.mark.unit
 
@@ -53,6 +53,13 @@ def test_a_row_without_a_number_spoils_no_other(packing):
     assert Linear(rand(96, 64))(rows).isnan().any(dim=1).tolist() == [False, False, True, False, False]
 
 
+def test_rows_that_do_not_fit_are_refused():
+    product = Linear(rand(96, 64))
+    for rows in (rand(3, 65), rand(3, 64).double(), rand(3, 64).bfloat16()):
+        with pytest.raises((ValueError, RuntimeError)):
+            product(rows)
+
+
 def test_weights_stay_what_they_were(packing):
     weight = rand(96, 64)
     assert torch.equal(Linear(weight.clone()).weight, weight)
@@ -60,9 +67,11 @@ def test_weights_stay_what_they_were(packing):
 
 @pytest.fixture
 def fresh_mkl():
-    load_mkl.cache_clear()
+    for cached in (find_mkl, load_mkl):
+        cached.cache_clear()
     yield
-    load_mkl.cache_clear()
+    for cached in (find_mkl, load_mkl):
+        cached.cache_clear()
 
 
 def test_without_mkl_there_is_none(fresh_mkl, monkeypatch):
@@ -87,7 +96,6 @@ def test_an_mkl_that_is_slower_than_onednn_is_not_used_and_the_log_says_so(fresh
     if load_mkl() is None:
         pytest.skip("torch's MKL does not multiply here")
     load_mkl.cache_clear()
-    monkeypatch.setattr(packed_products, "time_ratio", lambda _: 3.14)
-    with caplog.at_level("INFO"):
-        assert load_mkl() is None
+    monkeypatch.setattr(packed_products, "times_onednn", lambda _: 3.14)
+    assert load_mkl() is None
     assert "3.1 times as long as oneDNN's" in caplog.text
