@@ -39,7 +39,7 @@ class SteppedRunner(ModelRunner):
 
         super().__init__(model, kv_cache, gpu, **others)
         with torch.inference_mode():
-            self._gpu_steps = GpuSteps(model, kv_cache, TritonAttention(kv_cache, model.shard), gpu)
+            self._gpu_steps = self._steps = GpuSteps(model, kv_cache, TritonAttention(kv_cache, model.shard), gpu)
         self.num_recorded = 0
         graphs = self._gpu_steps.graphs
         run_graph = graphs.run
