@@ -28,7 +28,8 @@ class CpuSteps:
     def compute(self, batch: Batch) -> Tensor | None:
         """fp32 logits [num_samples, vocab_size]; None where nothing is drawn, or on another rank than 0."""
         self.attention.plan(batch.spans)
-        return _logits(self.model, self.model.forward(batch.token_ids, batch.positions, self.attention), batch)
+        hidden = self.model.forward(batch.token_ids, batch.positions, self.attention)
+        return self.model.logits_of(hidden, batch.last_rows)
 
 
 class NumbaSteps:
@@ -55,12 +56,7 @@ class NumbaSteps:
         if self._decoder is not None and len(batch.token_ids) == len(batch.spans):
             return self._decoder.logits(batch, self.attention.step)
         hidden = fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
-        return _logits(self.model, hidden, batch)
-
-
-def _logits(model: Decoder, hidden: Tensor, batch: Batch) -> Tensor | None:
-    """Only where a token is drawn: a chunk of prefill has one row at most."""
-    return model.logits(hidden.index_select(0, batch.last_rows)) if len(batch.last_rows) else None
+        return self.model.logits_of(hidden, batch.last_rows)
 
 
 def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:

@@ -82,6 +82,10 @@ class Decoder:
         gathered = self.communicator.gather_columns(logits)
         return None if gathered is None else gathered[:, : self.config.vocab_size].contiguous()
 
+    def logits_of(self, hidden: Tensor, rows: Tensor) -> Tensor | None:
+        """`logits` of some rows only, such as those where a token is drawn; None for none."""
+        return self.logits(hidden.index_select(0, rows)) if len(rows) else None
+
     def _make_lm_head(self, weights: Weights) -> Linear:
         """This rank's part of the vocabulary; rows that only fill up the last part are 0, and cut off in `logits`."""
         config, size = self.config, self.shard.vocab_size

@@ -55,7 +55,7 @@ class GpuSteps:
             self._to_device(numbers) for numbers in (batch.token_ids, batch.positions, batch.last_rows)
         )
         hidden = fused_forward(self.model, token_ids, positions, self.attention, triton_layers)
-        return self.model.logits(hidden.index_select(0, last_rows)) if len(last_rows) else None
+        return self.model.logits_of(hidden, last_rows)
 
     def lay_out(self, batch: Batch) -> None:
         """A batch that is likely to be computed next."""

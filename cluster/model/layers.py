@@ -42,12 +42,7 @@ class HeadNorm:
 
     def __call__(self, heads: Tensor) -> None:
         """Normalises [num_tokens, num_heads + num_kv_heads, head_dim] in place."""
-        norm_heads_(heads, self.weight, self.eps)
-
-
-def norm_heads_(heads: Tensor, weight: Tensor, eps: float) -> None:
-    """[num_tokens, num_heads, head_dim] in place, each head by itself; `weight` [num_heads, head_dim]."""
-    torch.mul(F.rms_norm(heads, heads.shape[-1:], None, eps), weight, out=heads)
+        torch.mul(F.rms_norm(heads, heads.shape[-1:], None, self.eps), self.weight, out=heads)
 
 
 class SelfAttention:

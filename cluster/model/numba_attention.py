@@ -11,8 +11,7 @@ from cluster.model.attention import Span, count_decodes
 from cluster.model.config import Shard
 from cluster.model.cpu_attention import CpuAttention, clear_begun
 from cluster.model.kv_cache import KVCache
-from cluster.model.layers import norm_heads_
-from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, turn_and_attend
+from cluster.model.numba_kernels import MOST_THREADS, DecodeStep, norm_heads, turn_and_attend
 from cluster.model.numba_lanes import WIDTH
 from cluster.model.rope import rotate_
 from cluster.model.step_tensors import make_block_tables
@@ -47,9 +46,8 @@ class NumbaAttention:
         `heads` [num_tokens, num_heads + 2 * num_kv_heads, head_dim] are written to; `rotations` [num_tokens, 1,
         head_dim / 2, 2]: cosine and sine; `norms` [num_heads + num_kv_heads, head_dim], where there are any.
         """
-        turned = heads[:, : self.num_heads + self.num_kv_heads]
         if norms is not None:
-            norm_heads_(turned, norms, eps)
+            norm_heads(heads.numpy(), norms.numpy(), eps)
         if not self._num_decodes:
             return self._attend_chunks(layer, heads, rotations)
         attended = self._attend_decodes(layer, heads[: self._num_decodes], rotations)
@@ -77,10 +75,7 @@ class NumbaAttention:
             rotations[: len(heads)].squeeze(1).numpy(),
             self._cache,
             layer,
-            self.step.tables,
-            self.step.contexts,
-            self.step.order,
-            self.step.num_parts,
+            *self.step,
             outputs.numpy(),
         )
         return outputs.flatten(1)

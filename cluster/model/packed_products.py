@@ -89,7 +89,7 @@ def load_mkl() -> Mkl | None:
     mkl = find_mkl()
     if mkl is None:
         return None
-    if not all(is_right(mkl, num_rows) for num_rows in (1, 33, PACKED_ROWS + 1)):
+    if not is_right(mkl):
         log.warning("products are not MKL's: with packed weights they are wrong here")
         return None
     if has_onednn() and (ratio := times_onednn(mkl)) > MOST_TIMES_ONEDNN:
@@ -98,10 +98,12 @@ def load_mkl() -> Mkl | None:
     return mkl
 
 
-def is_right(mkl: Mkl, num_rows: int) -> bool:
-    """By whole numbers, whose products are exact."""
-    weight, rows = (torch.arange(size * 1100).remainder_(7).view(size, 1100).float() for size in (700, num_rows))
-    return torch.equal(mkl.multiply(rows, mkl.pack(weight), weight.shape), F.linear(rows, weight))
+def is_right(mkl: Mkl) -> bool:
+    """For few rows and many, by whole numbers, whose products are exact."""
+    weight, rows = (torch.arange(size * 1100).remainder_(7).view(size, 1100).float() for size in (700, PACKED_ROWS + 1))
+    packed, right = mkl.pack(weight), F.linear(rows, weight)
+    counts = (1, 33, len(rows))
+    return all(torch.equal(mkl.multiply(rows[:count], packed, weight.shape), right[:count]) for count in counts)
 
 
 def times_onednn(mkl: Mkl) -> float:

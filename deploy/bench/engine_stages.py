@@ -85,6 +85,11 @@ def stages_of_products(model: Decoder) -> dict[Linear, str]:
     return stages | {model.lm_head: LM_HEAD}
 
 
+def has_kernels() -> bool:
+    """Whether Numba's have been loaded here."""
+    return "cluster.model.numba_decoder" in sys.modules
+
+
 def _always(stage: str) -> StageOf:
     return lambda *_: stage
 
@@ -108,7 +113,7 @@ def _places(products: dict[Linear, str]) -> Iterator[Place]:
 
 def _compiled_wholes() -> list[tuple[Any, str]]:
     """What Numba has compiled together, where it is loaded; in Python, it calls kernels one by one."""
-    if "cluster.model.numba_decoder" not in sys.modules:
+    if not has_kernels():
         return []
     from cluster.model import numba_decoder, numba_kernels
 
@@ -121,7 +126,7 @@ def _places_of_kernels(products: dict[Linear, str]) -> Iterator[Place]:
     What is not in a kernel is the calls': views, Python.
     """
     yield cpu_steps, "fused_forward", _always(EMBEDDING)
-    if "cluster.model.numba_decoder" not in sys.modules:
+    if not has_kernels():
         return
     from cluster.model import numba_decoder, numba_kernels, numba_layers
     from cluster.model.numba_attention import NumbaAttention

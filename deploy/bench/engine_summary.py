@@ -64,10 +64,8 @@ def summarise(
         "bound": typical.name,
         "bound_ms": 1000 * typical.seconds,
         "kv_bytes_ms": 1000 * typical.kv_s,
-        "share_of_bound": median(bound.seconds / turn.engine.step_s for bound, turn in zip(bounds, turns, strict=True)),
-        "share_in_turn": median(
-            bound.in_turn_s / turn.engine.step_s for bound, turn in zip(bounds, turns, strict=True)
-        ),
+        "share_of_bound": _share([bound.seconds for bound in bounds], turns),
+        "share_in_turn": _share([bound.in_turn_s for bound in bounds], turns),
         "stages": [_stage(name, turns) for name in STAGES],
         "compared": {name: _compared(name, batch_size, turns, lengths) for name in turns[0].others},
     }
@@ -84,6 +82,10 @@ def missed(batches: Sequence[dict[str, Any]]) -> list[str]:
             if other["decode_speedup"] < LEAST_SPEEDUP:
                 out.append(f"batch {size}: {other['decode_speedup']:.2f} times {name}, {LEAST_SPEEDUP} asked")
     return out
+
+
+def _share(bounds_s: Sequence[float], turns: Sequence[Turn]) -> float:
+    return median(bound_s / turn.engine.step_s for bound_s, turn in zip(bounds_s, turns, strict=True))
 
 
 def _speeds(batch_size: int, generations: Sequence[Generation], lengths: Lengths) -> dict[str, float]:

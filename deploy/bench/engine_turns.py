@@ -1,7 +1,6 @@
 """One turn of what `baton bench engine` compares: the engine, the matrix products alone, and transformers."""
 
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from cluster.engine.sequence import Sequence
 from cluster.model.decoder import Decoder
 from cluster.model.linear import Linear
 from cluster.model.runner import ModelRunner
-from deploy.bench.engine_stages import Seconds, stages_of_products, timed_stages
+from deploy.bench.engine_stages import Seconds, has_kernels, stages_of_products, timed_stages
 
 Prompts = list[list[int]]
 
@@ -107,7 +106,7 @@ def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> Seconds:
 
 def _product(linear: Linear, rows: torch.Tensor) -> Callable[[], object]:
     """By MKL from Numba's kernels, where these are loaded, into memory that is there."""
-    if linear.mkl_packed is None or "cluster.model.numba_decoder" not in sys.modules:
+    if linear.mkl_packed is None or not has_kernels():
         return partial(linear, rows)
     from cluster.model.numba_kernels import F32, multiply
 

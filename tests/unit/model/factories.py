@@ -65,6 +65,10 @@ def make_engine(runner: ModelRunner, *, max_num_batched_tokens: int = 512) -> En
     return Engine(Scheduler(config, BlockManager(runner.kv_cache.num_blocks, BLOCK_SIZE)), runner)
 
 
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def make_prompt(num_tokens: int, seed: int = 0) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randint(VOCAB_SIZE, (num_tokens,), generator=generator).tolist())

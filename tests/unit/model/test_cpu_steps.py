@@ -17,18 +17,15 @@ from cluster.model import cpu_steps, linear
 from cluster.model.attention import Span
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
+from cluster.model.decoder import Decoder
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
 from cluster.model.packed_products import load_mkl
-from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence
+from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence, rand
 from tests.unit.model.numba_kernels import NumbaAttention, numba_layers
 
 pytestmark = pytest.mark.unit
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("num_rows", "size"), [(1, 1), (3, 100), (17, 512)])
@@ -199,7 +196,7 @@ def test_ranks_compute_together_what_one_computes():
 def test_steps_of_single_tokens_are_one_call_where_there_is_mkl(monkeypatch):
     called = []
     monkeypatch.setattr(cpu_steps, "fused_forward", lambda *_: called.append("by parts"))
-    monkeypatch.setattr(cpu_steps, "_logits", lambda *_: None)
+    monkeypatch.setattr(Decoder, "logits_of", lambda *_: None)
     sequence = make_sequence(20)
     sequence.block_table = [0, 1, 2]
     batch = make_batch([ScheduledSequence(sequence=sequence, start=19, num_tokens=1, samples=True)])
@@ -248,11 +245,10 @@ def test_with_a_numba_that_does_not_work_torch_computes_and_a_warning_says_so(pr
 LOADS = """
 import sys
 import torch
-from cluster.model import cpu_steps, linear
+from cluster.model import cpu_steps
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
-from cluster.model.packed_products import load_mkl
 
 torch.set_num_threads(1)
 model = load_model(sys.argv[1])

@@ -9,12 +9,9 @@ import torch.nn.functional as F
 from cluster.model import linear, packed_products
 from cluster.model.linear import Linear
 from cluster.model.packed_products import Mkl, find_mkl, load_mkl
+from tests.unit.model.factories import rand
 
 pytestmark = pytest.mark.unit
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(params=["mkl", "onednn", "neither"])
