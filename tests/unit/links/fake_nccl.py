@@ -131,7 +131,7 @@ class World:
             del self._memory[pointer]
 
     def view(self, pointer: int, num_bytes: int) -> np.ndarray:
-        for start, memory in self._memory.items():
+        for start, memory in self._memory.copy().items():  # another thread, or a finalizer in this one, may free some
             if start <= pointer and pointer + num_bytes <= start + len(memory):
                 return memory[pointer - start : pointer - start + num_bytes]
         raise MemoryError(f"{num_bytes} bytes at {pointer:#x} are not allocated")
