@@ -1,4 +1,4 @@
-"""What a CPU computes of a batch: between matrix products by Numba's kernels where they help, else by torch."""
+"""What a CPU computes of a batch: by Numba's kernels where they help, else by torch."""
 
 import logging
 from functools import cache
@@ -11,6 +11,7 @@ from cluster.model.batch import Batch
 from cluster.model.decoder import Decoder
 from cluster.model.fused_forward import fused_forward
 from cluster.model.kv_cache import KVCache
+from cluster.model.packed_products import NumbaProduct, OneDnnProduct, has_onednn
 
 LEAST_PARAMETERS = 10_000_000
 """Of a model for which it is worth a second to load the kernels: the steps of smaller ones are short without them."""
@@ -23,6 +24,9 @@ class CpuSteps:
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         self.model = model
+        if model.dtype == torch.float32 and has_onednn():
+            for linear in model.linears:
+                linear.product = OneDnnProduct(linear.weight)
         self.attention: Attention = make_attention(kv_cache, model.shard)
 
     def compute(self, batch: Batch) -> Tensor | None:
@@ -47,8 +51,10 @@ class NumbaSteps:
         torch.set_num_threads(num_threads)  # Numba's threads, as they begin, set the number for both
         self.model, self.layers = model, numba_layers
         self.attention = NumbaAttention(kv_cache, model.shard)
-        is_whole = model.communicator.world_size == 1 and model.lm_head.mkl_packed is not None
-        self._decoder = NumbaDecoder(model, kv_cache) if is_whole else None
+        products = [NumbaProduct(linear.weight) for linear in model.linears]
+        for linear, product in zip(model.linears, products, strict=True):
+            linear.product = product
+        self._decoder = NumbaDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
 
     def compute(self, batch: Batch) -> Tensor | None:
         """As `CpuSteps.compute`, but the next call may write over them."""

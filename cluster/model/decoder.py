@@ -1,6 +1,7 @@
 """A decoder-only transformer from its parts: what every family here is, but for what its layers are made of."""
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,6 +62,14 @@ class Decoder:
         self.lm_head = self._make_lm_head(weights)
         self.rope = Rope(config, self.embedding.device)
         weights.check_all_used(ignore=("rotary_emb.inv_freq", "lm_head.weight"))
+
+    @property
+    def linears(self) -> list[Linear]:
+        """Every product with weights, in the order of a step."""
+        layers = (
+            (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down) for layer in self.layers
+        )
+        return [*chain.from_iterable(layers), self.lm_head]
 
     def kv_shape(self, block_size: int) -> tuple[int, int, int, int]:
         """What a `KVCache` for this rank is made of: num_layers, block_size, num_kv_heads, head_dim."""

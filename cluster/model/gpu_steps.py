@@ -1,7 +1,5 @@
 """What a GPU computes of a batch: single tokens by a recorded graph, everything else kernel by kernel."""
 
-from collections.abc import Sequence as List
-
 import torch
 from torch import Tensor
 
@@ -16,7 +14,6 @@ from cluster.model.gpu_attention import make_gpu_attention
 from cluster.model.gpu_options import GpuOptions
 from cluster.model.kv_cache import KVCache
 from cluster.model.layers import RMSNorm
-from cluster.model.linear import Linear
 from cluster.model.triton_attention import TritonAttention
 
 
@@ -103,12 +100,5 @@ NOBODY = Batch(
 
 def make_invariant(model: Decoder) -> None:
     """From now on a row of any of the model's products does not depend on the rows beside it."""
-    for linear in linears(model):
+    for linear in model.linears:
         linear.product = triton_layers.invariant_linear
-
-
-def linears(model: Decoder) -> List[Linear]:
-    layers = [
-        (layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down) for layer in model.layers
-    ]
-    return [*(linear for layer in layers for linear in layer), model.lm_head]

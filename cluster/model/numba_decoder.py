@@ -15,14 +15,16 @@ from cluster.model.decoder import Decoder, DecoderLayer
 from cluster.model.kv_cache import KVCache
 from cluster.model.linear import Linear
 from cluster.model.numba_kernels import Buffers, DecoderWeights, DecodeStep, Floats, decode
+from cluster.model.packed_products import NumbaProduct
 
 
 class NumbaDecoder:
-    """For a model that is whole in one process, in fp32, with weights that MKL has packed."""
+    """For a model that is whole in one process, in fp32, and whose products are `NumbaProduct`s."""
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         self._model, self._cache = model, kv_cache.tensor.numpy()
         self._weights = _weights(model)
+        self._packed = [linear.product for linear in model.linears]  # kept, as addresses in `_weights` are of theirs
         self._buffers = _make_buffers(model, 1)
         self._load_kernel()
 
@@ -69,8 +71,8 @@ def _addresses(layer: DecoderLayer) -> list[int]:
 
 
 def _address(linear: Linear) -> int:
-    assert linear.mkl_packed is not None, "products are MKL's"
-    return linear.mkl_packed.data_ptr()
+    assert isinstance(linear.product, NumbaProduct)
+    return linear.product.packed.data_ptr()
 
 
 def _stack(tensors: Iterable[Tensor]) -> Floats:

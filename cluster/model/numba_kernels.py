@@ -1,19 +1,19 @@
-"""What a decode step on a CPU does between its matrix products, in fp32, compiled by Numba: each value is read once.
+"""What a decode step on a CPU does, in fp32, compiled by Numba: each value is read once.
 
-Torch's operations for it are many and small, and none attends to KV blocks where they lie. The threads are torch's own:
-Numba's threading layer, which takes the system's libgomp (Debian's `libgomp1`) to load, finds torch's and uses that.
+Torch's operations for it are many and small, none attends to KV blocks where they lie, and its products of few rows
+wait for weights that could have been fetched ahead. The threads are torch's own: Numba's threading layer, which takes
+the system's libgomp (Debian's `libgomp1`) to load, finds torch's and uses that.
 No row's result depends on the others; NaN stays NaN.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, attr-defined, call-arg, var-annotated"
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch  # noqa: F401  # first: its libgomp is the one whose threads are used
-from llvmlite import binding
-from numba import njit, prange, types
+from numba import njit, prange
 from numba.core import config
 from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ from cluster.model.numba_lanes import (
     store,
     total,
 )
-from cluster.model.packed_products import AS_IT_IS, PACKED, ROW_MAJOR, find_mkl
+from cluster.model.numba_tile import MOST_ROWS, PANEL, multiply_tile
 
 config.THREADING_LAYER = "omp"
 MOST_THREADS: int = config.NUMBA_NUM_THREADS
@@ -45,8 +45,8 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-LANES_HASH = "a100dd59d9c0"
-"""Of `numba_lanes.py`: all else that kernels are made of stands here, but for what MKL calls its layouts."""
+PARTS_HASH = "ff84820c8fba"
+"""Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -262,16 +262,70 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
                 add_values(scores[part], values, first_kv_head + part, first, count, own, following)
 
 
-# A step as a whole, its products by MKL.
+# Products with weights, packed as [panels, in_features, PANEL].
 
-if (_mkl := find_mkl()) is not None:
-    binding.add_symbol("cblas_sgemm_compute", _mkl.compute_address)
-_i4, _f4, _i8 = types.int32, types.float32, types.int64
-_compute: Any = types.ExternalFunction("cblas_sgemm_compute", types.void(*[_i4] * 6, _i8, _i4, _i8, _i4, _f4, _i8, _i4))
+BLOCK_DEPTH = 256
+"""Of a panel that is multiplied by all rows before the next: it stays in the first cache meanwhile."""
+
+
+@kernel("void(f4[:, ::1], i8, f4[::1])")
+def order_rows(rows, most, ordered):
+    """[n, in_features] by blocks of BLOCK_DEPTH, in them by tiles of `most` rows: each as [depth, rows]."""
+    num_rows, depth = rows.shape
+    for tile in prange(-(-num_rows // most)):
+        first_row = tile * most
+        count = min(most, num_rows - first_row)
+        for first in range(0, depth, BLOCK_DEPTH):
+            size = min(BLOCK_DEPTH, depth - first)
+            block = ordered[first * num_rows + first_row * size :]
+            for i in range(size):
+                for row in range(count):
+                    block[i * count + row] = rows[first_row + row, first + i]
+
+
+@inlined
+def multiply_panel(ordered, num_rows, most, panel, depth, adds, products, stride):
+    """PANEL columns of products [num_rows, stride], of which `products` is the address, as `panel` is."""
+    num_tiles = -(-num_rows // most)
+    pace = 4 * PANEL // num_tiles
+    for first in range(0, depth, BLOCK_DEPTH):
+        size = min(BLOCK_DEPTH, depth - first)
+        block = panel + 4 * PANEL * first
+        for tile in range(num_tiles):
+            first_row = tile * most
+            count = min(most, num_rows - first_row)
+            own, target = ordered + 4 * (first * num_rows + first_row * size), products + 4 * first_row * stride
+            ahead = block + 4 * PANEL * size + tile * size * pace
+            multiply_tile(count, own, block, size, target, stride, adds or first > 0, ahead, pace)
+
+
+@kernel("void(f4[:, ::1], i8, b1, f4[:, ::1])")
+def multiply(rows, packed, adds, products):
+    """products [n, out_features] = rows [n, in_features] times the weight packed at this address, + what was there if
+    `adds`. Each thread has a stretch of panels. No row's sums depend on how many there are.
+    """
+    num_rows, depth = rows.shape
+    num_columns, most = products.shape[1], max(1, -(-num_rows // max(1, -(-num_rows // MOST_ROWS))))
+    ordered = np.empty(rows.size, np.float32)
+    order_rows(rows, most, ordered)
+    for index in prange(-(-num_columns // PANEL)):
+        first = index * PANEL
+        is_whole = first + PANEL <= num_columns
+        rest = np.empty((0 if is_whole else num_rows, PANEL), np.float32)
+        target = products.ctypes.data + 4 * first if is_whole else rest.ctypes.data
+        panel, stride = packed + 4 * PANEL * index * depth, num_columns if is_whole else PANEL
+        multiply_panel(ordered.ctypes.data, num_rows, most, panel, depth, adds and is_whole, target, stride)
+        for row in range(len(rest)):
+            for column in range(first, num_columns):
+                before = products[row, column] if adds else F32(0.0)
+                products[row, column] = before + rest[row, column - first]
+
+
+# A step as a whole.
 
 
 class DecoderWeights(NamedTuple):
-    """Of L layers. `products` and `lm_head`: addresses of what MKL has packed. Biases that are not there are empty."""
+    """Of L layers. `products` and `lm_head`: addresses of packed weights. Biases that are not there are empty."""
 
     embedding: Floats  # [vocab_size, hidden_size]
     inverse_frequencies: Floats  # [head_dim / 2]
@@ -310,14 +364,6 @@ def begin(embedding, inverse_frequencies, token_ids, positions, hidden, rotation
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def multiply(rows, packed, beta, products):
-    """products [n, out_features] = rows [n, in_features] times the packed weight + `beta` times what was there."""
-    num_rows, size = rows.shape
-    columns, row_data, data = products.shape[1], rows.ctypes.data, products.ctypes.data
-    _compute(ROW_MAJOR, AS_IT_IS, PACKED, num_rows, columns, size, row_data, size, packed, size, beta, data, columns)
-
-
-@njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def add_bias(bias, rows):
     if len(bias):
         for row in range(len(rows)):
@@ -331,18 +377,18 @@ def decode_layer(weights, layer, buffers, cache, step):
     qkv, output, gates, down = weights.products[layer]
     num_rows, eps = len(hidden), weights.eps
     add_norm_rows(hidden, hidden, weights.attention_norms[layer], normed, eps, False)
-    multiply(normed, qkv, F32(0.0), heads.reshape(num_rows, -1))
+    multiply(normed, qkv, False, heads.reshape(num_rows, -1))
     add_bias(weights.qkv_biases[layer], heads.reshape(num_rows, -1))
     if weights.head_norms.size:
         norm_heads(heads, weights.head_norms[layer], eps)
     tables, contexts, order, num_parts = step
     turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num_parts, attended)
-    multiply(attended.reshape(num_rows, -1), output, F32(1.0), hidden)
+    multiply(attended.reshape(num_rows, -1), output, True, hidden)
     add_bias(weights.output_biases[layer], hidden)
     add_norm_rows(hidden, hidden, weights.mlp_norms[layer], normed, eps, False)
-    multiply(normed, gates, F32(0.0), gate_up)
+    multiply(normed, gates, False, gate_up)
     multiply_gates(gate_up, gated)
-    multiply(gated, down, F32(1.0), hidden)
+    multiply(gated, down, True, hidden)
 
 
 @njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
@@ -354,4 +400,4 @@ def decode(weights, token_ids, positions, sampled, buffers, cache, step):
         decode_layer(weights, layer, buffers, cache, step)
     if len(sampled):
         norm_some(hidden, sampled, weights.norm, normed, weights.eps)
-        multiply(normed[: len(sampled)], weights.lm_head, F32(0.0), buffers.logits[: len(sampled)])
+        multiply(normed[: len(sampled)], weights.lm_head, False, buffers.logits[: len(sampled)])

@@ -1,7 +1,7 @@
 """For Numba's kernels: `WIDTH` fp32 numbers at once, where its compiler does not see by itself that a loop can be.
 
 Numba reads kernels from disk again as long as the file that they stand in has not changed. So whoever changes this one
-has to change `LANES_HASH` in `numba_kernels.py`, which a test asks for.
+or `numba_tile.py` has to change `PARTS_HASH` in `numba_kernels.py`, which a test asks for.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
@@ -13,6 +13,7 @@ from numba.extending import intrinsic, models, register_model
 
 WIDTH = 16
 VECTOR, FLOAT, INT32 = ir.VectorType(ir.FloatType(), WIDTH), ir.FloatType(), ir.IntType(32)
+IN_FIRST_CACHE, IN_SECOND_CACHE = 3, 2
 
 
 class Lanes(types.Type):
@@ -62,14 +63,18 @@ def prefetch(typing_context, row, index):
     """A hint that what lies around row[index] will be read soon."""
 
     def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
-        to_read, to_keep, data = INT32(0), INT32(3), INT32(1)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [address, to_read, to_keep, data])
+        fetch(builder, _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t), IN_FIRST_CACHE)
         return context.get_dummy_value()
 
     return types.void(row, types.int64), generate
+
+
+def fetch(builder, address, cache):
+    """The same, as what is compiled."""
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    to_read, data = INT32(0), INT32(1)
+    builder.call(function, [address, to_read, INT32(cache), data])
 
 
 @intrinsic
@@ -77,11 +82,16 @@ def splat(typing_context, value):
     """The same number in all lanes."""
 
     def generate(context, builder, signature, arguments):
-        undefined = ir.Constant(VECTOR, ir.Undefined)
-        first = builder.insert_element(undefined, arguments[0], INT32(0))
-        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH))
+        return fill(builder, arguments[0])
 
     return lanes(types.float32), generate
+
+
+def fill(builder, value):
+    """The same, as what is compiled."""
+    undefined = ir.Constant(VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, value, INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH))
 
 
 @intrinsic

@@ -28,7 +28,15 @@ from cluster.model.runner import ModelRunner
 from deploy.bench.device_rates import MemoryRate
 from deploy.bench.engine_report import print_report
 from deploy.bench.engine_summary import Lengths, Turn, summarise
-from deploy.bench.engine_turns import Prompts, Reference, TransformersReference, decode_stages, generate, products_s
+from deploy.bench.engine_turns import (
+    Prompts,
+    Reference,
+    TorchProducts,
+    TransformersReference,
+    decode_stages,
+    generate,
+    products_s,
+)
 from deploy.bench.vllm_side import find_vllm_python, vllm_reference
 from deploy.errors import InputError, first_line
 from deploy.profiling.device import cpu_name
@@ -116,6 +124,7 @@ class _Turns:
         num_tokens = lengths.num_prompt_tokens + lengths.num_new_tokens
         num_blocks = len(self._prompts) * -(-num_tokens // BLOCK_SIZE)
         self._runner = ModelRunner(model, KVCache(num_blocks, *model.kv_shape(BLOCK_SIZE), model.dtype))
+        self._torch_products = TorchProducts(model)
         self._memory = MemoryRate(torch.device("cpu"), MEASURED_BYTES)
         self._others = others
         self._show = show
@@ -128,13 +137,21 @@ class _Turns:
         prompts, others = self._prompts[:size], {}
         self._show(f"batch {size}: engine", self._num_turns)
         engine = generate(self._runner, prompts, self._num_new_tokens)
-        alone_s, bytes_per_s = products_s(self._runner.model, size), self._memory.measure()
+        alone_s, torch_s = products_s(self._runner.model, size), self._torch_products.seconds(size)
+        bytes_per_s = self._memory.measure()
         for name, other in self._others.items():
             self._show(f"batch {size}: {name}", self._num_turns)
             others[name] = other.generate(prompts, self._num_new_tokens)
         self._show(f"batch {size}: stages", self._num_turns)
         stages_s = decode_stages(self._runner, prompts, self._num_new_tokens)
-        return Turn(engine=engine, products_s=alone_s, stages_s=stages_s, bytes_per_s=bytes_per_s, others=others)
+        return Turn(
+            engine=engine,
+            torch_products_s=torch_s,
+            products_s=alone_s,
+            stages_s=stages_s,
+            bytes_per_s=bytes_per_s,
+            others=others,
+        )
 
 
 def bench_engine(

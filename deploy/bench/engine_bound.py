@@ -1,4 +1,4 @@
-"""What a decode step cannot be faster than: its products with the weights, and the bytes that it has to move."""
+"""What a decode step is measured by: torch's products with its weights, its own ones, the bytes that it has to move."""
 
 from dataclasses import dataclass
 
@@ -7,24 +7,26 @@ from cluster.model.config import ModelConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """Both measured in the same turn as the step; whichever is longer binds. `kv_s` of `bytes_s` are the KV's."""
+    """All measured in the same turn as the step; whichever is longer binds, the products or the bytes.
 
-    products_s: float
+    `torch_s`: the products by torch, which do not get faster when ours do. `own_s`: as the step multiplies, alone.
+    """
+
+    torch_s: float
+    own_s: float
     bytes_s: float
-    kv_s: float
 
     @property
     def seconds(self) -> float:
-        return max(self.products_s, self.bytes_s)
+        return max(self.torch_s, self.bytes_s)
 
     @property
-    def in_turn_s(self) -> float:
-        """Where KV is read when the products are over, as attention does, and not while they compute."""
-        return max(self.products_s, self.bytes_s - self.kv_s) + self.kv_s
+    def of_own_s(self) -> float:
+        return max(self.own_s, self.bytes_s)
 
     @property
     def name(self) -> str:
-        return "products" if self.products_s >= self.bytes_s else "bandwidth"
+        return "torch's products" if self.torch_s >= self.bytes_s else "bandwidth"
 
 
 def weight_bytes(config: ModelConfig, itemsize: int) -> int:
@@ -39,12 +41,8 @@ def kv_bytes_per_token(config: ModelConfig, itemsize: int) -> int:
 
 def decode_step_bytes(config: ModelConfig, batch_size: int, num_context_tokens: float, itemsize: int) -> float:
     """Weights once; of each sequence the KV of its context, the embedding of its token, and the new KV."""
-    kv_bytes = decode_step_kv_bytes(config, batch_size, num_context_tokens, itemsize)
-    return weight_bytes(config, itemsize) + kv_bytes + batch_size * config.hidden_size * itemsize
-
-
-def decode_step_kv_bytes(config: ModelConfig, batch_size: int, num_context_tokens: float, itemsize: int) -> float:
-    return batch_size * (num_context_tokens + 1) * kv_bytes_per_token(config, itemsize)
+    kv_bytes = (num_context_tokens + 1) * kv_bytes_per_token(config, itemsize)
+    return weight_bytes(config, itemsize) + batch_size * (kv_bytes + config.hidden_size * itemsize)
 
 
 def mean_context(num_prompt_tokens: int, num_new_tokens: int) -> float:

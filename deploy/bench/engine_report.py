@@ -28,10 +28,10 @@ def _title(figures: dict[str, Any]) -> str:
 def _speeds(batches: list[dict[str, Any]]) -> Table:
     """One row for the engine at each batch size, and one for each of the others."""
     title = (
-        "Decode; the bound is the longer of a step's products and its bytes, measured beside it; or products, then KV"
+        "Decode; a step's share of the longer of products and bytes, measured beside it: torch's products, and its own"
     )
     table = Table(title=title)
-    for column in ("batch", "", "tok/s", "ms a step", "products ms", "bytes ms", "of KV", "binds", "share", "with KV"):
+    for column in ("batch", "", "tok/s", "ms a step", "bytes ms", "torch's ms", "binds", "share", "own ms", "share"):
         table.add_column(column, justify="left" if column in ("", "binds") else "right")
     for column in ("engine is", "same tokens", "prefill tok/s"):
         table.add_column(column, justify="right")
@@ -40,12 +40,12 @@ def _speeds(batches: list[dict[str, Any]]) -> Table:
             str(batch["batch_size"]),
             "engine",
             *_own(batch),
-            f"{batch['weight_products_ms']:.2f}",
             f"{batch['step_bytes_ms']:.2f}",
-            f"{batch['kv_bytes_ms']:.2f}",
+            f"{batch['torch_products_ms']:.2f}",
             batch["bound"],
             f"{batch['share_of_bound']:.0%}",
-            f"{batch['share_in_turn']:.0%}",
+            f"{batch['own_products_ms']:.2f}",
+            f"{batch['share_of_own']:.0%}",
             "",
             "",
             f"{batch['prefill_throughput']:.0f}",

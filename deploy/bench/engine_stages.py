@@ -18,6 +18,7 @@ from cluster.model.cpu_attention import CpuAttention
 from cluster.model.decoder import Decoder, DecoderLayer
 from cluster.model.layers import GatedMLP, RMSNorm, SelfAttention
 from cluster.model.linear import Linear
+from cluster.model.packed_products import NumbaProduct
 from cluster.model.sampler import Sampling
 
 EMBEDDING, NORMS = "embedding, calls", "norms, residuals"
@@ -78,11 +79,8 @@ def timed_stages(model: Decoder) -> Iterator[Seconds]:
 
 def stages_of_products(model: Decoder) -> dict[Linear, str]:
     """Every product with weights, in the order of a step."""
-    stages: dict[Linear, str] = {}
-    for layer in model.layers:
-        stages |= {layer.attention.qkv: QKV, layer.attention.output: OUTPUT}
-        stages |= {layer.mlp.gate_up: MLP, layer.mlp.down: MLP}
-    return stages | {model.lm_head: LM_HEAD}
+    of_layers = [QKV, OUTPUT, MLP, MLP] * len(model.layers)
+    return dict(zip(model.linears, [*of_layers, LM_HEAD], strict=True))
 
 
 def has_kernels() -> bool:
@@ -135,7 +133,9 @@ def _places_of_kernels(products: dict[Linear, str]) -> Iterator[Place]:
     for name in ("add_norm_rows", "norm_some", "norm_heads"):
         yield numba_kernels, name, _always(NORMS)
     packed = {
-        linear.mkl_packed.data_ptr(): stage for linear, stage in products.items() if linear.mkl_packed is not None
+        linear.product.packed.data_ptr(): stage
+        for linear, stage in products.items()
+        if isinstance(linear.product, NumbaProduct)
     }
     yield numba_kernels, "multiply", lambda _, weight, *rest: packed[weight]
     yield numba_kernels, "turn_and_attend", _always(ATTENTION)

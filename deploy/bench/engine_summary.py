@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from cluster.model.config import ModelConfig
-from deploy.bench.engine_bound import Bound, decode_step_bytes, decode_step_kv_bytes, mean_context
+from deploy.bench.engine_bound import Bound, decode_step_bytes, mean_context
 from deploy.bench.engine_stages import STAGES, Seconds
 from deploy.bench.engine_turns import Generation
 
@@ -27,9 +27,10 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What was measured one after the other; `products_s` and `stages_s` are of one decode step, by stage."""
+    """What was measured one after the other, of one decode step: by stage, but for torch's products."""
 
     engine: Generation
+    torch_products_s: float
     products_s: Seconds
     stages_s: Seconds
     bytes_per_s: float
@@ -42,30 +43,29 @@ def summarise(
     """Of one batch size, as `--json` has it."""
     context = mean_context(lengths.num_prompt_tokens, lengths.num_new_tokens)
     num_bytes = decode_step_bytes(config, batch_size, context, itemsize)
-    kv_bytes = decode_step_kv_bytes(config, batch_size, context, itemsize)
     bounds = [
         Bound(
-            products_s=sum(turn.products_s.values()),
+            torch_s=turn.torch_products_s,
+            own_s=sum(turn.products_s.values()),
             bytes_s=num_bytes / turn.bytes_per_s,
-            kv_s=kv_bytes / turn.bytes_per_s,
         )
         for turn in turns
     ]
     typical = Bound(
-        **{name: median(getattr(bound, name) for bound in bounds) for name in ("products_s", "bytes_s", "kv_s")}
+        **{name: median(getattr(bound, name) for bound in bounds) for name in ("torch_s", "own_s", "bytes_s")}
     )
     return {
         "batch_size": batch_size,
         **_speeds(batch_size, [turn.engine for turn in turns], lengths),
-        "weight_products_ms": 1000 * typical.products_s,
+        "torch_products_ms": 1000 * typical.torch_s,
+        "own_products_ms": 1000 * typical.own_s,
         "step_bytes": num_bytes,
         "memory_bytes_per_s": median(turn.bytes_per_s for turn in turns),
         "step_bytes_ms": 1000 * typical.bytes_s,
         "bound": typical.name,
         "bound_ms": 1000 * typical.seconds,
-        "kv_bytes_ms": 1000 * typical.kv_s,
         "share_of_bound": _share([bound.seconds for bound in bounds], turns),
-        "share_in_turn": _share([bound.in_turn_s for bound in bounds], turns),
+        "share_of_own": _share([bound.of_own_s for bound in bounds], turns),
         "stages": [_stage(name, turns) for name in STAGES],
         "compared": {name: _compared(name, batch_size, turns, lengths) for name in turns[0].others},
     }

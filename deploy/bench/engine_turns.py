@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 
 from cluster.engine.block_manager import BlockManager
 from cluster.engine.engine import Engine
@@ -17,8 +18,9 @@ from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.engine.sequence import Sequence
 from cluster.model.decoder import Decoder
 from cluster.model.linear import Linear
+from cluster.model.packed_products import NumbaProduct, OneDnnProduct, has_onednn
 from cluster.model.runner import ModelRunner
-from deploy.bench.engine_stages import Seconds, has_kernels, stages_of_products, timed_stages
+from deploy.bench.engine_stages import Seconds, stages_of_products, timed_stages
 
 Prompts = list[list[int]]
 
@@ -88,9 +90,8 @@ def start_engine(runner: ModelRunner, prompts: Prompts, num_new_tokens: int) -> 
 @torch.inference_mode()
 def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> Seconds:
     """One decode step's products with the weights, as the step calls them, and nothing else: medians by stage."""
-    products = stages_of_products(model)
-    rows = {size: torch.randn(num_rows, size).to(model.dtype) for size in {linear.in_features for linear in products}}
-    calls = [(_product(linear, rows[linear.in_features]), stage) for linear, stage in products.items()]
+    products, rows = stages_of_products(model), _random_rows(model, num_rows)
+    calls = [(_own_product(linear, rows[linear.in_features]), stage) for linear, stage in products.items()]
     passes = []
     for _ in range(num_passes):
         seconds = dict.fromkeys(products.values(), 0.0)
@@ -104,14 +105,40 @@ def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> Seconds:
     return {stage: statistics.median(each[stage] for each in passes) for stage in passes[0]}
 
 
-def _product(linear: Linear, rows: torch.Tensor) -> Callable[[], object]:
-    """By MKL from Numba's kernels, where these are loaded, into memory that is there."""
-    if linear.mkl_packed is None or not has_kernels():
+class TorchProducts:
+    """A decode step's products with the weights by torch: in fp32 with weights that oneDNN has packed, where it can."""
+
+    def __init__(self, model: Decoder) -> None:
+        packs = model.dtype == torch.float32 and has_onednn()
+        self._model = model
+        self._products = [OneDnnProduct(linear.weight) if packs else F.linear for linear in model.linears]
+
+    @torch.inference_mode()
+    def seconds(self, num_rows: int, num_passes: int = 20) -> float:
+        """The median of a few."""
+        rows, times_s = _random_rows(self._model, num_rows), []
+        for _ in range(num_passes):
+            start = perf_counter()
+            for linear, product in zip(self._model.linears, self._products, strict=True):
+                product(rows[linear.in_features], linear.weight, None)
+            times_s.append(perf_counter() - start)
+        return statistics.median(times_s)
+
+
+def _random_rows(model: Decoder, num_rows: int) -> dict[int, torch.Tensor]:
+    """By their size."""
+    sizes = {linear.in_features for linear in model.linears}
+    return {size: torch.randn(num_rows, size).to(model.dtype) for size in sizes}
+
+
+def _own_product(linear: Linear, rows: torch.Tensor) -> Callable[[], object]:
+    """By Numba's kernel, where it is the product, into memory that is there."""
+    if not isinstance(linear.product, NumbaProduct):
         return partial(linear, rows)
-    from cluster.model.numba_kernels import F32, multiply
+    from cluster.model.numba_kernels import multiply
 
     product = rows.new_zeros(len(rows), linear.out_features)
-    return partial(multiply, rows.numpy(), linear.mkl_packed.data_ptr(), F32(0.0), product.numpy())
+    return partial(multiply, rows.numpy(), linear.product.packed.data_ptr(), False, product.numpy())
 
 
 class Reference(Protocol):

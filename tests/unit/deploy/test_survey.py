@@ -9,8 +9,7 @@ from cluster.topology.topology import Node
 from deploy.errors import DeployError, MemberFailed
 from deploy.probing.fans import fans
 from deploy.probing.survey import Unreachable, explain, survey
-
-from ..waitless import run_without_waiting
+from tests.unit.waitless import run_without_waiting
 
 pytestmark = pytest.mark.unit
 

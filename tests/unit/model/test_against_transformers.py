@@ -6,7 +6,7 @@ import torch
 
 from cluster.engine.scheduler_output import ScheduledSequence
 from cluster.engine.sequence import Sequence
-from cluster.model import cpu_steps, linear
+from cluster.model import cpu_steps
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import make_cpu_steps
 from cluster.model.load import load_model
@@ -26,11 +26,9 @@ from tests.unit.model.factories import (
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(autouse=True, params=["torch", "numba", "numba without MKL"])
+@pytest.fixture(autouse=True, params=["torch", "numba"])
 def kernels(request, monkeypatch):
-    if "MKL" in request.param:
-        monkeypatch.setattr(linear, "load_mkl", lambda: None)
-    if "numba" in request.param:
+    if request.param == "numba":
         importlib.import_module("tests.unit.model.numba_kernels")
         monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
 

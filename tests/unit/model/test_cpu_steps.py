@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from cluster.engine.scheduler_output import ScheduledSequence, SchedulerOutput
-from cluster.model import cpu_steps, linear
+from cluster.model import cpu_steps
 from cluster.model.attention import Span
 from cluster.model.batch import make_batch
 from cluster.model.cpu_steps import CpuSteps, NumbaSteps, make_cpu_steps
@@ -21,7 +21,6 @@ from cluster.model.decoder import Decoder
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
-from cluster.model.packed_products import load_mkl
 from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence, rand
 from tests.unit.model.numba_kernels import NumbaAttention, numba_layers
 
@@ -193,19 +192,22 @@ def test_ranks_compute_together_what_one_computes():
         torch.testing.assert_close(logits, right, rtol=1e-4, atol=1e-5)
 
 
-def test_steps_of_single_tokens_are_one_call_where_there_is_mkl(monkeypatch):
+def test_steps_of_single_tokens_are_one_call_and_others_are_not(monkeypatch):
     called = []
     monkeypatch.setattr(cpu_steps, "fused_forward", lambda *_: called.append("by parts"))
     monkeypatch.setattr(Decoder, "logits_of", lambda *_: None)
     sequence = make_sequence(20)
     sequence.block_table = [0, 1, 2]
-    batch = make_batch([ScheduledSequence(sequence=sequence, start=19, num_tokens=1, samples=True)])
+    single, chunk = (
+        make_batch([ScheduledSequence(sequence=sequence, start=20 - num_tokens, num_tokens=num_tokens, samples=True)])
+        for num_tokens in (1, 3)
+    )
     runner = make_runner()
-    assert (NumbaSteps(runner.model, runner.kv_cache).compute(batch) is None) == (load_mkl() is None)
-    monkeypatch.setattr(linear, "load_mkl", lambda: None)
-    runner = make_runner()
-    assert NumbaSteps(runner.model, runner.kv_cache).compute(batch) is None
-    assert called[-1:] == ["by parts"]
+    steps = NumbaSteps(runner.model, runner.kv_cache)
+    assert steps.compute(single) is not None
+    assert called == []
+    assert steps.compute(chunk) is None
+    assert called == ["by parts"]
 
 
 def test_kernels_are_loaded_for_models_that_are_worth_it(monkeypatch):

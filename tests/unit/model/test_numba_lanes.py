@@ -11,11 +11,11 @@ from tests.unit.model.numba_kernels import numba_layers  # noqa: F401  # skips w
 pytestmark = pytest.mark.unit
 
 
-def test_kernels_on_disk_are_those_of_these_lanes():
-    from cluster.model import numba_kernels, numba_lanes
+def test_kernels_on_disk_are_those_of_these_parts():
+    from cluster.model import numba_kernels, numba_lanes, numba_tile
 
-    source = Path(numba_lanes.__file__).read_bytes()
-    assert hashlib.sha256(source).hexdigest()[:12] == numba_kernels.LANES_HASH, "write this one there"
+    source = b"".join(Path(module.__file__).read_bytes() for module in (numba_lanes, numba_tile))
+    assert hashlib.sha256(source).hexdigest()[:12] == numba_kernels.PARTS_HASH, "write this one there"
 
 
 def test_lanes_are_what_numpy_computes():
