@@ -4,6 +4,7 @@ import logging
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cluster.model.attention import Attention, make_attention
@@ -11,7 +12,7 @@ from cluster.model.batch import Batch
 from cluster.model.decoder import Decoder
 from cluster.model.fused_forward import fused_forward
 from cluster.model.kv_cache import KVCache
-from cluster.model.packed_products import NumbaProduct, OneDnnProduct, has_onednn
+from cluster.model.packed_products import MANY_ROWS, NumbaProduct, OneDnnProduct, has_onednn, try_kernel
 
 LEAST_PARAMETERS = 10_000_000
 """Of a model for which it is worth a second to load the kernels: the steps of smaller ones are short without them."""
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class CpuSteps:
-    """Torch's operations, one by one."""
+    """Torch's operations, one by one. The model's products are packed for them."""
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         self.model = model
-        if model.dtype == torch.float32 and has_onednn():
-            for linear in model.linears:
-                linear.product = OneDnnProduct(linear.weight)
+        packs = model.dtype == torch.float32 and has_onednn()
+        for linear in model.linears:
+            linear.product = OneDnnProduct(linear.weight) if packs else F.linear
         self.attention: Attention = make_attention(kv_cache, model.shard)
 
     def compute(self, batch: Batch) -> Tensor | None:
@@ -37,8 +38,10 @@ class CpuSteps:
 
 
 class NumbaSteps:
-    """In fp32. Raises what Numba does where it, its threads, or a place for what it compiles cannot be had, or where
-    what an older version of this has compiled is in the way (`*.nbi` in `__pycache__`, or in NUMBA_CACHE_DIR).
+    """In fp32. The model's products are packed for it.
+
+    Raises what Numba does where it, its threads, or a place for what it compiles cannot be had, or where what an older
+    version of this has compiled is in the way (`*.nbi` in `__pycache__`, or in NUMBA_CACHE_DIR).
     """
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
@@ -51,15 +54,15 @@ class NumbaSteps:
         torch.set_num_threads(num_threads)  # Numba's threads, as they begin, set the number for both
         self.model, self.layers = model, numba_layers
         self.attention = NumbaAttention(kv_cache, model.shard)
-        products = [NumbaProduct(linear.weight) for linear in model.linears]
-        for linear, product in zip(model.linears, products, strict=True):
-            linear.product = product
+        try_kernel()
+        for linear in model.linears:
+            linear.product = NumbaProduct(linear.weight)
         self._decoder = NumbaDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
 
     def compute(self, batch: Batch) -> Tensor | None:
         """As `CpuSteps.compute`, but the next call may write over them."""
         self.attention.plan(batch.spans)
-        if self._decoder is not None and len(batch.token_ids) == len(batch.spans):
+        if self._decoder is not None and len(batch.token_ids) == len(batch.spans) < MANY_ROWS:
             return self._decoder.logits(batch, self.attention.step)
         hidden = fused_forward(self.model, batch.token_ids, batch.positions, self.attention, self.layers)
         return self.model.logits_of(hidden, batch.last_rows)
@@ -73,7 +76,7 @@ def make_cpu_steps(model: Decoder, kv_cache: KVCache) -> CpuSteps | NumbaSteps:
     except Exception as error:  # whatever it is, torch can compute instead
         is_missing = isinstance(error, ModuleNotFoundError)  # nobody asked for it
         _say_without(str(error) or repr(error), logging.INFO if is_missing else logging.WARNING)
-        return CpuSteps(model, kv_cache)
+    return CpuSteps(model, kv_cache)  # here, where nothing holds what was packed already
 
 
 @cache

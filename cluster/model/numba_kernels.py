@@ -45,7 +45,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "ff84820c8fba"
+PARTS_HASH = "382b66f4ddc6"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
@@ -269,12 +269,12 @@ BLOCK_DEPTH = 256
 
 
 @kernel("void(f4[:, ::1], i8, f4[::1])")
-def order_rows(rows, most, ordered):
-    """[n, in_features] by blocks of BLOCK_DEPTH, in them by tiles of `most` rows: each as [depth, rows]."""
+def order_rows(rows, tile_rows, ordered):
+    """[n, in_features] by blocks of BLOCK_DEPTH, in them by tiles of `tile_rows`: each as [depth, rows]."""
     num_rows, depth = rows.shape
-    for tile in prange(-(-num_rows // most)):
-        first_row = tile * most
-        count = min(most, num_rows - first_row)
+    for tile in prange(-(-num_rows // tile_rows)):
+        first_row = tile * tile_rows
+        count = min(tile_rows, num_rows - first_row)
         for first in range(0, depth, BLOCK_DEPTH):
             size = min(BLOCK_DEPTH, depth - first)
             block = ordered[first * num_rows + first_row * size :]
@@ -284,16 +284,16 @@ def order_rows(rows, most, ordered):
 
 
 @inlined
-def multiply_panel(ordered, num_rows, most, panel, depth, adds, products, stride):
+def multiply_panel(ordered, num_rows, tile_rows, panel, depth, adds, products, stride):
     """PANEL columns of products [num_rows, stride], of which `products` is the address, as `panel` is."""
-    num_tiles = -(-num_rows // most)
-    pace = 4 * PANEL // num_tiles
+    num_tiles = -(-num_rows // tile_rows)
+    pace = 4 * PANEL // num_tiles  # all tiles together fetch what comes behind a block once
     for first in range(0, depth, BLOCK_DEPTH):
         size = min(BLOCK_DEPTH, depth - first)
         block = panel + 4 * PANEL * first
         for tile in range(num_tiles):
-            first_row = tile * most
-            count = min(most, num_rows - first_row)
+            first_row = tile * tile_rows
+            count = min(tile_rows, num_rows - first_row)
             own, target = ordered + 4 * (first * num_rows + first_row * size), products + 4 * first_row * stride
             ahead = block + 4 * PANEL * size + tile * size * pace
             multiply_tile(count, own, block, size, target, stride, adds or first > 0, ahead, pace)
@@ -305,16 +305,17 @@ def multiply(rows, packed, adds, products):
     `adds`. Each thread has a stretch of panels. No row's sums depend on how many there are.
     """
     num_rows, depth = rows.shape
-    num_columns, most = products.shape[1], max(1, -(-num_rows // max(1, -(-num_rows // MOST_ROWS))))
+    num_columns, tile_rows = products.shape[1], max(1, -(-num_rows // max(1, -(-num_rows // MOST_ROWS))))
     ordered = np.empty(rows.size, np.float32)
-    order_rows(rows, most, ordered)
+    order_rows(rows, tile_rows, ordered)
     for index in prange(-(-num_columns // PANEL)):
         first = index * PANEL
         is_whole = first + PANEL <= num_columns
         rest = np.empty((0 if is_whole else num_rows, PANEL), np.float32)
-        target = products.ctypes.data + 4 * first if is_whole else rest.ctypes.data
+        # Of one type: a signed and an unsigned address would become a float.
+        target = np.int64(products.ctypes.data + 4 * first) if is_whole else np.int64(rest.ctypes.data)
         panel, stride = packed + 4 * PANEL * index * depth, num_columns if is_whole else PANEL
-        multiply_panel(ordered.ctypes.data, num_rows, most, panel, depth, adds and is_whole, target, stride)
+        multiply_panel(ordered.ctypes.data, num_rows, tile_rows, panel, depth, adds and is_whole, target, stride)
         for row in range(len(rest)):
             for column in range(first, num_columns):
                 before = products[row, column] if adds else F32(0.0)

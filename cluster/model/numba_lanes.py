@@ -70,7 +70,7 @@ def prefetch(typing_context, row, index):
 
 
 def fetch(builder, address, cache):
-    """The same, as what is compiled."""
+    """Emits what `prefetch` does, for an address."""
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     to_read, data = INT32(0), INT32(1)
@@ -88,7 +88,7 @@ def splat(typing_context, value):
 
 
 def fill(builder, value):
-    """The same, as what is compiled."""
+    """Emits what `splat` does."""
     undefined = ir.Constant(VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, value, INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH))

@@ -13,7 +13,10 @@ MANY_ROWS = 256
 
 
 class NumbaProduct:
-    """Raises ImportError without Numba."""
+    """A `Product` by the kernel, in as many threads as Numba is told to use (`NumbaAttention.plan`).
+
+    `packed`: [panels, in_features, PANEL]. Raises ImportError without Numba.
+    """
 
     def __init__(self, weight: Tensor) -> None:
         from cluster.model.numba_kernels import multiply
@@ -21,21 +24,34 @@ class NumbaProduct:
 
         self._multiply = multiply
         out_features, in_features = weight.shape
-        padded = F.pad(weight, (0, 0, 0, -out_features % PANEL))
-        self.packed = padded.reshape(-1, PANEL, in_features).transpose(1, 2).contiguous()
+        if num_missing := -out_features % PANEL:
+            weight = F.pad(weight, (0, 0, 0, num_missing))
+        panels = weight.reshape((out_features + num_missing) // PANEL, PANEL, in_features)
+        self.packed = panels.transpose(1, 2).contiguous()
 
     def __call__(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Raises ValueError, or torch's RuntimeError, for rows that do not fit."""
+        """Of rows [num_rows, in_features]. Raises ValueError, or torch's RuntimeError, for others."""
         if len(rows) >= MANY_ROWS:
             return F.linear(rows, weight, bias)
-        if rows.dtype != torch.float32 or rows.shape[1] != weight.shape[1]:
-            raise ValueError(f"{rows.dtype} rows of {rows.shape[1]} by a weight of {tuple(weight.shape)} in fp32")
+        if rows.dtype != torch.float32 or rows.shape[1:] != weight.shape[1:]:
+            raise ValueError(f"{rows.dtype} rows of {tuple(rows.shape)} by a weight of {tuple(weight.shape)} in fp32")
         product = rows.new_empty(len(rows), len(weight))
         self._multiply(rows.contiguous().numpy(), self.packed.data_ptr(), False, product.numpy())
         return product if bias is None else product.add_(bias)
 
 
+def try_kernel() -> None:
+    """By whole numbers, whose products are exact. Raises RuntimeError where they are wrong: what was read from disk may
+    have been compiled from something else.
+    """
+    weight, rows = (torch.arange(size * 300).remainder_(7).view(size, 300).float() for size in (70, 13))
+    if not torch.equal(NumbaProduct(weight)(rows, weight, None), F.linear(rows, weight)):
+        raise RuntimeError("products by Numba's kernel are wrong")
+
+
 class OneDnnProduct:
+    """A `Product` by oneDNN, packed for `TYPICAL_ROWS`."""
+
     def __init__(self, weight: Tensor) -> None:
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
 

@@ -31,11 +31,11 @@ from deploy.bench.engine_summary import Lengths, Turn, summarise
 from deploy.bench.engine_turns import (
     Prompts,
     Reference,
-    TorchProducts,
     TransformersReference,
     decode_stages,
     generate,
     products_s,
+    torch_products_s,
 )
 from deploy.bench.vllm_side import find_vllm_python, vllm_reference
 from deploy.errors import InputError, first_line
@@ -124,7 +124,6 @@ class _Turns:
         num_tokens = lengths.num_prompt_tokens + lengths.num_new_tokens
         num_blocks = len(self._prompts) * -(-num_tokens // BLOCK_SIZE)
         self._runner = ModelRunner(model, KVCache(num_blocks, *model.kv_shape(BLOCK_SIZE), model.dtype))
-        self._torch_products = TorchProducts(model)
         self._memory = MemoryRate(torch.device("cpu"), MEASURED_BYTES)
         self._others = others
         self._show = show
@@ -137,7 +136,7 @@ class _Turns:
         prompts, others = self._prompts[:size], {}
         self._show(f"batch {size}: engine", self._num_turns)
         engine = generate(self._runner, prompts, self._num_new_tokens)
-        alone_s, torch_s = products_s(self._runner.model, size), self._torch_products.seconds(size)
+        alone_s, torch_s = products_s(self._runner.model, size), torch_products_s(self._runner.model, size)
         bytes_per_s = self._memory.measure()
         for name, other in self._others.items():
             self._show(f"batch {size}: {name}", self._num_turns)

@@ -9,7 +9,8 @@ from cluster.model.config import ModelConfig
 class Bound:
     """All measured in the same turn as the step; whichever is longer binds, the products or the bytes.
 
-    `torch_s`: the products by torch, which do not get faster when ours do. `own_s`: as the step multiplies, alone.
+    `torch_s`: the products by torch, which do not get faster when ours do; a step may well need less. `own_s`: as the
+    step multiplies, alone, which it cannot.
     """
 
     torch_s: float
@@ -26,7 +27,7 @@ class Bound:
 
     @property
     def name(self) -> str:
-        return "torch's products" if self.torch_s >= self.bytes_s else "bandwidth"
+        return "products" if self.torch_s >= self.bytes_s else "bandwidth"
 
 
 def weight_bytes(config: ModelConfig, itemsize: int) -> int:

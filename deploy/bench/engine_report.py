@@ -27,11 +27,9 @@ def _title(figures: dict[str, Any]) -> str:
 
 def _speeds(batches: list[dict[str, Any]]) -> Table:
     """One row for the engine at each batch size, and one for each of the others."""
-    title = (
-        "Decode; a step's share of the longer of products and bytes, measured beside it: torch's products, and its own"
-    )
+    title = "Decode; beside a step its bytes alone, and its products alone, by torch and by its own means"
     table = Table(title=title)
-    for column in ("batch", "", "tok/s", "ms a step", "bytes ms", "torch's ms", "binds", "share", "own ms", "share"):
+    for column in ("batch", "", "tok/s", "ms a step", "bytes ms", "torch ms", "binds", "share", "own ms", "of own"):
         table.add_column(column, justify="left" if column in ("", "binds") else "right")
     for column in ("engine is", "same tokens", "prefill tok/s"):
         table.add_column(column, justify="right")

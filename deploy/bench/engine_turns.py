@@ -1,7 +1,7 @@
 """One turn of what `baton bench engine` compares: the engine, the matrix products alone, and transformers."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,7 @@ from cluster.engine.sampling_params import SamplingParams
 from cluster.engine.scheduler import Scheduler, SchedulerConfig
 from cluster.engine.sequence import Sequence
 from cluster.model.decoder import Decoder
-from cluster.model.linear import Linear
+from cluster.model.linear import Linear, Product
 from cluster.model.packed_products import NumbaProduct, OneDnnProduct, has_onednn
 from cluster.model.runner import ModelRunner
 from deploy.bench.engine_stages import Seconds, stages_of_products, timed_stages
@@ -105,24 +105,36 @@ def products_s(model: Decoder, num_rows: int, num_passes: int = 20) -> Seconds:
     return {stage: statistics.median(each[stage] for each in passes) for stage in passes[0]}
 
 
-class TorchProducts:
-    """A decode step's products with the weights by torch: in fp32 with weights that oneDNN has packed, where it can."""
+@torch.inference_mode()
+def torch_products_s(model: Decoder, num_rows: int, num_passes: int = 10) -> float:
+    """One decode step's products with the weights by torch, in the fastest of the ways that it has: a median."""
+    rows = _random_rows(model, num_rows)
+    return min(_median_s(model.linears, products, rows, num_passes) for products in _ways_of_torch(model, num_rows))
 
-    def __init__(self, model: Decoder) -> None:
-        packs = model.dtype == torch.float32 and has_onednn()
-        self._model = model
-        self._products = [OneDnnProduct(linear.weight) if packs else F.linear for linear in model.linears]
 
-    @torch.inference_mode()
-    def seconds(self, num_rows: int, num_passes: int = 20) -> float:
-        """The median of a few."""
-        rows, times_s = _random_rows(self._model, num_rows), []
-        for _ in range(num_passes):
-            start = perf_counter()
-            for linear, product in zip(self._model.linears, self._products, strict=True):
-                product(rows[linear.in_features], linear.weight, None)
-            times_s.append(perf_counter() - start)
-        return statistics.median(times_s)
+def _ways_of_torch(model: Decoder, num_rows: int) -> Iterator[list[Product]]:
+    """With weights as they lie, packed by oneDNN, and packed by MKL for so many rows."""
+    weights = [linear.weight for linear in model.linears]
+    yield [F.linear for _ in weights]
+    if model.dtype == torch.float32 and has_onednn():
+        yield [OneDnnProduct(weight) for weight in weights]
+    if model.dtype == torch.float32 and has_onednn() and torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        yield [_mkl_product(weight, num_rows) for weight in weights]
+
+
+def _mkl_product(weight: torch.Tensor, num_rows: int) -> Product:
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, num_rows)
+    return lambda rows, _, bias: torch.ops.mkl._mkl_linear(rows, packed, weight, bias, num_rows)
+
+
+def _median_s(linears: list[Linear], products: list[Product], rows: dict[int, torch.Tensor], num_passes: int) -> float:
+    times_s = []
+    for _ in range(num_passes):
+        start = perf_counter()
+        for linear, product in zip(linears, products, strict=True):
+            product(rows[linear.in_features], linear.weight, None)
+        times_s.append(perf_counter() - start)
+    return statistics.median(times_s)
 
 
 def _random_rows(model: Decoder, num_rows: int) -> dict[int, torch.Tensor]:

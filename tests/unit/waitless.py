@@ -26,11 +26,11 @@ class _WaitlessSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Waits only where no timer is set: for another thread."""
-        if timeout is not None:
-            self._loop.skip(timeout)
-            timeout = 0.0
-        return super().select(timeout)
+        """Waits only where no timer is set. Under one, what another thread is at work on is not waited for."""
+        if timeout is None or (ready := super().select(0)):
+            return super().select(timeout)
+        self._loop.skip(timeout)
+        return ready
 
 
 def run_without_waiting(work: Coroutine[Any, Any, Any]) -> Any:

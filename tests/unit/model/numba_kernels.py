@@ -5,7 +5,8 @@ import pytest
 try:
     from cluster.model import numba_layers
     from cluster.model.numba_attention import NumbaAttention
+    from cluster.model.numba_decoder import NumbaDecoder
 except (ImportError, ValueError) as error:
     pytest.skip(f"Numba's kernels cannot work here: {error}", allow_module_level=True)
 
-__all__ = ["NumbaAttention", "numba_layers"]
+__all__ = ["NumbaAttention", "NumbaDecoder", "numba_layers"]

@@ -21,8 +21,9 @@ from cluster.model.decoder import Decoder
 from cluster.model.errors import NonFiniteLogits
 from cluster.model.kv_cache import KVCache
 from cluster.model.load import load_model
+from cluster.model.packed_products import OneDnnProduct, has_onednn
 from tests.unit.model.factories import BLOCK_SIZE, checkpoint, make_runner, make_sequence, rand
-from tests.unit.model.numba_kernels import NumbaAttention, numba_layers
+from tests.unit.model.numba_kernels import NumbaAttention, NumbaDecoder, numba_layers
 
 pytestmark = pytest.mark.unit
 
@@ -242,6 +243,24 @@ def test_with_a_numba_that_does_not_work_torch_computes_and_a_warning_says_so(pr
     assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
     assert str(problem) in caplog.text
     assert caplog.records[-1].levelname == "WARNING"
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_nothing_is_left_of_kernels_that_fail_late(packs, monkeypatch):
+    """When all products are packed for them already."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    if packs and not has_onednn():
+        pytest.skip("torch has no oneDNN here")
+    runner = make_runner()
+    monkeypatch.setattr(NumbaDecoder, "_load_kernel", fail)
+    monkeypatch.setattr(cpu_steps, "LEAST_PARAMETERS", 0)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", packs)
+    assert isinstance(make_cpu_steps(runner.model, runner.kv_cache), CpuSteps)
+    products = [linear.product for linear in runner.model.linears]
+    assert all(isinstance(it, OneDnnProduct) if packs else it is F.linear for it in products)
 
 
 LOADS = """

@@ -1,19 +1,30 @@
 """Products with packed weights against torch's."""
 
+import importlib
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cluster.model.packed_products import MANY_ROWS, NumbaProduct, OneDnnProduct, has_onednn
+from cluster.model.packed_products import MANY_ROWS, NumbaProduct, OneDnnProduct, has_onednn, try_kernel
 from tests.unit.model.factories import rand
-from tests.unit.model.numba_kernels import numba_layers  # noqa: F401  # skips where Numba cannot work
 
 pytestmark = pytest.mark.unit
 
 
+@pytest.fixture
+def numba():
+    importlib.import_module("tests.unit.model.numba_kernels")  # skips where Numba cannot work
+
+
 @pytest.fixture(params=[NumbaProduct, OneDnnProduct])
 def product_of(request):
-    if request.param is OneDnnProduct and not has_onednn():
+    if request.param is NumbaProduct:
+        request.getfixturevalue("numba")
+    elif not has_onednn():
         pytest.skip("torch has no oneDNN here")
     return request.param
 
@@ -32,17 +43,20 @@ def test_products_of_any_number_of_rows_are_right(product_of, num_rows, out_feat
         torch.testing.assert_close(product(rows, weight, own_bias), right, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("num_rows", [1, 5, MANY_ROWS + 50])
 @pytest.mark.parametrize(("out_features", "in_features"), [(96, 64), (70, 300)])
-def test_the_kernel_adds_to_what_is_there_if_asked(out_features, in_features):
+def test_the_kernel_adds_to_what_is_there_if_asked_and_takes_many_rows_too(numba, num_rows, out_features, in_features):
     from cluster.model.numba_kernels import multiply
 
-    rows, weight, before = rand(5, in_features), rand(out_features, in_features, seed=1), rand(5, out_features, seed=2)
+    shapes = (num_rows, in_features), (out_features, in_features), (num_rows, out_features)
+    rows, weight, before = (rand(*shape, seed=seed) for seed, shape in enumerate(shapes))
     product, products = NumbaProduct(weight), before.clone()
-    multiply(rows.numpy(), product.packed.data_ptr(), True, products.numpy())
-    torch.testing.assert_close(products, before + F.linear(rows, weight), rtol=1e-4, atol=1e-4)
+    for adds, right in ((True, before + F.linear(rows, weight)), (False, F.linear(rows, weight))):
+        multiply(rows.numpy(), product.packed.data_ptr(), adds, products.numpy())
+        torch.testing.assert_close(products, right, rtol=1e-4, atol=1e-4)
 
 
-def test_a_rows_product_is_the_same_bits_beside_any_others():
+def test_a_rows_product_is_the_same_bits_beside_any_others(numba):
     rows, weight = rand(40, 600), rand(70, 600, seed=1)
     product = NumbaProduct(weight)
     together = product(rows, weight, None)
@@ -69,3 +83,43 @@ def test_rows_that_do_not_fit_are_refused(product_of, num_rows):
     for rows in (rand(num_rows, 65), rand(num_rows, 64).double(), rand(num_rows, 64).bfloat16()):
         with pytest.raises((ValueError, RuntimeError)):
             product(rows, weight, None)
+
+
+def test_a_kernel_that_is_wrong_is_noticed(numba, monkeypatch):
+    try_kernel()
+    right = NumbaProduct.__call__
+    monkeypatch.setattr(NumbaProduct, "__call__", lambda *it: right(*it).add_(1))
+    with pytest.raises(RuntimeError, match="wrong"):
+        try_kernel()
+
+
+NARROW = """
+import numpy as np
+from numba import njit
+from cluster.model.numba_tile import MOST_ROWS, PANEL, multiply_tile
+
+@njit
+def multiply(count, rows, panel, products, adds):
+    depth, stride = len(panel), products.shape[1]
+    addresses = rows.ctypes.data, panel.ctypes.data, products.ctypes.data
+    multiply_tile(count, addresses[0], addresses[1], depth, addresses[2], stride, adds, addresses[1], 0)
+
+generator = np.random.default_rng(0)
+panel = generator.standard_normal((33, PANEL), np.float32)
+for count in range(1, MOST_ROWS + 1):
+    rows = generator.standard_normal((33, count), np.float32)
+    products = np.zeros((count, PANEL + 3), np.float32)
+    for times in (1, 2):
+        multiply(count, rows, panel, products, times - 1)
+        np.testing.assert_allclose(products[:, :PANEL], times * rows.T @ panel, rtol=1e-4, atol=1e-4)
+    assert (products[:, PANEL:] == 0).all()
+print(PANEL, MOST_ROWS)
+"""
+
+
+def test_where_registers_are_narrow_a_tile_is_smaller(numba):
+    features = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", NARROW], env={**os.environ, **features}, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout.split() == ["16", "6"], done.stderr
