@@ -45,7 +45,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "382b66f4ddc6"
+PARTS_HASH = "68b4e0f15fb8"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
@@ -264,39 +264,25 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
 
 # Products with weights, packed as [panels, in_features, PANEL].
 
-BLOCK_DEPTH = 256
-"""Of a panel that is multiplied by all rows before the next: it stays in the first cache meanwhile."""
-
-
-@kernel("void(f4[:, ::1], i8, f4[::1])")
-def order_rows(rows, tile_rows, ordered):
-    """[n, in_features] by blocks of BLOCK_DEPTH, in them by tiles of `tile_rows`: each as [depth, rows]."""
-    num_rows, depth = rows.shape
-    for tile in prange(-(-num_rows // tile_rows)):
-        first_row = tile * tile_rows
-        count = min(tile_rows, num_rows - first_row)
-        for first in range(0, depth, BLOCK_DEPTH):
-            size = min(BLOCK_DEPTH, depth - first)
-            block = ordered[first * num_rows + first_row * size :]
-            for i in range(size):
-                for row in range(count):
-                    block[i * count + row] = rows[first_row + row, first + i]
+BLOCK_DEPTH = 128
+"""Of a panel that is multiplied by all rows before the next: it and what comes behind it fit into the first cache."""
 
 
 @inlined
-def multiply_panel(ordered, num_rows, tile_rows, panel, depth, adds, products, stride):
-    """PANEL columns of products [num_rows, stride], of which `products` is the address, as `panel` is."""
-    num_tiles = -(-num_rows // tile_rows)
+def multiply_panel(rows, num_rows, panel, depth, adds, products, stride):
+    """PANEL columns of products [num_rows, stride] = rows [num_rows, depth] times a panel: addresses all three."""
+    num_tiles = -(-num_rows // MOST_ROWS)
+    tile_rows = -(-num_rows // num_tiles)
     pace = 4 * PANEL // num_tiles  # all tiles together fetch what comes behind a block once
     for first in range(0, depth, BLOCK_DEPTH):
         size = min(BLOCK_DEPTH, depth - first)
         block = panel + 4 * PANEL * first
         for tile in range(num_tiles):
-            first_row = tile * tile_rows
-            count = min(tile_rows, num_rows - first_row)
-            own, target = ordered + 4 * (first * num_rows + first_row * size), products + 4 * first_row * stride
+            row = tile * tile_rows
+            count = min(tile_rows, num_rows - row)
+            own, target = rows + 4 * (row * depth + first), products + 4 * row * stride
             ahead = block + 4 * PANEL * size + tile * size * pace
-            multiply_tile(count, own, block, size, target, stride, adds or first > 0, ahead, pace)
+            multiply_tile(count, own, depth, block, size, target, stride, adds or first > 0, ahead, pace)
 
 
 @kernel("void(f4[:, ::1], i8, b1, f4[:, ::1])")
@@ -305,17 +291,18 @@ def multiply(rows, packed, adds, products):
     `adds`. Each thread has a stretch of panels. No row's sums depend on how many there are.
     """
     num_rows, depth = rows.shape
-    num_columns, tile_rows = products.shape[1], max(1, -(-num_rows // max(1, -(-num_rows // MOST_ROWS))))
-    ordered = np.empty(rows.size, np.float32)
-    order_rows(rows, tile_rows, ordered)
-    for index in prange(-(-num_columns // PANEL)):
+    num_columns = products.shape[1]
+    num_panels = -(-num_columns // PANEL)
+    if num_rows == 0:
+        return
+    for index in prange(num_panels):
         first = index * PANEL
         is_whole = first + PANEL <= num_columns
         rest = np.empty((0 if is_whole else num_rows, PANEL), np.float32)
         # Of one type: a signed and an unsigned address would become a float.
         target = np.int64(products.ctypes.data + 4 * first) if is_whole else np.int64(rest.ctypes.data)
         panel, stride = packed + 4 * PANEL * index * depth, num_columns if is_whole else PANEL
-        multiply_panel(ordered.ctypes.data, num_rows, tile_rows, panel, depth, adds and is_whole, target, stride)
+        multiply_panel(rows.ctypes.data, num_rows, panel, depth, adds and is_whole, target, stride)
         for row in range(len(rest)):
             for column in range(first, num_columns):
                 before = products[row, column] if adds else F32(0.0)

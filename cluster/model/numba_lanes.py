@@ -13,7 +13,6 @@ from numba.extending import intrinsic, models, register_model
 
 WIDTH = 16
 VECTOR, FLOAT, INT32 = ir.VectorType(ir.FloatType(), WIDTH), ir.FloatType(), ir.IntType(32)
-IN_FIRST_CACHE, IN_SECOND_CACHE = 3, 2
 
 
 class Lanes(types.Type):
@@ -63,18 +62,18 @@ def prefetch(typing_context, row, index):
     """A hint that what lies around row[index] will be read soon."""
 
     def generate(context, builder, signature, arguments):
-        fetch(builder, _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t), IN_FIRST_CACHE)
+        fetch(builder, _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t))
         return context.get_dummy_value()
 
     return types.void(row, types.int64), generate
 
 
-def fetch(builder, address, cache):
+def fetch(builder, address):
     """Emits what `prefetch` does, for an address."""
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    to_read, data = INT32(0), INT32(1)
-    builder.call(function, [address, to_read, INT32(cache), data])
+    to_read, to_keep, data = INT32(0), INT32(3), INT32(1)
+    builder.call(function, [address, to_read, to_keep, data])
 
 
 @intrinsic

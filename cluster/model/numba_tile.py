@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from cluster.model.numba_lanes import FLOAT, IN_SECOND_CACHE, VECTOR, WIDTH, fetch, fill
+from cluster.model.numba_lanes import FLOAT, VECTOR, WIDTH, fetch, fill
 
 _triple, _name, _features = cpu_target.target_context.codegen().magic_tuple()
 HAS_WIDE_REGISTERS = "+avx512f" in _features  # 32 that hold a vector each; others hold a half or a quarter
@@ -26,10 +26,10 @@ INT64, FLOAT_BYTES, LINE_BYTES = ir.IntType(64), 4, 64
 
 
 @intrinsic
-def multiply_tile(typing_context, num_rows, rows, panel, depth, products, stride, adds, ahead, pace):
-    """products [num_rows, PANEL] = rows, which lie as [depth, num_rows], times panel [depth, PANEL]; + what was there
-    if `adds` is not 0. Rows of `products` are `stride` numbers apart; `rows`, `panel` and `products` are addresses.
+def multiply_tile(typing_context, num_rows, rows, pitch, panel, depth, products, stride, adds, ahead, pace):
+    """products [num_rows, PANEL] = rows [num_rows, depth] times panel [depth, PANEL], + what was there if `adds`, not 0.
 
+    `rows`, `panel` and `products` are addresses; `pitch` and `stride`, how many numbers rows and products are apart.
     From `ahead` on, NUM_VECTORS lines are fetched for each of `depth`, `pace` bytes further every time.
     """
 
@@ -44,25 +44,26 @@ def multiply_tile(typing_context, num_rows, rows, panel, depth, products, stride
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 9), generate
+    return types.void(*[types.int64] * 10), generate
 
 
-def _multiply(builder, count, rows, panel, depth, products, stride, adds, ahead, pace):
+def _multiply(builder, count, rows, pitch, panel, depth, products, stride, adds, ahead, pace):
     """For a number of rows that is known as this is compiled."""
     nothing = ir.Constant(VECTOR, None)
     sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(NUM_VECTORS)] for _ in range(count)]
     for each in chain(*sums):
         builder.store(nothing, each)
+    starts = [builder.add(rows, _at(builder, pitch, row * FLOAT_BYTES, 0)) for row in range(count)]
     with cgutils.for_range(builder, depth) as loop:
         line = builder.add(ahead, builder.mul(loop.index, pace))
         for vector in range(NUM_VECTORS):
             address = builder.add(line, INT64(vector * LINE_BYTES))
-            fetch(builder, builder.inttoptr(address, cgutils.voidptr_t), IN_SECOND_CACHE)
+            fetch(builder, builder.inttoptr(address, cgutils.voidptr_t))
         weights = [
             _load(builder, panel, _at(builder, loop.index, PANEL, v * WIDTH), VECTOR) for v in range(NUM_VECTORS)
         ]
         for row in range(count):
-            lanes = fill(builder, _load(builder, rows, _at(builder, loop.index, count, row), FLOAT))
+            lanes = fill(builder, _load(builder, starts[row], loop.index, FLOAT))
             for weight, each in zip(weights, sums[row], strict=True):
                 product = builder.fmul(lanes, weight, flags=("contract",))
                 builder.store(builder.fadd(product, builder.load(each), flags=("contract",)), each)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TYPICAL_ROWS = 32  # for oneDNN
-MANY_ROWS = 256
+MANY_ROWS = 128
 """From so many on, torch's product with weights as they lie takes no longer than the kernel's."""
 
 

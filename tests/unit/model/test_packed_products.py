@@ -100,18 +100,18 @@ from cluster.model.numba_tile import MOST_ROWS, PANEL, multiply_tile
 
 @njit
 def multiply(count, rows, panel, products, adds):
-    depth, stride = len(panel), products.shape[1]
+    pitch, depth, stride = rows.shape[1], len(panel), products.shape[1]
     addresses = rows.ctypes.data, panel.ctypes.data, products.ctypes.data
-    multiply_tile(count, addresses[0], addresses[1], depth, addresses[2], stride, adds, addresses[1], 0)
+    multiply_tile(count, addresses[0], pitch, addresses[1], depth, addresses[2], stride, adds, addresses[1], 0)
 
 generator = np.random.default_rng(0)
 panel = generator.standard_normal((33, PANEL), np.float32)
 for count in range(1, MOST_ROWS + 1):
-    rows = generator.standard_normal((33, count), np.float32)
+    rows = generator.standard_normal((count, 35), np.float32)
     products = np.zeros((count, PANEL + 3), np.float32)
     for times in (1, 2):
         multiply(count, rows, panel, products, times - 1)
-        np.testing.assert_allclose(products[:, :PANEL], times * rows.T @ panel, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(products[:, :PANEL], times * rows[:, :33] @ panel, rtol=1e-4, atol=1e-4)
     assert (products[:, PANEL:] == 0).all()
 print(PANEL, MOST_ROWS)
 """
