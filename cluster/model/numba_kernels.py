@@ -45,7 +45,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "68b4e0f15fb8"
+PARTS_HASH = "4ae5369336b9"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
@@ -264,8 +264,10 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
 
 # Products with weights, packed as [panels, in_features, PANEL].
 
-BLOCK_DEPTH = 128
-"""Of a panel that is multiplied by all rows before the next: it and what comes behind it fit into the first cache."""
+BLOCK_DEPTH, NEAR = 128, 64
+"""Where there are several tiles of rows, each multiplies so much of a panel's depth before the next does: it, and what
+comes behind it and is fetched meanwhile, fit into the first cache. One tile alone fetches what is so near ahead.
+"""
 
 
 @inlined
@@ -273,15 +275,17 @@ def multiply_panel(rows, num_rows, panel, depth, adds, products, stride):
     """PANEL columns of products [num_rows, stride] = rows [num_rows, depth] times a panel: addresses all three."""
     num_tiles = -(-num_rows // MOST_ROWS)
     tile_rows = -(-num_rows // num_tiles)
+    most = depth if num_tiles == 1 else BLOCK_DEPTH
     pace = 4 * PANEL // num_tiles  # all tiles together fetch what comes behind a block once
-    for first in range(0, depth, BLOCK_DEPTH):
-        size = min(BLOCK_DEPTH, depth - first)
+    for first in range(0, depth, most):
+        size = min(most, depth - first)
         block = panel + 4 * PANEL * first
+        behind = block + 4 * PANEL * (NEAR if num_tiles == 1 else size)
         for tile in range(num_tiles):
             row = tile * tile_rows
             count = min(tile_rows, num_rows - row)
             own, target = rows + 4 * (row * depth + first), products + 4 * row * stride
-            ahead = block + 4 * PANEL * size + tile * size * pace
+            ahead = behind + tile * size * pace
             multiply_tile(count, own, depth, block, size, target, stride, adds or first > 0, ahead, pace)
 
 
@@ -292,21 +296,20 @@ def multiply(rows, packed, adds, products):
     """
     num_rows, depth = rows.shape
     num_columns = products.shape[1]
-    num_panels = -(-num_columns // PANEL)
+    num_panels, num_whole = -(-num_columns // PANEL), num_columns // PANEL
     if num_rows == 0:
         return
+    rest = np.empty((num_rows if num_whole < num_panels else 0, PANEL), np.float32)
     for index in prange(num_panels):
-        first = index * PANEL
-        is_whole = first + PANEL <= num_columns
-        rest = np.empty((0 if is_whole else num_rows, PANEL), np.float32)
+        panel, is_whole = packed + 4 * PANEL * index * depth, index < num_whole
         # Of one type: a signed and an unsigned address would become a float.
-        target = np.int64(products.ctypes.data + 4 * first) if is_whole else np.int64(rest.ctypes.data)
-        panel, stride = packed + 4 * PANEL * index * depth, num_columns if is_whole else PANEL
+        target = np.int64(products.ctypes.data + 4 * PANEL * index) if is_whole else np.int64(rest.ctypes.data)
+        stride = num_columns if is_whole else PANEL
         multiply_panel(rows.ctypes.data, num_rows, panel, depth, adds and is_whole, target, stride)
-        for row in range(len(rest)):
-            for column in range(first, num_columns):
-                before = products[row, column] if adds else F32(0.0)
-                products[row, column] = before + rest[row, column - first]
+    for row in range(len(rest)):
+        for column in range(num_whole * PANEL, num_columns):
+            before = products[row, column] if adds else F32(0.0)
+            products[row, column] = before + rest[row, column - num_whole * PANEL]
 
 
 # A step as a whole.

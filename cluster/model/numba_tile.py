@@ -7,8 +7,6 @@ What is multiplied next is fetched into the cache meanwhile, which matters more 
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
 
-from itertools import chain
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -27,7 +25,8 @@ INT64, FLOAT_BYTES, LINE_BYTES = ir.IntType(64), 4, 64
 
 @intrinsic
 def multiply_tile(typing_context, num_rows, rows, pitch, panel, depth, products, stride, adds, ahead, pace):
-    """products [num_rows, PANEL] = rows [num_rows, depth] times panel [depth, PANEL], + what was there if `adds`, not 0.
+    """products [num_rows, PANEL] = rows [num_rows, depth] times panel [depth, PANEL]. If `adds` is not 0, sums go on
+    from what is there, so that they are the same in several parts of `depth`.
 
     `rows`, `panel` and `products` are addresses; `pitch` and `stride`, how many numbers rows and products are apart.
     From `ahead` on, NUM_VECTORS lines are fetched for each of `depth`, `pace` bytes further every time.
@@ -49,10 +48,19 @@ def multiply_tile(typing_context, num_rows, rows, pitch, panel, depth, products,
 
 def _multiply(builder, count, rows, pitch, panel, depth, products, stride, adds, ahead, pace):
     """For a number of rows that is known as this is compiled."""
-    nothing = ir.Constant(VECTOR, None)
     sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(NUM_VECTORS)] for _ in range(count)]
-    for each in chain(*sums):
-        builder.store(nothing, each)
+    places = [
+        (each, _at(builder, stride, row, vector * WIDTH))
+        for row, line in enumerate(sums)
+        for vector, each in enumerate(line)
+    ]
+    with builder.if_else(builder.icmp_signed("!=", adds, INT64(0))) as (with_what_is_there, from_nothing):
+        with with_what_is_there:
+            for each, at in places:
+                builder.store(_load(builder, products, at, VECTOR), each)
+        with from_nothing:
+            for each, _ in places:
+                builder.store(ir.Constant(VECTOR, None), each)
     starts = [builder.add(rows, _at(builder, pitch, row * FLOAT_BYTES, 0)) for row in range(count)]
     with cgutils.for_range(builder, depth) as loop:
         line = builder.add(ahead, builder.mul(loop.index, pace))
@@ -67,18 +75,8 @@ def _multiply(builder, count, rows, pitch, panel, depth, products, stride, adds,
             for weight, each in zip(weights, sums[row], strict=True):
                 product = builder.fmul(lanes, weight, flags=("contract",))
                 builder.store(builder.fadd(product, builder.load(each), flags=("contract",)), each)
-    places = [
-        (each, _at(builder, stride, row, vector * WIDTH))
-        for row, line in enumerate(sums)
-        for vector, each in enumerate(line)
-    ]
-    with builder.if_else(builder.icmp_signed("!=", adds, INT64(0))) as (to_add, to_write):
-        with to_add:
-            for each, at in places:
-                _store(builder, products, at, builder.fadd(_load(builder, products, at, VECTOR), builder.load(each)))
-        with to_write:
-            for each, at in places:
-                _store(builder, products, at, builder.load(each))
+    for each, at in places:
+        builder.store(builder.load(each), _pointer(builder, products, at, VECTOR), align=FLOAT_BYTES)
 
 
 def _at(builder, factor, times, plus):
@@ -94,7 +92,3 @@ def _pointer(builder, address, index, kind):
 
 def _load(builder, address, index, kind):
     return builder.load(_pointer(builder, address, index, kind), align=FLOAT_BYTES)
-
-
-def _store(builder, address, index, vector):
-    builder.store(vector, _pointer(builder, address, index, VECTOR), align=FLOAT_BYTES)
