@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluster.model import cpu_greatest
 from cluster.model.attention import Attention, make_attention
 from cluster.model.batch import Batch
 from cluster.model.decoder import Decoder
@@ -47,7 +46,7 @@ class NumbaSteps:
 
     def __init__(self, model: Decoder, kv_cache: KVCache) -> None:
         num_threads = torch.get_num_threads()
-        from cluster.model import numba_kernels, numba_layers
+        from cluster.model import numba_layers
         from cluster.model.numba_attention import NumbaAttention
         from cluster.model.numba_decoder import NumbaDecoder
 
@@ -59,7 +58,6 @@ class NumbaSteps:
         for linear in model.linears:
             linear.product = NumbaProduct(linear.weight)
         self._decoder = NumbaDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
-        cpu_greatest.kernel = numba_kernels.greatest_in_parts
 
     def compute(self, batch: Batch) -> Tensor | None:
         """As `CpuSteps.compute`, but the next call may write over them."""

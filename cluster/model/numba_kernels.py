@@ -312,50 +312,6 @@ def multiply(rows, packed, adds, products):
             products[row, column] = before + rest[row, column - num_whole * PANEL]
 
 
-# The greatest of rows.
-
-CHUNK = 1024
-"""Of numbers, in which the greatest of all is looked for by itself once it is known."""
-
-
-@inlined
-def greatest_of(numbers):
-    """Its index, the first one; that of the first which is not a number, if there is any."""
-    most, best = F32(-np.inf), 0
-    for first in range(0, len(numbers), CHUNK):
-        last = min(first + CHUNK, len(numbers))
-        whole = first + (last - first) // WIDTH * WIDTH
-        lanes, strange = splat(F32(-np.inf)), splat(F32(0.0))
-        for i in range(first, whole, WIDTH):
-            lanes = greater(load(numbers, i), lanes)
-            strange = multiply_add(load(numbers, i), splat(F32(0.0)), strange)
-        own = greatest(lanes)
-        for i in range(whole, last):
-            own = numbers[i] if numbers[i] > own else own
-        if own > most:
-            most, best = own, first
-        if total(strange) != F32(0.0) or whole < last:  # infinite, or not a number
-            for i in range(first, last):
-                if numbers[i] != numbers[i]:
-                    return i
-    for i in range(best, len(numbers)):
-        if numbers[i] == most:
-            return i
-    return 0
-
-
-@kernel("void(f4[:, ::1], f4[:, ::1], i8[:, ::1])")
-def greatest_in_parts(rows, values, columns):
-    """Of rows [n, size] in P parts, which threads share: the greatest [n, P], and in which columns: `greatest_of`."""
-    num_parts = values.shape[1]
-    size = -(-rows.shape[1] // num_parts)
-    for part in prange(num_parts):
-        first = min(part * size, rows.shape[1] - 1)
-        for row in range(len(rows)):
-            column = first + greatest_of(rows[row, first : first + size])
-            values[row, part], columns[row, part] = rows[row, column], column
-
-
 # A step as a whole.
 
 
