@@ -116,9 +116,10 @@ def _ways_of_torch(model: Decoder, num_rows: int) -> Iterator[list[Product]]:
     """With weights as they lie, packed by oneDNN, and packed by MKL for so many rows."""
     weights = [linear.weight for linear in model.linears]
     yield [F.linear for _ in weights]
-    if model.dtype == torch.float32 and has_onednn():
-        yield [OneDnnProduct(weight) for weight in weights]
-    if model.dtype == torch.float32 and has_onednn() and torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+    if model.dtype != torch.float32 or not has_onednn():
+        return
+    yield [OneDnnProduct(weight) for weight in weights]
+    if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         yield [_mkl_product(weight, num_rows) for weight in weights]
 
 

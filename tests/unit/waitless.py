@@ -27,9 +27,9 @@ class _WaitlessSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Waits only where no timer is set. Under one, what another thread is at work on is not waited for."""
-        if timeout is None or (ready := super().select(0)):
-            return super().select(timeout)
-        self._loop.skip(timeout)
+        ready = super().select(None if timeout is None else 0)
+        if not ready and timeout is not None:
+            self._loop.skip(timeout)
         return ready
 
 
