@@ -11,11 +11,11 @@ from router.policies.rescheduling import ReschedulingConfig
 class RouterConfig:
     """`max_model_len` None: the model's own. Ports of 0 are drawn.
 
-    `suspect_after_s`: an instance that is silent for so long is treated as lost. `no_instance_timeout_s`: how long the
-    queue waits for a role that no instance has any more. `grace_s`: a resumable request outlives its lost client by so
-    long. `retention_s`: a request's tokens outlive its end by so long. `term`: of this router's life; greater than that
-    of any router before it. `topology`: what was measured before it was made, of nodes of these names.
-    `retry_link_after_s`: a link over which a handover failed is avoided for so long.
+    `suspect_after_s`: an instance that is silent for so long is treated as lost. `no_instance_timeout_s`: how long
+    requests wait for a role that no instance has; then they are refused, as are new ones. `grace_s`: a resumable
+    request outlives its lost client by so long. `retention_s`: a request's tokens outlive its end by so long. `term`:
+    of this router's life; greater than that of any router before it. `topology`: what was measured before it was made,
+    of nodes of these names. `retry_link_after_s`: a link over which a handover failed is avoided for so long.
     """
 
     name: str

@@ -51,17 +51,11 @@ class Instances:
         self._requests = requests
         self.connections: dict[Holder, InstanceConnection] = {}
         self._joining: dict[Holder, Member] = {}
-        self._expected: set[Holder] = set()
         self.adoption = Adoption()
         self.has_adopted = asyncio.Event()
         self.outage = Outage(config.no_instance_timeout_s, self._refuse_queued)
         self.readiness_changed = asyncio.Event()
         self._is_closed = False
-
-    @property
-    def are_expected(self) -> bool:
-        """Whether there are some that have not spoken yet, and will at any moment."""
-        return bool(self._expected)
 
     def tell(self, holder: Holder, message: FrontMessage) -> None:
         if connection := self.connections.get(holder):
@@ -77,7 +71,6 @@ class Instances:
             self._scheduler.leave(connection.holder)  # all of them first: what one had must not go to another
         for connection in gone:
             self.adoption.exclude(connection.holder)
-            self._expected.discard(connection.holder)
             self.on_lost(connection.holder, "it was taken out")
         for holder, info in wanted.items():
             if holder not in self.connections:
@@ -89,15 +82,9 @@ class Instances:
                     secret=self._config.secret,
                     suspect_after_s=self._config.suspect_after_s,
                 )
-                self.expect(holder)
         self._begin_adoption()
         # Nothing waits before this: the next call may come meanwhile.
         await asyncio.gather(*(connection.close() for connection in gone))
-
-    def expect(self, holder: Holder) -> None:
-        """It is there, and will be heard at any moment."""
-        self._expected.add(holder)
-        asyncio.get_running_loop().call_later(self._config.suspect_after_s, self._expected.discard, holder)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -157,7 +144,6 @@ class Instances:
 
     def on_holdings(self, holder: Holder, held: tuple[Held, ...]) -> None:
         """It may be dispatched to from now on."""
-        self._expected.discard(holder)
         if member := self._joining.pop(holder, None):
             self._scheduler.join(member)
             self.readiness_changed.set()
@@ -193,7 +179,7 @@ class Instances:
         self.outage.watch(self._scheduler.missing_role() is not None)
 
     def _refuse_queued(self) -> None:
-        """What waits for a kind of instance that has not come back ends as what comes new does."""
+        """What waits for a kind of instance that has not come back ends; what comes new is refused until it has."""
         if missing := self._scheduler.missing_role():
             for request_id in self._scheduler.queued:
                 reason = f"no {missing} instance has come back"

@@ -85,8 +85,8 @@ class Router:
         if self._is_closing:
             raise NoInstance("the router is stopping")
         missing = self._scheduler.missing_role()
-        if missing and self.instances.has_adopted.is_set() and not self.instances.are_expected:
-            raise NoInstance(f"no {missing} instance is there now")
+        if missing and self.instances.outage.is_long:
+            raise NoInstance(f"no {missing} instance has come back")
         if self._scheduler.is_full:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:

@@ -227,6 +227,19 @@ async def test_without_an_instance_it_waits_and_is_refused_when_none_comes_back(
         await read(stream)
 
 
+async def test_a_long_outage_refuses_what_comes_new_at_once_until_it_is_over() -> None:
+    case, (first,) = await make_case("m0", no_instance_timeout_s=0.01)
+    case.router.instances.on_lost(first.holder, "killed")
+    waiting = case.router.submit(make_request())
+    with pytest.raises(NoInstance):
+        await read(waiting)
+    with pytest.raises(NoInstance, match="has come back"):
+        case.router.submit(make_request("new"))
+    second = case.join("m1")
+    case.router.submit(make_request("new"))
+    assert second.dispatch.state.request_id == "new"
+
+
 async def test_the_wait_for_an_instance_ends_when_one_is_there_and_begins_anew_with_the_next_outage() -> None:
     case, (first,) = await make_case("m0", no_instance_timeout_s=1.0)
     case.router.submit(make_request())
@@ -242,7 +255,6 @@ async def test_a_request_that_comes_in_an_outage_does_not_lengthen_it() -> None:
     case, (first,) = await make_case("m0", no_instance_timeout_s=1.0)
     case.router.instances.on_lost(first.holder, "killed")
     refusal_s = _refusal_s(case)
-    case.router.instances.expect(first.holder)
     case.router.submit(make_request())
     assert _refusal_s(case) == refusal_s
 
@@ -495,13 +507,11 @@ async def test_a_router_that_is_never_told_of_instances_refuses_in_time() -> Non
         await read(stream)
 
 
-async def test_a_request_waits_for_an_instance_that_is_there_and_has_not_spoken_yet() -> None:
+async def test_a_request_waits_for_the_first_instance_there_is() -> None:
     case = Case(no_instance_timeout_s=5.0)
     await case.router.set_instances([])
-    with pytest.raises(NoInstance):
-        case.router.submit(make_request())
-    await case.router.set_instances([make_info("m0", M)])
     case.router.submit(make_request())
+    await case.router.set_instances([make_info("m0", M)])
     case.router.instances.on_joined(make_info("m0", M))
     case.router.instances.on_holdings(Holder("m0", 1), ())
     assert [note.step for note in case.notes] == [Step.DISPATCHED]
