@@ -29,7 +29,7 @@ from cluster.model.numba_lanes import (
     store,
     total,
 )
-from cluster.model.numba_tile import MOST_ROWS, PANEL, multiply_tile
+from cluster.model.numba_tile import MOST_HEADS, MOST_ROWS, PANEL, multiply_narrow_tile, multiply_tile, score_tile
 
 config.THREADING_LAYER = "omp"
 MOST_THREADS: int = config.NUMBA_NUM_THREADS
@@ -45,7 +45,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "4ae5369336b9"
+PARTS_HASH = "ec1fb107c7c0"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
@@ -166,57 +166,29 @@ def softmax(scores, count):
 
 
 @inlined
-def score(queries, keys, kv_head, first, count, scores, following):
-    """scores[:, first + i] = queries [group, head_dim] times a key of block [block_size, num_kv_heads, head_dim]."""
-    fours = len(queries) - len(queries) % 4
-    for i in range(count):
-        key, next_key = keys[i, kv_head], following[i, kv_head]
-        for d in range(0, len(key), WIDTH):
-            prefetch(next_key, d)
-        for head in range(0, fours, 4):
-            a = b = c = e = splat(F32(0.0))
-            for d in range(0, len(key), WIDTH):
-                part = load(key, d)
-                a = multiply_add(part, load(queries[head], d), a)
-                b = multiply_add(part, load(queries[head + 1], d), b)
-                c = multiply_add(part, load(queries[head + 2], d), c)
-                e = multiply_add(part, load(queries[head + 3], d), e)
-            scores[head, first + i] = total(a)
-            scores[head + 1, first + i] = total(b)
-            scores[head + 2, first + i] = total(c)
-            scores[head + 3, first + i] = total(e)
-        for head in range(fours, len(queries)):
-            a = splat(F32(0.0))
-            for d in range(0, len(key), WIDTH):
-                a = multiply_add(load(key, d), load(queries[head], d), a)
-            scores[head, first + i] = total(a)
+def score(queries, group, head_dim, keys, pitch, count, scores, stride, following):
+    """scores [group, stride] = queries [group, head_dim] times keys, `pitch` numbers apart: addresses all of them."""
+    for head in range(0, group, MOST_HEADS):
+        own, target = queries + 4 * head * head_dim, scores + 4 * head * stride
+        score_tile(min(group - head, MOST_HEADS), own, head_dim, keys, pitch, count, target, stride, following)
 
 
 @inlined
-def add_values(weights, values, kv_head, first, count, outputs, following):
-    """outputs [group, head_dim] += weights[:, first + i] times a value of a block, as in `score`."""
-    fours = len(outputs) - len(outputs) % 4
-    for d in range(0, outputs.shape[1], WIDTH):
-        for i in range(count):
-            prefetch(following[i, kv_head], d)
-        for head in range(0, fours, 4):
-            a, b = load(outputs[head], d), load(outputs[head + 1], d)
-            c, e = load(outputs[head + 2], d), load(outputs[head + 3], d)
-            for i in range(first, first + count):
-                part = load(values[i - first, kv_head], d)
-                a = multiply_add(part, splat(weights[head, i]), a)
-                b = multiply_add(part, splat(weights[head + 1, i]), b)
-                c = multiply_add(part, splat(weights[head + 2, i]), c)
-                e = multiply_add(part, splat(weights[head + 3, i]), e)
-            store(outputs[head], d, a)
-            store(outputs[head + 1], d, b)
-            store(outputs[head + 2], d, c)
-            store(outputs[head + 3], d, e)
-        for head in range(fours, len(outputs)):
-            a = load(outputs[head], d)
-            for i in range(first, first + count):
-                a = multiply_add(load(values[i - first, kv_head], d), splat(weights[head, i]), a)
-            store(outputs[head], d, a)
+def add_values(weights, stride, group, values, pitch, count, outputs, head_dim, adds, following):
+    """outputs [group, head_dim] = weights [group, stride] times values, + what was there if `adds`, as in `score`."""
+    whole = head_dim - head_dim % PANEL
+    for head in range(0, group, MOST_ROWS):
+        num_heads, own = min(group - head, MOST_ROWS), weights + 4 * head * stride
+        for at in range(0, 4 * whole, 4 * PANEL):
+            target = outputs + 4 * head * head_dim + at
+            multiply_tile(
+                num_heads, own, stride, values + at, pitch, count, target, head_dim, adds, following + at, 4 * pitch
+            )
+        for at in range(4 * whole, 4 * head_dim, 4 * WIDTH):
+            target = outputs + 4 * head * head_dim + at
+            multiply_narrow_tile(
+                num_heads, own, stride, values + at, pitch, count, target, head_dim, adds, following + at, 4 * pitch
+            )
 
 
 @kernel(
@@ -231,9 +203,12 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
     num_heads, num_kv_heads, head_dim = outputs.shape[1], cache.shape[4], cache.shape[5]
     block_size, group = cache.shape[3], num_heads // num_kv_heads
     part_size, scale = num_kv_heads // num_parts, F32(1.0) / np.sqrt(F32(head_dim))
+    pitch, values_at = num_kv_heads * head_dim, 4 * cache.shape[2] * block_size * num_kv_heads * head_dim
+    block_bytes = 2 * values_at
     for task in prange(len(contexts) * num_parts):
         row, first_kv_head = order[task // num_parts], task % num_parts * part_size
         table, context, queried = tables[row], contexts[row], first_kv_head * group
+        start = np.int64(cache.ctypes.data) + 4 * (layer * block_size * num_kv_heads + first_kv_head) * head_dim
         last, slot = table[(context - 1) // block_size], (context - 1) % block_size
         for kv_head in range(first_kv_head, first_kv_head + part_size):
             turn(heads[row, num_heads + kv_head], rotations[row], F32(1.0), cache[last, 0, layer, slot, kv_head])
@@ -241,25 +216,30 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
         queries = np.empty((part_size, group, head_dim), np.float32)
         for head in range(part_size * group):
             turn(heads[row, queried + head], rotations[row], scale, queries[head // group, head % group])
-        scores = np.empty((part_size, group, -(-context // WIDTH) * WIDTH), np.float32)
+        size = -(-context // WIDTH) * WIDTH
+        scores = np.empty((part_size * group, size), np.float32)
         for first in range(0, context, block_size):
             index, is_last = first // block_size, first + block_size >= context
-            keys = cache[table[index], 0, layer]
-            following = cache[table[0], 1, layer] if is_last else cache[table[index + 1], 0, layer]
+            keys = start + block_bytes * table[index]
+            following = start + block_bytes * table[0] + values_at if is_last else start + block_bytes * table[index + 1]
             count = min(block_size, context - first)
             for part in range(part_size):
-                score(queries[part], keys, first_kv_head + part, first, count, scores[part], following)
+                at = 4 * part * head_dim
+                own = np.int64(queries.ctypes.data) + at * group
+                target = np.int64(scores.ctypes.data) + 4 * (part * group * size + first)
+                score(own, group, head_dim, keys + at, pitch, count, target, size, following + at)
         for head in range(part_size * group):
-            softmax(scores[head // group, head % group], context)
-        outputs[row, queried : queried + part_size * group] = F32(0.0)
+            softmax(scores[head], context)
         for first in range(0, context, block_size):
             index, is_last = first // block_size, first + block_size >= context
-            values = cache[table[index], 1, layer]
-            following = values if is_last else cache[table[index + 1], 1, layer]
+            values = start + block_bytes * table[index] + values_at
+            following = values if is_last else start + block_bytes * table[index + 1] + values_at
             count = min(block_size, context - first)
             for part in range(part_size):
-                own = outputs[row, queried + part * group : queried + (part + 1) * group]
-                add_values(scores[part], values, first_kv_head + part, first, count, own, following)
+                at = 4 * part * head_dim
+                own = np.int64(scores.ctypes.data) + 4 * (part * group * size + first)
+                target = np.int64(outputs.ctypes.data) + 4 * (row * num_heads + queried) * head_dim + at * group
+                add_values(own, size, group, values + at, pitch, count, target, head_dim, first > 0, following + at)
 
 
 # Products with weights, packed as [panels, in_features, PANEL].
@@ -286,7 +266,7 @@ def multiply_panel(rows, num_rows, panel, depth, adds, products, stride):
             count = min(tile_rows, num_rows - row)
             own, target = rows + 4 * (row * depth + first), products + 4 * row * stride
             ahead = behind + tile * size * pace
-            multiply_tile(count, own, depth, block, size, target, stride, adds or first > 0, ahead, pace)
+            multiply_tile(count, own, depth, block, PANEL, size, target, stride, adds or first > 0, ahead, pace)
 
 
 @kernel("void(f4[:, ::1], i8, b1, f4[:, ::1])")

@@ -21,74 +21,156 @@ NUM_VECTORS, MOST_ROWS = (2, 12) if HAS_WIDE_REGISTERS else (1, 6)
 PANEL = NUM_VECTORS * WIDTH
 
 INT64, FLOAT_BYTES, LINE_BYTES = ir.IntType(64), 4, 64
+ZEROS, MASK = ir.Constant(VECTOR, None), ir.VectorType(ir.IntType(32), WIDTH)
 
 
-@intrinsic
-def multiply_tile(typing_context, num_rows, rows, pitch, panel, depth, products, stride, adds, ahead, pace):
-    """products [num_rows, PANEL] = rows [num_rows, depth] times panel [depth, PANEL]. If `adds` is not 0, sums go on
-    from what is there, so that they are the same in several parts of `depth`.
+def _tile_of(num_vectors):
+    @intrinsic
+    def multiply(typing_context, num_rows, rows, pitch, panel, width, depth, products, stride, adds, ahead, pace):
+        """products [num_rows, num_vectors * WIDTH] = rows [num_rows, depth] times panel [depth, num_vectors * WIDTH].
 
-    `rows`, `panel` and `products` are addresses; `pitch` and `stride`, how many numbers rows and products are apart.
-    From `ahead` on, NUM_VECTORS lines are fetched for each of `depth`, `pace` bytes further every time.
-    """
+        If `adds` is not 0, sums go on from what is there, so that they are the same in several parts of `depth`.
+        `rows`, `panel` and `products` are addresses; `pitch`, `width` and `stride`, how many numbers one of their rows
+        is behind the last. From `ahead` on, as much as a row of the panel is fetched for each of `depth`, `pace` bytes
+        further every time.
+        """
 
-    def generate(context, builder, signature, arguments):
-        end = builder.append_basic_block("multiplied")
-        choice = builder.switch(arguments[0], end)
-        for count in range(1, MOST_ROWS + 1):
-            choice.add_case(INT64(count), block := builder.append_basic_block(f"rows_{count}"))
-            builder.position_at_end(block)
-            _multiply(builder, count, *arguments[1:])
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+        def generate(context, builder, signature, arguments):
+            for_count(
+                builder, MOST_ROWS, arguments[0], lambda count: _multiply(builder, count, num_vectors, *arguments[1:])
+            )
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10), generate
+        return types.void(*[types.int64] * 11), generate
+
+    return multiply
 
 
-def _multiply(builder, count, rows, pitch, panel, depth, products, stride, adds, ahead, pace):
+multiply_tile, multiply_narrow_tile = _tile_of(NUM_VECTORS), _tile_of(1)
+
+
+def for_count(builder, most, count, emit):
+    """Emits for each of 1 to `most` what is done when `count` is that."""
+    end = builder.append_basic_block("done")
+    choice = builder.switch(count, end)
+    for number in range(1, most + 1):
+        choice.add_case(INT64(number), block := builder.append_basic_block(f"count_{number}"))
+        builder.position_at_end(block)
+        emit(number)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _multiply(builder, count, num_vectors, rows, pitch, panel, width, depth, products, stride, adds, ahead, pace):
     """For a number of rows that is known as this is compiled."""
-    sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(NUM_VECTORS)] for _ in range(count)]
+    sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(num_vectors)] for _ in range(count)]
     places = [
-        (each, _at(builder, stride, row, vector * WIDTH))
+        (each, at(builder, stride, row, vector * WIDTH))
         for row, line in enumerate(sums)
         for vector, each in enumerate(line)
     ]
     with builder.if_else(builder.icmp_signed("!=", adds, INT64(0))) as (with_what_is_there, from_nothing):
         with with_what_is_there:
-            for each, at in places:
-                builder.store(_load(builder, products, at, VECTOR), each)
+            for each, index in places:
+                builder.store(load_at(builder, products, index, VECTOR), each)
         with from_nothing:
             for each, _ in places:
-                builder.store(ir.Constant(VECTOR, None), each)
-    starts = [builder.add(rows, _at(builder, pitch, row * FLOAT_BYTES, 0)) for row in range(count)]
+                builder.store(ZEROS, each)
+    starts = [builder.add(rows, at(builder, pitch, row * FLOAT_BYTES, 0)) for row in range(count)]
     with cgutils.for_range(builder, depth) as loop:
-        line = builder.add(ahead, builder.mul(loop.index, pace))
-        for vector in range(NUM_VECTORS):
-            address = builder.add(line, INT64(vector * LINE_BYTES))
-            fetch(builder, builder.inttoptr(address, cgutils.voidptr_t))
-        weights = [
-            _load(builder, panel, _at(builder, loop.index, PANEL, v * WIDTH), VECTOR) for v in range(NUM_VECTORS)
-        ]
+        fetch_line(builder, builder.add(ahead, builder.mul(loop.index, pace)), num_vectors)
+        first = builder.mul(loop.index, width)
+        weights = [load_at(builder, panel, at(builder, first, 1, v * WIDTH), VECTOR) for v in range(num_vectors)]
         for row in range(count):
-            lanes = fill(builder, _load(builder, starts[row], loop.index, FLOAT))
+            lanes = fill(builder, load_at(builder, starts[row], loop.index, FLOAT))
             for weight, each in zip(weights, sums[row], strict=True):
-                product = builder.fmul(lanes, weight, flags=("contract",))
-                builder.store(builder.fadd(product, builder.load(each), flags=("contract",)), each)
-    for each, at in places:
-        builder.store(builder.load(each), _pointer(builder, products, at, VECTOR), align=FLOAT_BYTES)
+                add_product(builder, lanes, weight, each)
+    for each, index in places:
+        builder.store(builder.load(each), pointer(builder, products, index, VECTOR), align=FLOAT_BYTES)
 
 
-def _at(builder, factor, times, plus):
+MOST_HEADS = 4
+
+
+@intrinsic
+def score_tile(typing_context, num_heads, queries, head_dim, keys, pitch, count, scores, stride, ahead):
+    """scores [num_heads, count] = queries [num_heads, head_dim] times keys [count, head_dim].
+
+    `queries`, `keys` and `scores` are addresses; `pitch` and `stride`, how many numbers keys and rows of scores are
+    apart. From `ahead` on, as much is fetched as is read of the keys; nothing where it is 0.
+    """
+
+    def generate(context, builder, signature, arguments):
+        for_count(builder, MOST_HEADS, arguments[0], lambda heads: _score(builder, heads, *arguments[1:]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 9), generate
+
+
+def _score(builder, num_heads, queries, head_dim, keys, pitch, count, scores, stride, ahead):
+    starts = [builder.add(queries, at(builder, head_dim, head * FLOAT_BYTES, 0)) for head in range(num_heads)]
+    targets = [builder.add(scores, at(builder, stride, head * FLOAT_BYTES, 0)) for head in range(num_heads)]
+    sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(num_heads)]
+    num_vectors = builder.udiv(head_dim, INT64(WIDTH))
+    with cgutils.for_range(builder, count) as key:
+        offset = builder.mul(key.index, builder.mul(pitch, INT64(FLOAT_BYTES)))
+        own, following = builder.add(keys, offset), builder.add(ahead, offset)
+        for each in sums:
+            builder.store(ZEROS, each)
+        with cgutils.for_range(builder, num_vectors) as loop:
+            index = builder.mul(loop.index, INT64(WIDTH))
+            fetch_line(builder, builder.add(following, at(builder, index, FLOAT_BYTES, 0)), 1)
+            vector = load_at(builder, own, index, VECTOR)
+            for start, each in zip(starts, sums, strict=True):
+                add_product(builder, vector, load_at(builder, start, index, VECTOR), each)
+        totals = _fold(builder, [builder.load(each) for each in sums])
+        for head, target in enumerate(targets):
+            score = builder.extract_element(totals, ir.IntType(32)(head * (WIDTH // MOST_HEADS)))
+            builder.store(score, pointer(builder, target, key.index, FLOAT), align=FLOAT_BYTES)
+
+
+def _fold(builder, vectors):
+    """The sums of up to four vectors, each in all of its quarter of one."""
+    a, b, c, e = [*vectors, *[vectors[-1]] * (MOST_HEADS - len(vectors))]
+    half, quarter = WIDTH // 2, WIDTH // 4
+
+    def add(one, other, first, second):
+        shuffled = [builder.shuffle_vector(one, other, ir.Constant(MASK, lanes)) for lanes in (first, second)]
+        return builder.fadd(*shuffled, flags=("reassoc", "contract", "nsz"))
+
+    low, high = list(range(half)), list(range(half, WIDTH))
+    pairs = [add(x, y, low + [WIDTH + i for i in low], high + [WIDTH + i for i in high]) for x, y in ((a, b), (c, e))]
+    evens = [start + i for start in range(0, 2 * WIDTH, half) for i in range(quarter)]
+    folded = add(*pairs, evens, [i + quarter for i in evens])
+    size = quarter
+    while size > 1:
+        size //= 2
+        turned = [start + (i + size) % quarter for start in range(0, WIDTH, quarter) for i in range(quarter)]
+        folded = builder.fadd(folded, builder.shuffle_vector(folded, folded, ir.Constant(MASK, turned)))
+    return folded
+
+
+def fetch_line(builder, address, num_vectors):
+    for vector in range(num_vectors):
+        line = builder.add(address, INT64(vector * LINE_BYTES))
+        fetch(builder, builder.inttoptr(line, cgutils.voidptr_t))
+
+
+def add_product(builder, one, other, to):
+    product = builder.fmul(one, other, flags=("contract",))
+    builder.store(builder.fadd(product, builder.load(to), flags=("contract",)), to)
+
+
+def at(builder, factor, times, plus):
     """factor * times + plus."""
     return builder.add(builder.mul(factor, INT64(times)), INT64(plus))
 
 
-def _pointer(builder, address, index, kind):
+def pointer(builder, address, index, kind):
     """To the fp32 number of this index, as `kind`."""
     first = builder.inttoptr(address, FLOAT.as_pointer())
     return builder.bitcast(builder.gep(first, [index]), kind.as_pointer())
 
 
-def _load(builder, address, index, kind):
-    return builder.load(_pointer(builder, address, index, kind), align=FLOAT_BYTES)
+def load_at(builder, address, index, kind):
+    return builder.load(pointer(builder, address, index, kind), align=FLOAT_BYTES)

@@ -102,7 +102,7 @@ from cluster.model.numba_tile import MOST_ROWS, PANEL, multiply_tile
 def multiply(count, rows, panel, products, adds):
     pitch, depth, stride = rows.shape[1], len(panel), products.shape[1]
     addresses = rows.ctypes.data, panel.ctypes.data, products.ctypes.data
-    multiply_tile(count, addresses[0], pitch, addresses[1], depth, addresses[2], stride, adds, addresses[1], 0)
+    multiply_tile(count, addresses[0], pitch, addresses[1], PANEL, depth, addresses[2], stride, adds, addresses[1], 0)
 
 generator = np.random.default_rng(0)
 panel = generator.standard_normal((33, PANEL), np.float32)
