@@ -12,7 +12,7 @@ from cluster.model.batch import Batch
 from cluster.model.decoder import Decoder
 from cluster.model.fused_forward import fused_forward
 from cluster.model.kv_cache import KVCache
-from cluster.model.packed_products import MANY_ROWS, NumbaProduct, OneDnnProduct, has_onednn, try_kernel
+from cluster.model.packed_products import MANY_ROWS, OneDnnProduct, has_onednn, pack, try_kernel
 
 LEAST_PARAMETERS = 10_000_000
 """Of a model for which it is worth a second to load the kernels: the steps of smaller ones are short without them."""
@@ -55,8 +55,9 @@ class NumbaSteps:
         self.model, self.layers = model, numba_layers
         self.attention = NumbaAttention(kv_cache, model.shard)
         try_kernel()
-        for linear in model.linears:
-            linear.product = NumbaProduct(linear.weight)
+        products = pack(linear.weight for linear in model.linears)
+        for linear, product in zip(model.linears, products, strict=True):
+            linear.product = product
         self._decoder = NumbaDecoder(model, kv_cache) if model.communicator.world_size == 1 else None
 
     def compute(self, batch: Batch) -> Tensor | None:

@@ -24,7 +24,6 @@ from cluster.model.numba_lanes import (
     greatest,
     load,
     multiply_add,
-    prefetch,
     splat,
     store,
     total,
@@ -45,7 +44,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "ec1fb107c7c0"
+PARTS_HASH = "03d77c9621d4"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
@@ -209,7 +208,8 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
         row, first_kv_head = order[task // num_parts], task % num_parts * part_size
         table, context, queried = tables[row], contexts[row], first_kv_head * group
         start = np.int64(cache.ctypes.data) + 4 * (layer * block_size * num_kv_heads + first_kv_head) * head_dim
-        last, slot = table[(context - 1) // block_size], (context - 1) % block_size
+        num_blocks, first_values = -(-context // block_size), values_at + block_bytes * table[0]
+        last, slot = table[num_blocks - 1], (context - 1) % block_size
         for kv_head in range(first_kv_head, first_kv_head + part_size):
             turn(heads[row, num_heads + kv_head], rotations[row], F32(1.0), cache[last, 0, layer, slot, kv_head])
             cache[last, 1, layer, slot, kv_head] = heads[row, num_heads + num_kv_heads + kv_head]
@@ -218,11 +218,10 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
             turn(heads[row, queried + head], rotations[row], scale, queries[head // group, head % group])
         size = -(-context // WIDTH) * WIDTH
         scores = np.empty((part_size * group, size), np.float32)
-        for first in range(0, context, block_size):
-            index, is_last = first // block_size, first + block_size >= context
-            keys = start + block_bytes * table[index]
-            following = start + block_bytes * table[0] + values_at if is_last else start + block_bytes * table[index + 1]
-            count = min(block_size, context - first)
+        for index in range(num_blocks):
+            first = index * block_size
+            keys, count = start + block_bytes * table[index], min(block_size, context - first)
+            following = start + (block_bytes * table[index + 1] if index + 1 < num_blocks else first_values)
             for part in range(part_size):
                 at = 4 * part * head_dim
                 own = np.int64(queries.ctypes.data) + at * group
@@ -230,11 +229,10 @@ def turn_and_attend(heads, rotations, cache, layer, tables, contexts, order, num
                 score(own, group, head_dim, keys + at, pitch, count, target, size, following + at)
         for head in range(part_size * group):
             softmax(scores[head], context)
-        for first in range(0, context, block_size):
-            index, is_last = first // block_size, first + block_size >= context
-            values = start + block_bytes * table[index] + values_at
-            following = values if is_last else start + block_bytes * table[index + 1] + values_at
-            count = min(block_size, context - first)
+        for index in range(num_blocks):
+            first = index * block_size
+            values, count = start + values_at + block_bytes * table[index], min(block_size, context - first)
+            following = start + values_at + block_bytes * table[min(index + 1, num_blocks - 1)]
             for part in range(part_size):
                 at = 4 * part * head_dim
                 own = np.int64(scores.ctypes.data) + 4 * (part * group * size + first)

@@ -1,8 +1,9 @@
-"""For Numba's kernels: some rows times a panel of a packed weight, whose sums stay in registers meanwhile.
+"""For Numba's kernels: products of some rows whose sums stay in registers meanwhile.
 
-A panel is `PANEL` columns of a product, row by row of the weight: each of its vectors is read once and multiplied by a
-number of each row (the inner kernel of Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008).
-What is multiplied next is fetched into the cache meanwhile, which matters more than all else where there are few rows.
+A panel is `PANEL` columns of a packed weight, row by row, or of values that are attended to: each of its vectors is
+read once and multiplied by a number of each row (the inner kernel of Goto and van de Geijn, Anatomy of
+High-Performance Matrix Multiplication, 2008). Keys, whose numbers are summed up, are multiplied by some queries at a
+time. What is multiplied next is fetched into the cache meanwhile, which matters more than all else with few rows.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
@@ -13,15 +14,16 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from cluster.model.numba_lanes import FLOAT, VECTOR, WIDTH, fetch, fill
+from cluster.model.numba_lanes import FLOAT, INT32, VECTOR, WIDTH, fetch, fill
 
 _triple, _name, _features = cpu_target.target_context.codegen().magic_tuple()
 HAS_WIDE_REGISTERS = "+avx512f" in _features  # 32 that hold a vector each; others hold a half or a quarter
 NUM_VECTORS, MOST_ROWS = (2, 12) if HAS_WIDE_REGISTERS else (1, 6)
 PANEL = NUM_VECTORS * WIDTH
+MOST_HEADS = 4  # whose sums are folded together
 
 INT64, FLOAT_BYTES, LINE_BYTES = ir.IntType(64), 4, 64
-ZEROS, MASK = ir.Constant(VECTOR, None), ir.VectorType(ir.IntType(32), WIDTH)
+ZEROS, MASK = ir.Constant(VECTOR, None), ir.VectorType(INT32, WIDTH)
 
 
 def _tile_of(num_vectors):
@@ -89,15 +91,12 @@ def _multiply(builder, count, num_vectors, rows, pitch, panel, width, depth, pro
         builder.store(builder.load(each), pointer(builder, products, index, VECTOR), align=FLOAT_BYTES)
 
 
-MOST_HEADS = 4
-
-
 @intrinsic
 def score_tile(typing_context, num_heads, queries, head_dim, keys, pitch, count, scores, stride, ahead):
     """scores [num_heads, count] = queries [num_heads, head_dim] times keys [count, head_dim].
 
     `queries`, `keys` and `scores` are addresses; `pitch` and `stride`, how many numbers keys and rows of scores are
-    apart. From `ahead` on, as much is fetched as is read of the keys; nothing where it is 0.
+    apart. From `ahead` on, as much is fetched as is read of the keys.
     """
 
     def generate(context, builder, signature, arguments):
@@ -123,31 +122,23 @@ def _score(builder, num_heads, queries, head_dim, keys, pitch, count, scores, st
             vector = load_at(builder, own, index, VECTOR)
             for start, each in zip(starts, sums, strict=True):
                 add_product(builder, vector, load_at(builder, start, index, VECTOR), each)
-        totals = _fold(builder, [builder.load(each) for each in sums])
+        vectors = [builder.load(each) for each in sums]
+        totals = _fold(builder, vectors + vectors[-1:] * (MOST_HEADS - num_heads))
         for head, target in enumerate(targets):
-            score = builder.extract_element(totals, ir.IntType(32)(head * (WIDTH // MOST_HEADS)))
+            score = builder.extract_element(totals, INT32(head))
             builder.store(score, pointer(builder, target, key.index, FLOAT), align=FLOAT_BYTES)
 
 
 def _fold(builder, vectors):
-    """The sums of up to four vectors, each in all of its quarter of one."""
-    a, b, c, e = [*vectors, *[vectors[-1]] * (MOST_HEADS - len(vectors))]
-    half, quarter = WIDTH // 2, WIDTH // 4
-
-    def add(one, other, first, second):
-        shuffled = [builder.shuffle_vector(one, other, ir.Constant(MASK, lanes)) for lanes in (first, second)]
-        return builder.fadd(*shuffled, flags=("reassoc", "contract", "nsz"))
-
-    low, high = list(range(half)), list(range(half, WIDTH))
-    pairs = [add(x, y, low + [WIDTH + i for i in low], high + [WIDTH + i for i in high]) for x, y in ((a, b), (c, e))]
-    evens = [start + i for start in range(0, 2 * WIDTH, half) for i in range(quarter)]
-    folded = add(*pairs, evens, [i + quarter for i in evens])
-    size = quarter
+    """A vector that begins with the sums of one, two or four: halves are added, then quarters, and so on."""
+    size = WIDTH
     while size > 1:
         size //= 2
-        turned = [start + (i + size) % quarter for start in range(0, WIDTH, quarter) for i in range(quarter)]
-        folded = builder.fadd(folded, builder.shuffle_vector(folded, folded, ir.Constant(MASK, turned)))
-    return folded
+        kept = [start + i for start in range(0, 2 * WIDTH, 2 * size) for i in range(size)]
+        masks = [ir.Constant(MASK, [lane + shift for lane in kept]) for shift in (0, size)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True) if len(vectors) > 1 else [(vectors[0], vectors[0])]
+        vectors = [builder.fadd(*(builder.shuffle_vector(*pair, mask) for mask in masks)) for pair in pairs]
+    return vectors[0]
 
 
 def fetch_line(builder, address, num_vectors):

@@ -3,9 +3,13 @@
 By Numba's kernel (`numba_kernels.multiply`), or where that is not had by oneDNN, which torch brings along.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cluster.model.huge_pages import HugePages
 
 TYPICAL_ROWS = 32  # for oneDNN
 MANY_ROWS = 128
@@ -15,19 +19,21 @@ MANY_ROWS = 128
 class NumbaProduct:
     """A `Product` by the kernel, in as many threads as Numba is told to use (`NumbaAttention.plan`).
 
-    `packed`: [panels, in_features, PANEL]. Raises ImportError without Numba.
+    `packed`: [panels, in_features, PANEL], in `memory` of `packed_size` zeros. Raises ImportError without Numba.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, memory: Tensor) -> None:
         from cluster.model.numba_kernels import multiply
         from cluster.model.numba_tile import PANEL
 
         self._multiply = multiply
         out_features, in_features = weight.shape
-        if num_missing := -out_features % PANEL:
-            weight = F.pad(weight, (0, 0, 0, num_missing))
-        panels = weight.reshape((out_features + num_missing) // PANEL, PANEL, in_features)
-        self.packed = panels.transpose(1, 2).contiguous()
+        self.packed = memory.view(-1, in_features, PANEL)
+        num_whole = out_features // PANEL
+        whole, rest = weight[: num_whole * PANEL], weight[num_whole * PANEL :]
+        self.packed[:num_whole] = whole.reshape(num_whole, PANEL, in_features).transpose(1, 2)
+        if len(rest):
+            self.packed[-1, :, : len(rest)] = rest.T
 
     def __call__(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Of rows [num_rows, in_features]. Raises ValueError, or torch's RuntimeError, for others."""
@@ -40,12 +46,28 @@ class NumbaProduct:
         return product if bias is None else product.add_(bias)
 
 
+def packed_size(weight: Tensor) -> int:
+    """How many numbers a `NumbaProduct` makes of it. Raises ImportError without Numba."""
+    from cluster.model.numba_tile import PANEL
+
+    out_features, in_features = weight.shape
+    return -(-out_features // PANEL) * PANEL * in_features
+
+
+def pack(weights: Iterable[Tensor]) -> list[NumbaProduct]:
+    """One for each, side by side in memory."""
+    weights = list(weights)
+    pages = HugePages(sum(map(packed_size, weights)))
+    return [NumbaProduct(weight, pages.take(packed_size(weight))) for weight in weights]
+
+
 def try_kernel() -> None:
     """By whole numbers, whose products are exact. Raises RuntimeError where they are wrong: what was read from disk may
     have been compiled from something else.
     """
     weight, rows = (torch.arange(size * 300).remainder_(7).view(size, 300).float() for size in (70, 13))
-    if not torch.equal(NumbaProduct(weight)(rows, weight, None), F.linear(rows, weight)):
+    (product,) = pack([weight])
+    if not torch.equal(product(rows, weight, None), F.linear(rows, weight)):
         raise RuntimeError("products by Numba's kernel are wrong")
 
 

@@ -59,10 +59,12 @@ def make_block_tables(spans: List[Span], block_size: int) -> tuple[Int32s, Int32
     """Tables [num_spans, blocks of the longest] and contexts [num_spans], as `StepTensors` has them; none for none."""
     contexts = [span.end for span in spans]
     num_blocks = [-(-end // block_size) for end in contexts]
-    tables = np.zeros((len(spans), max(num_blocks, default=0)), np.int32)
-    for row, span, count in zip(tables, spans, num_blocks, strict=True):
-        row[:count] = span.block_table[:count]
-    return tables, np.array(contexts, np.int32)
+    width = max(num_blocks, default=0)
+    tables: list[int] = []
+    for span, count in zip(spans, num_blocks, strict=True):
+        tables += span.block_table[:count]
+        tables += [0] * (width - count)
+    return np.fromiter(tables, np.int32, len(tables)).reshape(len(spans), width), np.array(contexts, np.int32)
 
 
 def upload(arrays: List[Int32s], device: torch.device) -> list[Tensor]:

@@ -85,10 +85,10 @@ def test_what_a_token_attends_to_is_the_same_bits_beside_any_others_and_on_any_n
 
 
 @pytest.mark.parametrize("num_rows", [1, 9])
-@pytest.mark.parametrize(("num_kv_heads", "group"), [(1, 1), (2, 3), (1, 4), (2, 8), (3, 7)])
-@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize(("num_kv_heads", "group"), [(1, 1), (2, 3), (1, 4), (2, 8), (3, 7), (1, 14)])
+@pytest.mark.parametrize("head_dim", [16, 48, 64])
 def test_attention_is_torchs_for_any_heads(num_rows, num_kv_heads, group, head_dim):
-    """Queries are taken by fours, and KV heads one by one where there are few rows."""
+    """Queries and values are taken by tiles, and KV heads one by one where there are few rows."""
     num_heads, lengths = num_kv_heads * group, [1, 7, 8, 9, 30, 64, 65, 16, 2][:num_rows]
     cache = KVCache(9 * num_rows, 2, BLOCK_SIZE, num_kv_heads, head_dim, torch.float32)
     cache.tensor.copy_(rand(*cache.tensor.shape))

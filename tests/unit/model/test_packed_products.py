@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cluster.model.packed_products import MANY_ROWS, NumbaProduct, OneDnnProduct, has_onednn, try_kernel
+from cluster.model.packed_products import MANY_ROWS, NumbaProduct, OneDnnProduct, has_onednn, pack, try_kernel
 from tests.unit.model.factories import rand
 
 pytestmark = pytest.mark.unit
@@ -20,9 +20,14 @@ def numba():
     importlib.import_module("tests.unit.model.numba_kernels")  # skips where Numba cannot work
 
 
-@pytest.fixture(params=[NumbaProduct, OneDnnProduct])
+def pack_one(weight):
+    (product,) = pack([weight])
+    return product
+
+
+@pytest.fixture(params=[pack_one, OneDnnProduct])
 def product_of(request):
-    if request.param is NumbaProduct:
+    if request.param is pack_one:
         request.getfixturevalue("numba")
     elif not has_onednn():
         pytest.skip("torch has no oneDNN here")
@@ -50,7 +55,7 @@ def test_the_kernel_adds_to_what_is_there_if_asked_and_takes_many_rows_too(numba
 
     shapes = (num_rows, in_features), (out_features, in_features), (num_rows, out_features)
     rows, weight, before = (rand(*shape, seed=seed) for seed, shape in enumerate(shapes))
-    product, products = NumbaProduct(weight), before.clone()
+    product, products = pack_one(weight), before.clone()
     for adds, right in ((True, before + F.linear(rows, weight)), (False, F.linear(rows, weight))):
         multiply(rows.numpy(), product.packed.data_ptr(), adds, products.numpy())
         torch.testing.assert_close(products, right, rtol=1e-4, atol=1e-4)
@@ -58,7 +63,7 @@ def test_the_kernel_adds_to_what_is_there_if_asked_and_takes_many_rows_too(numba
 
 def test_a_rows_product_is_the_same_bits_beside_any_others(numba):
     rows, weight = rand(40, 600), rand(70, 600, seed=1)
-    product = NumbaProduct(weight)
+    product = pack_one(weight)
     together = product(rows, weight, None)
     for size in (1, 3, 12, 13, 25):
         assert torch.equal(product(rows[:size], weight, None), together[:size])
@@ -68,6 +73,16 @@ def test_weights_and_rows_may_be_views(product_of):
     weight, rows = rand(64, 96).t(), rand(200, 8).t()[:, :64]
     product = product_of(weight)(rows, weight, None)
     torch.testing.assert_close(product, F.linear(rows, weight), rtol=1e-4, atol=1e-4)
+
+
+def test_several_weights_lie_side_by_side_and_do_not_disturb_each_other(numba):
+    weights = [rand(70, 30), rand(96, 64, seed=1), rand(1, 30, seed=2)]
+    products = pack(weights)
+    ends = [product.packed.data_ptr() + 4 * product.packed.numel() for product in products]
+    assert [product.packed.data_ptr() for product in products[1:]] == ends[:-1]
+    for product, weight in zip(products, weights, strict=True):
+        rows = rand(3, weight.shape[1], seed=3)
+        torch.testing.assert_close(product(rows, weight, None), F.linear(rows, weight), rtol=1e-4, atol=1e-4)
 
 
 def test_a_row_without_a_number_spoils_no_other(product_of):
