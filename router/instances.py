@@ -91,6 +91,7 @@ class Instances:
         closing = [connection.close() for connection in self.connections.values()]
         self.connections.clear()
         await asyncio.gather(*closing)
+        self.outage.close()
 
     # What an earlier life left
 
@@ -121,6 +122,7 @@ class Instances:
         for request_id in self.adoption.aborted:
             self._requests.fail(request_id, Failure.ABORTED, "aborted")
         self.adoption = Adoption()
+        self.watch_roles()
         self.readiness_changed.set()
         self._requests.dispatch()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Outage:
-    """Calls `on_timeout` whenever a role has been missing for `timeout_s` more; `is_long` from the first time on."""
+    """Calls `on_timeout` whenever some role has been missing for `timeout_s` more; `is_long` from the first time on."""
 
     def __init__(self, timeout_s: float, on_timeout: Callable[[], None]) -> None:
         self._timeout_s = timeout_s

@@ -73,7 +73,6 @@ class Router:
     async def close(self) -> None:
         self._is_closing = True
         self.requests.is_dispatching = False
-        self.instances.outage.close()
         for entry in list(self._ledger):
             self.requests.fail(entry.request_id, Failure.NO_INSTANCE, "the router is stopping")
         await self.instances.close()
@@ -86,7 +85,7 @@ class Router:
             raise NoInstance("the router is stopping")
         missing = self._scheduler.missing_role()
         if missing and self.instances.outage.is_long:
-            raise NoInstance(f"no {missing} instance has come back")
+            raise NoInstance(f"no {missing} instance is there")
         if self._scheduler.is_full:
             raise QueueFull(_RETRY_AFTER_S)
         if request.request_id in self._ledger:

@@ -44,7 +44,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "03d77c9621d4"
+PARTS_HASH = "db36dda0e3d4"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 
@@ -166,7 +166,7 @@ def softmax(scores, count):
 
 @inlined
 def score(queries, group, head_dim, keys, pitch, count, scores, stride, following):
-    """scores [group, stride] = queries [group, head_dim] times keys, `pitch` numbers apart: addresses all of them."""
+    """scores [group, stride] = queries [group, head_dim] times keys, `pitch` numbers apart: addresses, all four."""
     for head in range(0, group, MOST_HEADS):
         own, target = queries + 4 * head * head_dim, scores + 4 * head * stride
         score_tile(min(group - head, MOST_HEADS), own, head_dim, keys, pitch, count, target, stride, following)

@@ -57,19 +57,8 @@ def store(typing_context, row, index, value):
     return types.void(row, types.int64, lanes), generate
 
 
-@intrinsic
-def prefetch(typing_context, row, index):
-    """A hint that what lies around row[index] will be read soon."""
-
-    def generate(context, builder, signature, arguments):
-        fetch(builder, _address(context, builder, signature.args[0], *arguments, cgutils.voidptr_t))
-        return context.get_dummy_value()
-
-    return types.void(row, types.int64), generate
-
-
 def fetch(builder, address):
-    """Emits what `prefetch` does, for an address."""
+    """Emits a hint that what lies at an address will be read soon."""
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, INT32, INT32, INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     to_read, to_keep, data = INT32(0), INT32(3), INT32(1)

@@ -52,7 +52,7 @@ multiply_tile, multiply_narrow_tile = _tile_of(NUM_VECTORS), _tile_of(1)
 
 
 def for_count(builder, most, count, emit):
-    """Emits for each of 1 to `most` what is done when `count` is that."""
+    """Emits for each of 1 to `most` what is done when `count` is that; for others nothing is."""
     end = builder.append_basic_block("done")
     choice = builder.switch(count, end)
     for number in range(1, most + 1):
@@ -130,7 +130,7 @@ def _score(builder, num_heads, queries, head_dim, keys, pitch, count, scores, st
 
 
 def _fold(builder, vectors):
-    """A vector that begins with the sums of one, two or four: halves are added, then quarters, and so on."""
+    """A vector that begins with the sums of `MOST_HEADS` others: halves are added, then quarters, and so on."""
     size = WIDTH
     while size > 1:
         size //= 2

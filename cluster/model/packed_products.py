@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cluster.model.huge_pages import HugePages
+from cluster.model.huge_pages import zeros_in_huge_pages
 
 TYPICAL_ROWS = 32  # for oneDNN
 MANY_ROWS = 128
@@ -57,8 +57,9 @@ def packed_size(weight: Tensor) -> int:
 def pack(weights: Iterable[Tensor]) -> list[NumbaProduct]:
     """One for each, side by side in memory."""
     weights = list(weights)
-    pages = HugePages(sum(map(packed_size, weights)))
-    return [NumbaProduct(weight, pages.take(packed_size(weight))) for weight in weights]
+    sizes = [packed_size(weight) for weight in weights]
+    parts = torch.split(zeros_in_huge_pages(sum(sizes)), sizes)
+    return [NumbaProduct(*own) for own in zip(weights, parts, strict=True)]
 
 
 def try_kernel() -> None:

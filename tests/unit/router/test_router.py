@@ -233,7 +233,7 @@ async def test_a_long_outage_refuses_what_comes_new_at_once_until_it_is_over() -
     waiting = case.router.submit(make_request())
     with pytest.raises(NoInstance):
         await read(waiting)
-    with pytest.raises(NoInstance, match="has come back"):
+    with pytest.raises(NoInstance, match="is there"):
         case.router.submit(make_request("new"))
     second = case.join("m1")
     case.router.submit(make_request("new"))
@@ -487,6 +487,19 @@ async def test_the_requests_of_one_that_is_lost_after_its_report_are_recovered_f
     case.router.instances.on_holdings(second.holder, ())
     assert second.dispatch.state.output_token_ids == (10, 11)
     assert second.dispatch.epoch > Epoch(7, 1)
+
+
+async def test_what_an_earlier_life_left_is_refused_in_time_where_nobody_is_left_to_go_on_with_it() -> None:
+    case = Case(no_instance_timeout_s=0.01, suspect_after_s=0.03)
+    first, second = case.meet("m0"), case.meet("m1")
+    await case.begin(first, second)
+    case.router.instances.on_holdings(first.holder, (held("r", Epoch(7, 1), 10, 11),))
+    case.router.instances.on_lost(first.holder, "killed")
+    case.router.instances.on_lost(second.holder, "silent")
+    await case.router.instances.has_adopted.wait()
+    attached = await case.router.attach("r", always)
+    with pytest.raises(NoInstance, match="has come back"):
+        await read(attached.stream)
 
 
 async def test_an_adopted_request_whose_client_does_not_come_is_given_up() -> None:
