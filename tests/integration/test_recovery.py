@@ -51,10 +51,11 @@ async def collect_disturbed(client: BatonClient, disturb: Callable[[], Coroutine
         return lambda num_tokens: decoding[index].set() if num_tokens >= 10 else None
 
     streams = [asyncio.create_task(collect(client, index, follow(index))) for index in range(NUM_REQUESTS)]
-    await asyncio.gather(*(event.wait() for event in decoding))
-    assert not any(stream.done() for stream in streams)
+    end = asyncio.gather(*streams)
+    await asyncio.wait((end, asyncio.gather(*(event.wait() for event in decoding))), return_when="FIRST_COMPLETED")
+    assert not any(stream.done() for stream in streams), end  # which says what went wrong
     await disturb()
-    return await asyncio.gather(*streams)
+    return await end
 
 
 def assert_same(got: list[Output], expected: list[Output]) -> None:
