@@ -44,7 +44,7 @@ LOG2_E, LEAST_EXPONENT, MOST_EXPONENT = F32(1.4426950408889634), F32(-126.0), F3
 inlined = njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 
 
-PARTS_HASH = "db36dda0e3d4"
+PARTS_HASH = "5acb6d59101c"
 """Of `numba_lanes.py` and `numba_tile.py`: all else that kernels are made of stands here."""
 
 

@@ -38,7 +38,7 @@ def _tile_of(num_vectors):
         """
 
         def generate(context, builder, signature, arguments):
-            for_count(
+            _for_count(
                 builder, MOST_ROWS, arguments[0], lambda count: _multiply(builder, count, num_vectors, *arguments[1:])
             )
             return context.get_dummy_value()
@@ -51,7 +51,7 @@ def _tile_of(num_vectors):
 multiply_tile, multiply_narrow_tile = _tile_of(NUM_VECTORS), _tile_of(1)
 
 
-def for_count(builder, most, count, emit):
+def _for_count(builder, most, count, emit):
     """Emits for each of 1 to `most` what is done when `count` is that; for others nothing is."""
     end = builder.append_basic_block("done")
     choice = builder.switch(count, end)
@@ -67,28 +67,28 @@ def _multiply(builder, count, num_vectors, rows, pitch, panel, width, depth, pro
     """For a number of rows that is known as this is compiled."""
     sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(num_vectors)] for _ in range(count)]
     places = [
-        (each, at(builder, stride, row, vector * WIDTH))
+        (each, _at(builder, stride, row, vector * WIDTH))
         for row, line in enumerate(sums)
         for vector, each in enumerate(line)
     ]
     with builder.if_else(builder.icmp_signed("!=", adds, INT64(0))) as (with_what_is_there, from_nothing):
         with with_what_is_there:
             for each, index in places:
-                builder.store(load_at(builder, products, index, VECTOR), each)
+                builder.store(_load_at(builder, products, index, VECTOR), each)
         with from_nothing:
             for each, _ in places:
                 builder.store(ZEROS, each)
-    starts = [builder.add(rows, at(builder, pitch, row * FLOAT_BYTES, 0)) for row in range(count)]
+    starts = [builder.add(rows, _at(builder, pitch, row * FLOAT_BYTES, 0)) for row in range(count)]
     with cgutils.for_range(builder, depth) as loop:
-        fetch_line(builder, builder.add(ahead, builder.mul(loop.index, pace)), num_vectors)
+        _fetch_line(builder, builder.add(ahead, builder.mul(loop.index, pace)), num_vectors)
         first = builder.mul(loop.index, width)
-        weights = [load_at(builder, panel, at(builder, first, 1, v * WIDTH), VECTOR) for v in range(num_vectors)]
+        weights = [_load_at(builder, panel, _at(builder, first, 1, v * WIDTH), VECTOR) for v in range(num_vectors)]
         for row in range(count):
-            lanes = fill(builder, load_at(builder, starts[row], loop.index, FLOAT))
+            lanes = fill(builder, _load_at(builder, starts[row], loop.index, FLOAT))
             for weight, each in zip(weights, sums[row], strict=True):
-                add_product(builder, lanes, weight, each)
+                _add_product(builder, lanes, weight, each)
     for each, index in places:
-        builder.store(builder.load(each), pointer(builder, products, index, VECTOR), align=FLOAT_BYTES)
+        builder.store(builder.load(each), _pointer(builder, products, index, VECTOR), align=FLOAT_BYTES)
 
 
 @intrinsic
@@ -100,15 +100,15 @@ def score_tile(typing_context, num_heads, queries, head_dim, keys, pitch, count,
     """
 
     def generate(context, builder, signature, arguments):
-        for_count(builder, MOST_HEADS, arguments[0], lambda heads: _score(builder, heads, *arguments[1:]))
+        _for_count(builder, MOST_HEADS, arguments[0], lambda heads: _score(builder, heads, *arguments[1:]))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 9), generate
 
 
 def _score(builder, num_heads, queries, head_dim, keys, pitch, count, scores, stride, ahead):
-    starts = [builder.add(queries, at(builder, head_dim, head * FLOAT_BYTES, 0)) for head in range(num_heads)]
-    targets = [builder.add(scores, at(builder, stride, head * FLOAT_BYTES, 0)) for head in range(num_heads)]
+    starts = [builder.add(queries, _at(builder, head_dim, head * FLOAT_BYTES, 0)) for head in range(num_heads)]
+    targets = [builder.add(scores, _at(builder, stride, head * FLOAT_BYTES, 0)) for head in range(num_heads)]
     sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(num_heads)]
     num_vectors = builder.udiv(head_dim, INT64(WIDTH))
     with cgutils.for_range(builder, count) as key:
@@ -118,15 +118,15 @@ def _score(builder, num_heads, queries, head_dim, keys, pitch, count, scores, st
             builder.store(ZEROS, each)
         with cgutils.for_range(builder, num_vectors) as loop:
             index = builder.mul(loop.index, INT64(WIDTH))
-            fetch_line(builder, builder.add(following, at(builder, index, FLOAT_BYTES, 0)), 1)
-            vector = load_at(builder, own, index, VECTOR)
+            _fetch_line(builder, builder.add(following, _at(builder, index, FLOAT_BYTES, 0)), 1)
+            vector = _load_at(builder, own, index, VECTOR)
             for start, each in zip(starts, sums, strict=True):
-                add_product(builder, vector, load_at(builder, start, index, VECTOR), each)
+                _add_product(builder, vector, _load_at(builder, start, index, VECTOR), each)
         vectors = [builder.load(each) for each in sums]
         totals = _fold(builder, vectors + vectors[-1:] * (MOST_HEADS - num_heads))
         for head, target in enumerate(targets):
             score = builder.extract_element(totals, INT32(head))
-            builder.store(score, pointer(builder, target, key.index, FLOAT), align=FLOAT_BYTES)
+            builder.store(score, _pointer(builder, target, key.index, FLOAT), align=FLOAT_BYTES)
 
 
 def _fold(builder, vectors):
@@ -141,27 +141,27 @@ def _fold(builder, vectors):
     return vectors[0]
 
 
-def fetch_line(builder, address, num_vectors):
+def _fetch_line(builder, address, num_vectors):
     for vector in range(num_vectors):
         line = builder.add(address, INT64(vector * LINE_BYTES))
         fetch(builder, builder.inttoptr(line, cgutils.voidptr_t))
 
 
-def add_product(builder, one, other, to):
+def _add_product(builder, one, other, to):
     product = builder.fmul(one, other, flags=("contract",))
     builder.store(builder.fadd(product, builder.load(to), flags=("contract",)), to)
 
 
-def at(builder, factor, times, plus):
+def _at(builder, factor, times, plus):
     """factor * times + plus."""
     return builder.add(builder.mul(factor, INT64(times)), INT64(plus))
 
 
-def pointer(builder, address, index, kind):
+def _pointer(builder, address, index, kind):
     """To the fp32 number of this index, as `kind`."""
     first = builder.inttoptr(address, FLOAT.as_pointer())
     return builder.bitcast(builder.gep(first, [index]), kind.as_pointer())
 
 
-def load_at(builder, address, index, kind):
-    return builder.load(pointer(builder, address, index, kind), align=FLOAT_BYTES)
+def _load_at(builder, address, index, kind):
+    return builder.load(_pointer(builder, address, index, kind), align=FLOAT_BYTES)

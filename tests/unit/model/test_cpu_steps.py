@@ -86,7 +86,7 @@ def test_what_a_token_attends_to_is_the_same_bits_beside_any_others_and_on_any_n
 
 @pytest.mark.parametrize("num_rows", [1, 9])
 @pytest.mark.parametrize(("num_kv_heads", "group"), [(1, 1), (2, 3), (1, 4), (2, 8), (3, 7), (1, 14)])
-@pytest.mark.parametrize("head_dim", [16, 80])
+@pytest.mark.parametrize("head_dim", [16, 64, 80])
 def test_attention_is_torchs_for_any_heads(num_rows, num_kv_heads, group, head_dim):
     """Queries and values are taken by tiles, and KV heads one by one where there are few rows."""
     num_heads, lengths = num_kv_heads * group, [1, 7, 8, 9, 30, 64, 65, 16, 2][:num_rows]
