@@ -19,8 +19,6 @@ from cluster.wire.snapshots import snapshot_from_pb
 from cluster.wire.values import holder_to_pb
 
 _RETRY_S = 0.2
-# What was said before the end still leaves; an instance that does not take it in this time hears of the end only.
-_DRAIN_TIMEOUT_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +69,15 @@ class InstanceConnection:
             self._outgoing.put_nowait(front_message_to_pb(message, now_s))
 
     async def close(self) -> None:
-        """What was sent before arrives, where somebody listens; nothing that comes from now on is an event."""
+        """What was sent before arrives, where somebody listens; nothing that comes from now on is an event.
+
+        An instance that takes as long for it as one that is lost hears of the end only.
+        """
         self._is_closed.set()
         if self._outgoing is not None:
             self._outgoing.put_nowait(None)
             self._outgoing = None
-            await asyncio.wait((self._task,), timeout=_DRAIN_TIMEOUT_S)
+            await asyncio.wait((self._task,), timeout=self._suspect_after_s)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

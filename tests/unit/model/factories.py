@@ -38,10 +38,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+# Gone when this process ends.
+_CHECKPOINTS = tempfile.TemporaryDirectory(prefix="baton-checkpoints-")
+
+
 @functools.cache
 def checkpoint(name: str) -> Path:
     return make_random_checkpoint(
-        tempfile.mkdtemp(prefix="baton-"), vocab_size=VOCAB_SIZE, **{"num_key_value_heads": 2, **SHAPES[name]}
+        Path(_CHECKPOINTS.name, name), vocab_size=VOCAB_SIZE, **{"num_key_value_heads": 2, **SHAPES[name]}
     )
 
 

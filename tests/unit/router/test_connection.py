@@ -73,13 +73,15 @@ class Events:
 
 
 @asynccontextmanager
-async def connected(listener: Listener, events: Events) -> AsyncIterator[InstanceConnection]:
+async def connected(
+    listener: Listener, events: Events, suspect_after_s: float = 20.0
+) -> AsyncIterator[InstanceConnection]:
     server = grpc.aio.server()
     instance_pb2_grpc.add_InstanceServicer_to_server(listener, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     info = replace(make_info("m0", InstanceRole.MIXED), address=f"127.0.0.1:{port}")
-    connection = InstanceConnection(info, "router/1", 1, events, secret=SECRET, suspect_after_s=20.0)
+    connection = InstanceConnection(info, "router/1", 1, events, secret=SECRET, suspect_after_s=suspect_after_s)
     try:
         await asyncio.wait_for(events.has_joined.wait(), 20.0)
         yield connection
@@ -87,9 +89,8 @@ async def connected(listener: Listener, events: Events) -> AsyncIterator[Instanc
         await server.stop(None)
 
 
-@pytest.mark.parametrize("ends", [True, False], ids=["", "and the instance goes on"])
-async def test_what_was_sent_before_the_end_arrives(ends: bool) -> None:
-    listener, events = Listener(ends), Events()
+async def test_what_was_sent_before_the_end_arrives() -> None:
+    listener, events = Listener(), Events()
     async with connected(listener, events) as connection:
         for index in range(NUM_STOPS):
             connection.send(Stop(request_id=f"r{index}", epoch=Epoch(1, index)))
@@ -97,4 +98,11 @@ async def test_what_was_sent_before_the_end_arrives(ends: bool) -> None:
         connection.send(Stop(request_id="late", epoch=Epoch(1, 0)))
         assert listener.heard == [f"r{index}" for index in range(NUM_STOPS)]
         assert events.losses == []
+        assert listener.is_left.is_set()
+
+
+async def test_an_instance_that_goes_on_is_left_in_the_end() -> None:
+    listener, events = Listener(ends=False), Events()
+    async with connected(listener, events, suspect_after_s=1.0) as connection:
+        await connection.close()
         await asyncio.wait_for(listener.is_left.wait(), 20.0)
