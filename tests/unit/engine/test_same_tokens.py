@@ -19,7 +19,7 @@ prompts = st.lists(st.integers(0, 2), min_size=1, max_size=24)
 requests = st.lists(st.tuples(prompts, st.integers(1, 24), st.integers(0, 2)), min_size=1, max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     requests=requests,
     num_blocks=st.integers(7, 20),

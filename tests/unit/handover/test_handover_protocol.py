@@ -189,7 +189,7 @@ def test_an_impossible_transition_says_how_it_came_about() -> None:
         source.transition(SourceState.RESERVING)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_the_baton_is_never_in_two_hands_and_never_on_the_ground(data: st.DataObject) -> None:
     """Random order of messages, blocks, losses, leases, refusals: in the end one side has the request, and only one.

@@ -108,9 +108,7 @@ def is_choice(field: Any) -> bool:
     return field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
 
 
-SETTINGS = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+SETTINGS = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 async def survives(front: Speaker, failed: asyncio.Event) -> bool:

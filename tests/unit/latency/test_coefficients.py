@@ -4,7 +4,7 @@ from functools import reduce
 from operator import add
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.latency.coefficients import CoefficientModel, DecodeCost, PrefillCost, StageCost
@@ -44,7 +44,6 @@ def test_stages_share_the_work_and_the_first_has_the_call():
     assert first - second == pytest.approx(0.003 + 1e-4)
 
 
-@settings(deadline=None)
 @given(
     num_decodes=st.integers(1, 2048),
     context=st.integers(0, 10**7),

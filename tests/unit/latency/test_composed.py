@@ -78,7 +78,7 @@ def test_waiting_for_no_host_is_never_slower():
             assert graphs.stages_s(step) <= eager.stages_s(step)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(any_model, st.integers(1, 3000), st.integers(0, 2_000_000), st.integers(1, 60))
 def test_fast_forwarded_steps_are_the_single_ones_to_the_bit(model, num_decodes, context, num_steps):
     steps = [StepShape(0, 0.0, num_decodes, context + step * num_decodes) for step in range(num_steps)]
@@ -86,7 +86,7 @@ def test_fast_forwarded_steps_are_the_single_ones_to_the_bit(model, num_decodes,
     assert model.decode_steps_s(num_decodes, context, num_steps).tolist() == single
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(any_model, shapes, st.integers(0, 5000), st.integers(0, 100), st.integers(0, 100_000))
 def test_more_work_never_takes_less_time_and_none_is_free(model, shape, more_tokens, more_decodes, more_context):
     grown = StepShape(

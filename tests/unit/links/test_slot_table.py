@@ -144,4 +144,4 @@ class SlotTableMachine(RuleBasedStateMachine):
 
 
 TestSlotTableMachine = SlotTableMachine.TestCase
-TestSlotTableMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestSlotTableMachine.settings = settings(max_examples=60, stateful_step_count=30)

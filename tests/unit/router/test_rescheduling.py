@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.messages import Holder
@@ -188,7 +188,6 @@ def clusters(draw: st.DrawFn) -> list[InstanceLoad]:
     return instances
 
 
-@settings(deadline=None)
 @given(clusters())
 def test_every_pair_comes_strictly_closer_and_nobody_is_overrun(instances: list[InstanceLoad]) -> None:
     policy = LoadBalance(CONFIG)
@@ -204,7 +203,6 @@ def test_every_pair_comes_strictly_closer_and_nobody_is_overrun(instances: list[
         )
 
 
-@settings(deadline=None)
 @given(clusters(), st.integers(0, 3))
 def test_no_instance_has_more_handovers_than_it_may(instances: list[InstanceLoad], num_draining: int) -> None:
     instances = [replace(it, is_draining=index < num_draining) for index, it in enumerate(instances)]
@@ -214,7 +212,6 @@ def test_no_instance_has_more_handovers_than_it_may(instances: list[InstanceLoad
     assert len({move.request_id for move in moves}) == len(moves)
 
 
-@settings(deadline=None)
 @given(clusters())
 def test_a_cluster_that_does_not_change_comes_to_rest_and_nothing_goes_back_and_forth(
     instances: list[InstanceLoad],
@@ -240,7 +237,6 @@ def _later(requests: tuple[RequestLoad, ...]) -> tuple[RequestLoad, ...]:
     )
 
 
-@settings(deadline=None)
 @given(REQUESTS)
 def test_draining_empties_an_instance_where_there_is_room(requests: list[RequestLoad]) -> None:
     named = [replace(it, request_id=str(index)) for index, it in enumerate(requests)]
