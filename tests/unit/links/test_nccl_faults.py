@@ -24,7 +24,7 @@ from .nccl_nodes import GpuNode
 
 pytestmark = pytest.mark.unit
 
-SHORT_S = 0.4
+SHORT_S = 1.0
 
 
 @pytest.fixture
