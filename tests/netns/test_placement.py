@@ -110,12 +110,12 @@ def test_the_assignment_changes_when_a_link_is_slowed_and_is_worth_it(cluster: C
     gain_s = predicted_s(predicted, "worst") - predicted_s(predicted, "this assignment")
     gains_s = [worst - chosen for worst, chosen in zip(worst_s, chosen_s, strict=True)]
     num_right = sum(0.8 * gain_s <= gain <= 1.2 * gain_s for gain in gains_s)
-    undisturbed_s = min(worst_s) - min(chosen_s)  # what else this machine does only adds
     print(
-        f"second_token: {gain_s * 1e3:.0f} ms less were predicted, {median(gains_s) * 1e3:.0f} less in the median,"
-        f" {undisturbed_s * 1e3:.0f} at the least of each; {num_right} of {len(gains_s)} requests right"
+        f"second_token: {gain_s * 1e3:.0f} ms less were predicted, {median(gains_s) * 1e3:.0f} less in the median;"
+        f" {num_right} of {len(gains_s)} requests right"
     )
-    assert 0.8 * gain_s <= undisturbed_s <= 1.2 * gain_s
+    assert min(gains_s) > 0
+    assert 0.8 * gain_s <= median(gains_s) <= 1.2 * gain_s
 
 
 def test_roles_follow_the_links_under_way_and_no_request_is_lost(cluster: Cluster, tmp_path: Path) -> None:

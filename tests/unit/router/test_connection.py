@@ -73,9 +73,7 @@ class Events:
 
 
 @asynccontextmanager
-async def connected(
-    listener: Listener, events: Events, suspect_after_s: float = 20.0
-) -> AsyncIterator[InstanceConnection]:
+async def connected(listener: Listener, events: Events, suspect_after_s: float) -> AsyncIterator[InstanceConnection]:
     server = grpc.aio.server()
     instance_pb2_grpc.add_InstanceServicer_to_server(listener, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
@@ -89,20 +87,17 @@ async def connected(
         await server.stop(None)
 
 
-async def test_what_was_sent_before_the_end_arrives() -> None:
-    listener, events = Listener(), Events()
-    async with connected(listener, events) as connection:
+@pytest.mark.parametrize(
+    ("ends", "suspect_after_s"), [(True, 20.0), (False, 4.0)], ids=["", "and the instance goes on"]
+)
+async def test_what_was_sent_before_the_end_arrives(ends: bool, suspect_after_s: float) -> None:
+    """One that goes on is left when it has had as long as it may be silent."""
+    listener, events = Listener(ends), Events()
+    async with connected(listener, events, suspect_after_s) as connection:
         for index in range(NUM_STOPS):
             connection.send(Stop(request_id=f"r{index}", epoch=Epoch(1, index)))
         await connection.close()
         connection.send(Stop(request_id="late", epoch=Epoch(1, 0)))
         assert listener.heard == [f"r{index}" for index in range(NUM_STOPS)]
         assert events.losses == []
-        assert listener.is_left.is_set()
-
-
-async def test_an_instance_that_goes_on_is_left_in_the_end() -> None:
-    listener, events = Listener(ends=False), Events()
-    async with connected(listener, events, suspect_after_s=1.0) as connection:
-        await connection.close()
         await asyncio.wait_for(listener.is_left.wait(), 20.0)

@@ -21,7 +21,6 @@ from router.model_info import ModelInfo
 from tests.unit.text.factories import CHAT_TEMPLATE, make_tokenizer, vocab_size
 
 HOST = "127.0.0.1"
-PATIENCE_S = 20.0
 MODEL = "tiny"
 EOS_ID = 0
 TOKENIZER = make_tokenizer(eos_token_ids={EOS_ID}, chat_template=ChatTemplate(CHAT_TEMPLATE))
@@ -186,7 +185,7 @@ class HttpClient:
     def _request(
         self, method: str, path: str, body: bytes | str | None, headers: dict[str, str] | None = None
     ) -> HttpResponse:
-        connection = HTTPConnection(self._address, timeout=PATIENCE_S)
+        connection = HTTPConnection(self._address, timeout=30)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

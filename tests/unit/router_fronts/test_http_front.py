@@ -17,7 +17,6 @@ from tests.unit.router_fronts.factories import (
     HOLD,
     HOST,
     MODEL,
-    PATIENCE_S,
     FakeBackend,
     HttpClient,
     http_front,
@@ -192,10 +191,10 @@ async def test_a_client_that_hangs_up_aborts_its_requests(
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     for child in children:
-        await asyncio.wait_for(backend.has_started[child].wait(), PATIENCE_S)
+        await asyncio.wait_for(backend.has_started[child].wait(), 5)
     writer.close()
     for child in children:
-        await asyncio.wait_for(backend.was_closed[child].wait(), PATIENCE_S)
+        await asyncio.wait_for(backend.was_closed[child].wait(), 1)
 
 
 async def test_one_failing_choice_ends_the_others(http: HttpClient, backend: FakeBackend) -> None:

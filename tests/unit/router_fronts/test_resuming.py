@@ -23,7 +23,6 @@ from router.validation import GenerateRequest, RequestedSampling
 from tests.unit.router_fronts.factories import (
     HOLD,
     HOST,
-    PATIENCE_S,
     TOKENIZER,
     FakeBackend,
     HttpClient,
@@ -114,7 +113,7 @@ async def test_a_request_that_ended_at_a_stop_string_cannot_be_gone_on_with_with
 async def attach(client: BatonClient, num_known: int, **changes: Any) -> list[baton_pb2.GenerateDelta]:
     point = ResumePoint.after("r", TOKEN_IDS[:num_known])
     fields = {"request_id": "r", "next_index": num_known, "tokens_hash": point.tokens_hash}
-    call = client._stub.Attach(baton_pb2.AttachRequest(**{**fields, **changes}), timeout=PATIENCE_S)
+    call = client._stub.Attach(baton_pb2.AttachRequest(**{**fields, **changes}), timeout=5)
     return [delta async for delta in call]
 
 
@@ -319,7 +318,7 @@ async def test_a_client_that_leaves_a_resumable_request_says_so(how: str) -> Non
         deltas = client.generate("hi")
         await anext(deltas)
         await (deltas.aclose() if how == "leave" else client.close())
-        await asyncio.wait_for(aborted.wait(), PATIENCE_S)
+        await asyncio.wait_for(aborted.wait(), 1)
 
 
 # HTTP
